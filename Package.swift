@@ -1,0 +1,71 @@
+// swift-tools-version: 6.2
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import PackageDescription
+
+/// `DMACORE_EMBEDDED=1` builds the shipped library, which needs libc alone. Without it the same
+/// sources build as full Swift, for tests and sanitizers.
+let isEmbedded = Context.environment["DMACORE_EMBEDDED"] == "1"
+
+/// `DMACORE_TIDY=1` leaves the rules of the sources' style and nothing else: they are about text
+/// and need none of the core built.
+let isTidy = Context.environment["DMACORE_TIDY"] == "1"
+
+/// `DMACORE_INTERNAL_CHECKS=1` checks the invariants of each structure after each change.
+let checksInvariants = Context.environment["DMACORE_INTERNAL_CHECKS"] == "1"
+
+let settings: [SwiftSetting] =
+  [
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .strictMemorySafety(),
+    // Checks each `@implementation @_cdecl` function against its declaration in include/.
+    .enableExperimentalFeature("CImplementation"),
+  ]
+  + (isEmbedded ? [.enableExperimentalFeature("Embedded")] : [])
+  + (checksInvariants ? [.define("DMACORE_INTERNAL_CHECKS")] : [])
+
+func core(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .target(name: name, dependencies: dependencies, swiftSettings: settings)
+}
+
+// In layer order: a target imports targets above it in this list alone.
+let coreTargets: [Target] = [
+  .target(name: "CDMACore", path: "include", publicHeadersPath: "."),
+  .target(name: "CPlatform"),
+  core("Primitives", ["CPlatform"]),
+  core("Addressing", ["Primitives"]),
+  core("IOVAAllocation", ["Addressing", "Primitives"]),
+  core("PageTables", ["Addressing", "CDMACore", "CPlatform", "Primitives"]),
+  core("MemoryMap", ["Addressing", "CDMACore", "CPlatform", "Primitives"]),
+  core(
+    "Domains",
+    [
+      "Addressing", "CDMACore", "CPlatform", "IOVAAllocation", "MemoryMap", "PageTables",
+      "Primitives",
+    ]),
+  core(
+    "Translation",
+    ["Addressing", "CDMACore", "CPlatform", "Domains", "MemoryMap", "PageTables", "Primitives"]),
+  core(
+    "Mapping",
+    [
+      "Addressing", "CDMACore", "CPlatform", "Domains", "IOVAAllocation", "MemoryMap",
+      "PageTables", "Primitives",
+    ]),
+  core(
+    "CExports",
+    [
+      "Addressing", "CDMACore", "Domains", "IOVAAllocation", "Mapping", "MemoryMap",
+      "PageTables", "Primitives", "Translation",
+    ]),
+]
+
+let testTargets: [Target] = []
+
+let tidyTargets: [Target] = [.testTarget(name: "TidyTests")]
+
+let package = Package(
+  name: "dmacore",
+  products: isTidy ? [] : [.library(name: "dmacore", type: .dynamic, targets: ["CExports"])],
+  targets: isTidy ? tidyTargets : coreTargets + (isEmbedded ? [] : testTargets)
+)

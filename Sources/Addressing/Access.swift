@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Primitives
+
+/// What an access does, or what a translation permits. The values are those of `types.h`.
+public struct Access: OptionSet, Sendable {
+  public let rawValue: UInt32
+  public init(rawValue: UInt32) { self.rawValue = rawValue }
+
+  public static var read: Access { Access(rawValue: 1) }
+  public static var write: Access { Access(rawValue: 2) }
+
+  /// - Throws: `invalidArgument` for bits that have no meaning.
+  public init(checking bits: UInt32) throws(Failure) {
+    guard bits & ~3 == 0 else { throw .invalidArgument }
+    self.init(rawValue: bits)
+  }
+}
+
+/// Who writes a buffer, seen from memory. The values are those of `mapping.h`.
+public enum Direction: UInt32, Sendable {
+  case bidirectional = 0
+  case toDevice = 1
+  case fromDevice = 2
+
+  /// - Throws: `invalidArgument` for a value that has no meaning.
+  public init(checking value: UInt32) throws(Failure) {
+    guard let direction = Direction(rawValue: value) else { throw .invalidArgument }
+    self = direction
+  }
+
+  /// What the device may do with the buffer.
+  public var access: Access {
+    switch self {
+    case .bidirectional: [.read, .write]
+    case .toDevice: .read
+    case .fromDevice: .write
+    }
+  }
+}

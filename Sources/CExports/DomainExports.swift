@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+// C: include/dmacore/domain.h
+
+import CDMACore
+import Domains
+import Primitives
+
+@implementation @_cdecl("dmacore_domain_create")
+public func dmacore_domain_create(
+  _ iommu: OpaquePointer!, _ given: UnsafePointer<dmacore_domain_options>!,
+  _ out: UnsafeMutablePointer<OpaquePointer?>!
+) -> CInt {
+  status { () throws(Failure) in
+    unsafe try create(out) { () throws(Failure) in
+      let iommu = unsafe try value(iommu, as: IOMMU.self)
+      var defaults = dmacore_domain_options()
+      defaults.type = DMACORE_DOMAIN_DMA.rawValue
+      let options = unsafe try options(given, defaults: defaults)
+      guard let kind = Domain.Kind(rawValue: options.type) else { throw .invalidArgument }
+      try require(options.flags == 0)
+      return unsafe try Domain(
+        iommu: iommu, kind: kind, first: options.first, last: options.last)
+    }
+  }
+}
+
+@implementation @_cdecl("dmacore_domain_destroy")
+public func dmacore_domain_destroy(_ domain: OpaquePointer!) {
+  guard let domain = unsafe domain else { return }
+  // SAFETY: see `value`.
+  let cell = unsafe UnsafeMutablePointer<Domain>(domain)
+  if unsafe Box.isShared(cell) {
+    unsafe cell.pointee.iommu.pointee.system.pointee.reporter.reportEarlyDestroy(object: "domain")
+  }
+  unsafe Box.letGo(cell)
+}
+
+@implementation @_cdecl("dmacore_domain_attach")
+public func dmacore_domain_attach(_ domain: OpaquePointer!, _ device: OpaquePointer!) -> CInt {
+  status { () throws(Failure) in
+    let domain = unsafe try value(domain, as: Domain.self)
+    try unsafe value(device, as: Device.self).pointee.attach(domain)
+  }
+}
+
+@implementation @_cdecl("dmacore_domain_detach")
+public func dmacore_domain_detach(_ domain: OpaquePointer!, _ device: OpaquePointer!) -> CInt {
+  status { () throws(Failure) in
+    let domain = unsafe try value(domain, as: Domain.self)
+    try unsafe value(device, as: Device.self).pointee.detach(domain)
+  }
+}
+
+@implementation @_cdecl("dmacore_domain_statistics")
+public func dmacore_domain_statistics(
+  _ domain: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_domain_statistics>!
+) -> CInt {
+  status { () throws(Failure) in
+    let domain = unsafe try value(domain, as: Domain.self)
+    unsafe try fill(out) { () throws(Failure) in
+      let statistics = unsafe domain.pointee.statistics
+      return dmacore_domain_statistics(
+        struct_size: 0, device_count: statistics.deviceCount,
+        mapping_count: statistics.mappingCount, iova_bytes: statistics.iovaBytes,
+        mapped_bytes: statistics.mappedBytes, table_count: statistics.tableCount,
+        table_bytes: statistics.tableBytes)
+    }
+  }
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+// C: include/dmacore/iommu.h
+
+import CDMACore
+import Domains
+import PageTables
+import Primitives
+
+@implementation @_cdecl("dmacore_iommu_create")
+public func dmacore_iommu_create(
+  _ system: OpaquePointer!, _ given: UnsafePointer<dmacore_iommu_options>!,
+  _ out: UnsafeMutablePointer<OpaquePointer?>!
+) -> CInt {
+  status { () throws(Failure) in
+    unsafe try create(out) { () throws(Failure) in
+      let system = unsafe try value(system, as: System.self)
+      let options = unsafe try options(given, defaults: dmacore_iommu_options())
+      try require(unsafe options.flags == 0 && options.reserved == 0)
+      return unsafe IOMMU(
+        system: system, configuration: try pageTableConfiguration(options.pagetable))
+    }
+  }
+}
+
+@implementation @_cdecl("dmacore_iommu_destroy")
+public func dmacore_iommu_destroy(_ iommu: OpaquePointer!) {
+  guard let iommu = unsafe iommu else { return }
+  // SAFETY: see `value`.
+  let cell = unsafe UnsafeMutablePointer<IOMMU>(iommu)
+  if unsafe Box.isShared(cell) {
+    unsafe cell.pointee.system.pointee.reporter.reportEarlyDestroy(object: "iommu")
+  }
+  unsafe Box.letGo(cell)
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+// C: include/dmacore/mapping.h
+
+import Addressing
+import CDMACore
+import Domains
+import Mapping
+import Primitives
+
+@implementation @_cdecl("dmacore_map_single")
+public func dmacore_map_single(
+  _ device: OpaquePointer!, _ buffer: UnsafeMutableRawPointer!, _ size: UInt64,
+  _ direction: UInt32, _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>!
+) -> CInt {
+  status { () throws(Failure) in
+    let device = unsafe try value(device, as: Device.self)
+    let out = unsafe try output(out)
+    let direction = try Direction(checking: direction)
+    guard let buffer = unsafe buffer, size > 0, attributes == 0 else { throw .invalidArgument }
+    let memory = unsafe try device.pointee.system.pointee.physicalRange(of: buffer, size: size)
+    unsafe out.pointee = try device.pointee.map(memory, direction).rawValue
+  }
+}
+
+@implementation @_cdecl("dmacore_map_phys")
+public func dmacore_map_phys(
+  _ device: OpaquePointer!, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
+  _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>!
+) -> CInt {
+  status { () throws(Failure) in
+    let device = unsafe try value(device, as: Device.self)
+    let out = unsafe try output(out)
+    let direction = try Direction(checking: direction)
+    try require(attributes == 0)
+    let memory = try PhysicalRange(first: PhysicalAddress(phys), size: size)
+    unsafe out.pointee = try device.pointee.map(memory, direction).rawValue
+  }
+}
+
+@implementation @_cdecl("dmacore_unmap")
+public func dmacore_unmap(
+  _ device: OpaquePointer!, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32,
+  _ attributes: UInt32
+) -> CInt {
+  status { () throws(Failure) in
+    let device = unsafe try value(device, as: Device.self)
+    let direction = try Direction(checking: direction)
+    try require(attributes == 0)
+    try unsafe device.pointee.unmap(DMARange(first: DMAAddress(dma), size: size), direction)
+  }
+}
+
+@implementation @_cdecl("dmacore_sync_for_cpu")
+public func dmacore_sync_for_cpu(
+  _ device: OpaquePointer!, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32
+) -> CInt {
+  unsafe sync(device, dma, size, direction)
+}
+
+@implementation @_cdecl("dmacore_sync_for_device")
+public func dmacore_sync_for_device(
+  _ device: OpaquePointer!, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32
+) -> CInt {
+  unsafe sync(device, dma, size, direction)
+}
+
+private func sync(
+  _ device: OpaquePointer?, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32
+) -> CInt {
+  status { () throws(Failure) in
+    let device = unsafe try value(device, as: Device.self)
+    let direction = try Direction(checking: direction)
+    try unsafe device.pointee.sync(DMARange(first: DMAAddress(dma), size: size), direction)
+  }
+}

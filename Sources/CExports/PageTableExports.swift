@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+// C: include/dmacore/pagetable.h
+
+import Addressing
+import CDMACore
+import PageTables
+import Primitives
+
+@implementation @_cdecl("dmacore_pagetable_create")
+public func dmacore_pagetable_create(
+  _ given: UnsafePointer<dmacore_pagetable_options>!, _ out: UnsafeMutablePointer<OpaquePointer?>!
+) -> CInt {
+  status { () throws(Failure) in
+    unsafe try create(out) { () throws(Failure) in
+      try AnyPageTable(unsafe pageTableConfiguration(given))
+    }
+  }
+}
+
+/// What C's options say; the defaults for null. IOMMUs take them too.
+func pageTableConfiguration(
+  _ given: UnsafePointer<dmacore_pagetable_options>?
+) throws(Failure) -> PageTableConfiguration {
+  var defaults = unsafe dmacore_pagetable_options()
+  unsafe defaults.format = DMACORE_PAGETABLE_VTD_SECOND_STAGE.rawValue
+  let options = unsafe try options(given, defaults: defaults)
+  guard let kind = PageTableKind(rawValue: unsafe options.format) else { throw .invalidArgument }
+  try require(unsafe options.reserved == 0)
+  let allocator = unsafe try tableAllocator(options.allocator)
+  return unsafe try PageTableConfiguration(
+    kind: kind, levels: Int(options.levels), allocator: allocator)
+}
+
+private func tableAllocator(
+  _ given: UnsafePointer<dmacore_table_allocator>?
+) throws(Failure) -> dmacore_table_allocator? {
+  guard let given = unsafe given else { return nil }
+  let allocator = unsafe try options(given, defaults: dmacore_table_allocator())
+  try require(unsafe allocator.allocate != nil && allocator.free != nil)
+  return unsafe allocator
+}
+
+@implementation @_cdecl("dmacore_pagetable_destroy")
+public func dmacore_pagetable_destroy(_ pagetable: OpaquePointer!) {
+  guard let pagetable = unsafe pagetable else { return }
+  // SAFETY: see `value`.
+  unsafe Box.destroy(UnsafeMutablePointer<AnyPageTable>(pagetable))
+}
+
+@implementation @_cdecl("dmacore_pagetable_root")
+public func dmacore_pagetable_root(
+  _ pagetable: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_phys_t>!
+) -> CInt {
+  status { () throws(Failure) in
+    let table = unsafe try value(pagetable, as: AnyPageTable.self)
+    unsafe try output(out).pointee = table.pointee.rootAddress.rawValue
+  }
+}
+
+@implementation @_cdecl("dmacore_pagetable_map")
+public func dmacore_pagetable_map(
+  _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ phys: dmacore_phys_t, _ size: UInt64,
+  _ access: UInt32
+) -> CInt {
+  status { () throws(Failure) in
+    let table = unsafe try value(pagetable, as: AnyPageTable.self)
+    let range = try IOVARange(first: IOVA(iova), size: size, wrap: .outOfRange)
+    let access = try Access(checking: access)
+    try unsafe table.pointee.map(range, to: PhysicalAddress(phys), access: access)
+  }
+}
+
+@implementation @_cdecl("dmacore_pagetable_unmap")
+public func dmacore_pagetable_unmap(
+  _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ size: UInt64, _ flags: UInt32,
+  _ out: UnsafeMutablePointer<UInt64>!
+) -> CInt {
+  status { () throws(Failure) in
+    let table = unsafe try value(pagetable, as: AnyPageTable.self)
+    try require(flags & ~DMACORE_UNMAP_CROSS_HOLES.rawValue == 0)
+    let range = try IOVARange(first: IOVA(iova), size: size, wrap: .outOfRange)
+    let unmapped = try unsafe table.pointee.unmap(range, crossingHoles: flags != 0)
+    if let out = unsafe out { unsafe out.pointee = unmapped }
+  }
+}
+
+@implementation @_cdecl("dmacore_pagetable_translate")
+public func dmacore_pagetable_translate(
+  _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ access: UInt32,
+  _ out: UnsafeMutablePointer<dmacore_translation>!
+) -> CInt {
+  status { () throws(Failure) in
+    let table = unsafe try value(pagetable, as: AnyPageTable.self)
+    let out = unsafe try output(out)
+    let access = try Access(checking: access)
+    let found = unsafe table.pointee.lookUp(IOVA(iova))
+    guard found.isMapped else { throw .notFound }
+    guard found.access.isSuperset(of: access) else { throw .accessDenied }
+    unsafe out.pointee = dmacore_translation(
+      first: found.first, last: found.last, target: found.target, access: found.access.rawValue,
+      reserved: 0)
+  }
+}
+
+@implementation @_cdecl("dmacore_pagetable_reclaim")
+public func dmacore_pagetable_reclaim(_ pagetable: OpaquePointer!) -> CInt {
+  status { () throws(Failure) in
+    // The caller has waited for walkers.
+    unsafe try value(pagetable, as: AnyPageTable.self).pointee.reclaim(after: {})
+  }
+}
+
+@implementation @_cdecl("dmacore_pagetable_statistics")
+public func dmacore_pagetable_statistics(
+  _ pagetable: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_pagetable_statistics>!
+) -> CInt {
+  status { () throws(Failure) in
+    let table = unsafe try value(pagetable, as: AnyPageTable.self)
+    unsafe try fill(out) { () throws(Failure) in
+      let statistics = unsafe table.pointee.statistics
+      return dmacore_pagetable_statistics(
+        struct_size: 0, table_count: statistics.tableCount, table_bytes: statistics.tableBytes,
+        retired_count: statistics.retiredCount, mapped_bytes: statistics.mappedBytes)
+    }
+  }
+}

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+// C: include/dmacore/system.h
+
+import CDMACore
+import Domains
+import Primitives
+
+@implementation @_cdecl("dmacore_system_create")
+public func dmacore_system_create(
+  _ given: UnsafePointer<dmacore_system_options>!, _ out: UnsafeMutablePointer<OpaquePointer?>!
+) -> CInt {
+  status { () throws(Failure) in
+    unsafe try create(out) { () throws(Failure) in
+      let options = unsafe try options(given, defaults: dmacore_system_options())
+      try require(unsafe options.flags & ~DMACORE_SYSTEM_FLAT.rawValue == 0)
+      try require(unsafe options.reserved == 0)
+      let allocator = unsafe try memoryAllocator(options.memory_allocator)
+      return unsafe try System(
+        isFlat: options.flags & DMACORE_SYSTEM_FLAT.rawValue != 0,
+        reporter: Reporter(callback: options.report, opaque: options.report_opaque),
+        allocator: allocator)
+    }
+  }
+}
+
+private func memoryAllocator(
+  _ given: UnsafePointer<dmacore_memory_allocator>?
+) throws(Failure) -> dmacore_memory_allocator? {
+  guard let given = unsafe given else { return nil }
+  let allocator = unsafe try options(given, defaults: dmacore_memory_allocator())
+  try require(unsafe allocator.allocate != nil && allocator.free != nil)
+  return unsafe allocator
+}
+
+@implementation @_cdecl("dmacore_system_destroy")
+public func dmacore_system_destroy(_ system: OpaquePointer!) {
+  guard let system = unsafe system else { return }
+  // SAFETY: see `value`.
+  let cell = unsafe UnsafeMutablePointer<System>(system)
+  if unsafe Box.isShared(cell) {
+    unsafe cell.pointee.reporter.reportEarlyDestroy(object: "system")
+  }
+  unsafe Box.letGo(cell)
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import IOVAAllocation
+import PageTables
+import Primitives
+import Synchronization
+
+/// One address space of an IOMMU.
+@safe
+public struct Domain: ~Copyable, Held {
+  /// What a DMA domain has and an identity domain lacks.
+  public struct Translation: ~Copyable {
+    public let table: AnyPageTable
+    public let space: IOVASpace
+  }
+
+  /// What kind of domain to make. The values are those of `domain.h`.
+  public enum Kind: UInt32 {
+    case identity = 1
+    case dma = 2
+  }
+
+  /// The numbers that `domain.h` explains.
+  public struct Statistics {
+    public let deviceCount: UInt64
+    public let mappingCount: UInt64
+    public let iovaBytes: UInt64
+    public let mappedBytes: UInt64
+    public let tableCount: UInt64
+    public let tableBytes: UInt64
+  }
+
+  public let iommu: UnsafeMutablePointer<IOMMU>
+  public let pins: PinTable
+  // nil in an identity domain.
+  public let translation: UnsafeMutablePointer<Translation>?
+  private let deviceCount = Atomic<UInt64>(0)
+  private let uses = UseCount()
+
+  /// Holds the IOMMU until it ends.
+  ///
+  /// - Parameters first, last: the addresses to give out; 0 for the default.
+  /// - Throws: `invalidArgument`, `outOfRange` when `last` is above what the page table can
+  ///   translate, `noMemory`.
+  public init(
+    iommu: UnsafeMutablePointer<IOMMU>, kind: Kind, first: UInt64, last: UInt64
+  ) throws(Failure) {
+    let pins = try PinTable()
+    var translation: UnsafeMutablePointer<Translation>? = nil
+    switch kind {
+    case .identity:
+      guard first == 0, last == 0 else { throw .invalidArgument }
+    case .dma:
+      unsafe translation = try Box<Translation>.place { () throws(Failure) in
+        let table = try AnyPageTable(unsafe iommu.pointee.configuration)
+        let highest = table.lastInput.rawValue
+        let bounds = try IOVARange(
+          first: IOVA(first == 0 ? Device.granule.bytes : first),
+          last: IOVA(last == 0 ? highest : last))
+        guard bounds.isAligned(to: Device.granule) else { throw .invalidArgument }
+        guard bounds.last.rawValue <= highest else { throw .outOfRange }
+        return Translation(
+          table: table, space: try IOVASpace(bounds: bounds, granule: Device.granule))
+      }
+    }
+    unsafe Box.hold(iommu)
+    unsafe self.iommu = iommu
+    self.pins = pins
+    unsafe self.translation = translation
+  }
+
+  deinit {
+    if let translation = unsafe translation { unsafe Box.destroy(translation) }
+    unsafe Box.letGo(iommu)
+  }
+
+  public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }
+
+  func countDevice() { deviceCount.wrappingAdd(1, ordering: .relaxed) }
+
+  func uncountDevice() { deviceCount.wrappingSubtract(1, ordering: .relaxed) }
+
+  public var statistics: Statistics {
+    let devices = deviceCount.load(ordering: .relaxed)
+    guard let translation = unsafe translation else {
+      return Statistics(
+        deviceCount: devices, mappingCount: 0, iovaBytes: 0, mappedBytes: 0, tableCount: 0,
+        tableBytes: 0)
+    }
+    let space = unsafe translation.pointee.space.statistics
+    let table = unsafe translation.pointee.table.statistics
+    return Statistics(
+      deviceCount: devices, mappingCount: space.allocatedCount, iovaBytes: space.allocatedBytes,
+      mappedBytes: table.mappedBytes, tableCount: table.tableCount, tableBytes: table.tableBytes)
+  }
+}
+
+extension Domain.Translation {
+  /// The alignment of an IOVA that lets a range of memory have the largest leaves it can: that of
+  /// the largest leaf size which fits the range and which it starts at a multiple of.
+  private func preferredAlignment(for pages: PhysicalRange) -> UInt64 {
+    for shift in [UInt64(30), 21] {
+      let size: UInt64 = 1 &<< shift
+      if pages.first.rawValue & (size &- 1) == 0 && pages.extent >= size &- 1 { return size }
+    }
+    return Device.granule.bytes
+  }
+
+  /// Allocates an IOVA range for whole pages of memory and maps them there.
+  ///
+  /// - Parameter limit: highest address that the device reaches.
+  /// - Throws: `outOfRange` when no address of the space lies under the limit or the memory is too
+  ///   wide for the page table, `noSpace`, `noMemory`. Then nothing has changed.
+  public func map(
+    _ pages: PhysicalRange, access: Access, limit: UInt64
+  ) throws(Failure) -> IOVARange {
+    // 2^64 bytes fit no space; the extent of anything smaller has a next number.
+    guard pages.extent < UInt64.max, pages.last <= table.lastOutput,
+      limit >= space.bounds.first.rawValue,
+      limit &- space.bounds.first.rawValue >= pages.extent
+    else { throw .outOfRange }
+    let size = pages.extent &+ 1
+    let range = try allocate(size: size, alignment: preferredAlignment(for: pages), limit: limit)
+    do throws(Failure) {
+      try table.map(range, to: pages.first, access: access)
+      return range
+    } catch {
+      free(range)
+      throw error
+    }
+  }
+
+  private func allocate(
+    size: UInt64, alignment: UInt64, limit: UInt64
+  ) throws(Failure) -> IOVARange {
+    do throws(Failure) {
+      return try space.allocate(size: size, alignment: alignment, limit: limit)
+    } catch {
+      guard error == .noSpace, alignment > Device.granule.bytes else { throw error }
+      // Small leaves at a place that is not aligned are better than no place.
+      return try space.allocate(size: size, alignment: 0, limit: limit)
+    }
+  }
+
+  /// Frees a range that `map` returned, when no translation of it is left.
+  func free(_ range: IOVARange) {
+    do throws(Failure) {
+      try space.free(first: range.first, size: range.extent &+ 1)
+    } catch {
+      // The record of the mapping has the range as the space gave it, so this cannot happen.
+      assertionFailure("A mapping's range is not allocated.")
+    }
+  }
+
+  /// Unmaps a range that `map` returned.
+  func unmap(_ range: IOVARange) {
+    do throws(Failure) {
+      let size = try table.unmap(range, crossingHoles: true)
+      // A caller who owns the table pages may have written over them; nobody else can.
+      _ = size
+    } catch {
+      // The range is whole pages, and no leaf of another mapping reaches into it.
+      assertionFailure("A mapping's range cannot be unmapped.")
+    }
+  }
+}

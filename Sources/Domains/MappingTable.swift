@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import Primitives
+import Synchronization
+
+/// Everything about a mapping that undoing and syncing it needs.
+@safe
+public struct MappingRecord {
+  public enum Kind: UInt8 {
+    case streaming
+    case coherent
+  }
+
+  public let kind: Kind
+  public let direction: Direction
+  /// The domain that translates it, or nil for a direct mapping.
+  public let domain: UnsafeMutablePointer<Domain>?
+  /// The CPU's address of a coherent allocation.
+  public let cpu: UnsafeMutableRawPointer?
+
+  public init(
+    kind: Kind, direction: Direction, domain: UnsafeMutablePointer<Domain>?,
+    cpu: UnsafeMutableRawPointer?
+  ) {
+    self.kind = kind
+    self.direction = direction
+    unsafe self.domain = domain
+    unsafe self.cpu = cpu
+  }
+}
+
+/// What a device has mapped, by its own addresses, and the domain that it is attached to.
+///
+/// The two belong under one lock: a mapping is made in the domain that the device has, and the
+/// domain stays while there are mappings. Locked, rank 3.
+@safe
+public struct MappingTable: ~Copyable {
+  public typealias Node = IntervalNode<MappingRecord>
+  public typealias Link = UnsafeMutablePointer<Node>
+
+  @safe
+  private struct State: ~Copyable {
+    var tree = Treap<Node>()
+    var cells = Slab<Node>()
+    var domain: UnsafeMutablePointer<Domain>? = nil
+    // Cells with a mapping call: mappings being made or undone.
+    var pending = 0
+    var bytes: UInt64 = 0
+    var total: UInt64 = 0
+  }
+
+  private let state: Guarded<State>
+  // The address of the domain, 0 for none: a copy for readers that take no lock.
+  private let published = Atomic<UInt>(0)
+
+  init() throws(Failure) {
+    state = try Guarded<State> { () throws(Failure) in State() }
+  }
+
+  // MARK: - Making and undoing
+
+  /// A cell for the record of a new mapping, and the domain to make it in. The cell pins the domain
+  /// until it goes to `insert` or `giveBack`.
+  ///
+  /// - Throws: `noMemory`.
+  public func take() throws(Failure) -> (cell: Link, domain: UnsafeMutablePointer<Domain>?) {
+    while true {
+      let taken = unsafe state.withLock { state -> (Link, UnsafeMutablePointer<Domain>?)? in
+        guard let cell = unsafe state.cells.take() else { return nil }
+        state.pending += 1
+        return unsafe (cell, state.domain)
+      }
+      if let taken = unsafe taken { return unsafe (taken.0, taken.1) }
+      let chunk = try Slab<Node>.makeChunk()
+      state.withLock { state in state.cells.add(chunk) }
+    }
+  }
+
+  /// Ends a call by entering its mapping.
+  public func insert(_ cell: Link, _ range: DMARange, _ record: MappingRecord) {
+    state.withLock { state in
+      unsafe cell.initialize(
+        to: Node(first: range.first.rawValue, last: range.last.rawValue, payload: record))
+      unsafe state.tree.insert(cell)
+      state.pending -= 1
+      state.bytes &+= range.extent &+ 1
+      state.total &+= 1
+    }
+  }
+
+  /// Ends a call whose mapping does not exist, or no longer.
+  public func giveBack(_ cell: Link) {
+    state.withLock { state in
+      unsafe state.cells.giveBack(cell)
+      state.pending -= 1
+    }
+  }
+
+  /// Takes the record out that agrees with all of this, so that its mapping can be undone by this
+  /// call alone. Ends with `giveBack`.
+  ///
+  /// `isWanted` runs under the table's lock; it may take a lock of a higher rank.
+  public func claim(_ range: DMARange, isWanted: (MappingRecord) -> Bool) -> Link? {
+    unsafe state.withLock { state -> Link? in
+      guard let node = unsafe Self.find(in: state.tree, range, isWanted) else { return nil }
+      unsafe Self.remove(node, &state)
+      return unsafe node
+    }
+  }
+
+  /// Takes any record out, to clean up.
+  func claimAny() -> Link? {
+    unsafe state.withLock { state -> Link? in
+      guard let node = unsafe state.tree.root else { return nil }
+      unsafe Self.remove(node, &state)
+      return unsafe node
+    }
+  }
+
+  private static func remove(_ node: Link, _ state: inout State) {
+    unsafe state.tree.remove(node)
+    state.pending += 1
+    unsafe state.bytes &-= node.pointee.last &- node.pointee.first &+ 1
+  }
+
+  private static func find(
+    in tree: borrowing Treap<Node>, _ range: DMARange, _ isWanted: (MappingRecord) -> Bool
+  ) -> Link? {
+    var found: Link? = nil
+    let first = range.first.rawValue
+    unsafe tree.visitOverlapping(first: first, last: first) { node in
+      if unsafe node.pointee.first == first && node.pointee.last == range.last.rawValue
+        && isWanted(node.pointee.payload)
+      {
+        unsafe found = node
+      }
+      return unsafe found == nil
+    }
+    return unsafe found
+  }
+
+  // MARK: - Looking up
+
+  /// Whether one record that is wanted covers the whole range.
+  public func covers(_ range: DMARange, isWanted: (MappingRecord) -> Bool) -> Bool {
+    state.withLock { state in
+      var isCovered = false
+      unsafe state.tree.visitOverlapping(
+        first: range.first.rawValue, last: range.first.rawValue
+      ) { node in
+        isCovered =
+          unsafe node.pointee.last >= range.last.rawValue && isWanted(node.pointee.payload)
+        return !isCovered
+      }
+      return isCovered
+    }
+  }
+
+  /// A record that an address lies in, for a message about it.
+  public func describe(_ address: UInt64) -> (first: UInt64, last: UInt64, record: MappingRecord)? {
+    state.withLock { state in
+      var found: (UInt64, UInt64, MappingRecord)? = nil
+      unsafe state.tree.visitOverlapping(first: address, last: address) { node in
+        found = unsafe (node.pointee.first, node.pointee.last, node.pointee.payload)
+        // One that starts there is what the caller means.
+        return unsafe node.pointee.first != address
+      }
+      return found
+    }
+  }
+
+  /// What an access to a directly mapped address meets.
+  public enum Permission {
+    /// It is permitted from `first` to `last` by one mapping.
+    case permitted(first: UInt64, last: UInt64, Access)
+    /// Mappings are there, and none permits it, up to `last`.
+    case denied(last: UInt64)
+    /// Nothing is mapped, up to `last`.
+    case unmapped(last: UInt64)
+  }
+
+  /// Whether the device may access an address that is mapped directly.
+  public func permission(at address: UInt64, _ access: Access) -> Permission {
+    state.withLock { state in
+      var permitted: (first: UInt64, last: UInt64, access: Access)? = nil
+      var deniedLast: UInt64? = nil
+      unsafe state.tree.visitOverlapping(first: address, last: address) { node in
+        let (first, last) = unsafe (node.pointee.first, node.pointee.last)
+        let granted = unsafe node.pointee.payload.direction.access
+        if granted.isSuperset(of: access) {
+          if permitted == nil || last > permitted!.last { permitted = (first, last, granted) }
+        } else {
+          deniedLast = min(deniedLast ?? last, last)
+        }
+        return true
+      }
+      if let permitted {
+        return .permitted(first: permitted.first, last: permitted.last, permitted.access)
+      }
+      let next = unsafe state.tree.first(above: address)
+      // The next mapping starts above an address, so there is one before it.
+      let gapLast = unsafe next.map { unsafe $0.pointee.first &- 1 } ?? UInt64.max
+      if let deniedLast { return .denied(last: min(deniedLast, gapLast)) }
+      return .unmapped(last: gapLast)
+    }
+  }
+
+  /// How many live mappings of a kind reach above an address.
+  func count(_ kind: MappingRecord.Kind, above mask: UInt64) -> UInt64 {
+    guard mask != UInt64.max else { return 0 }
+    return state.withLock { state in
+      var count: UInt64 = 0
+      unsafe state.tree.visitOverlapping(first: mask &+ 1, last: UInt64.max) { node in
+        if unsafe node.pointee.payload.kind == kind { count += 1 }
+        return true
+      }
+      return count
+    }
+  }
+
+  var totals: (count: UInt64, bytes: UInt64, total: UInt64) {
+    state.withLock { state in (UInt64(state.tree.count), state.bytes, state.total) }
+  }
+
+  // MARK: - Attachment
+
+  /// The domain at this moment. The caller is inside a read section while it uses the answer.
+  var domain: UnsafeMutablePointer<Domain>? {
+    // SAFETY: only `attach` and `detach` write this, with the address of a domain that the device
+    // holds; the device lets go of it when no read section that found it is open.
+    // Acquiring: pairs with the release in attach, so that the domain is made whole.
+    unsafe UnsafeMutablePointer<Domain>(bitPattern: published.load(ordering: .acquiring))
+  }
+
+  /// Sets the domain of a device that has none.
+  ///
+  /// - Throws: `busy` when it has one.
+  func attach(_ domain: UnsafeMutablePointer<Domain>) throws(Failure) {
+    try state.withLock { (state) throws(Failure) in
+      guard unsafe state.domain == nil else { throw .busy }
+      unsafe state.domain = domain
+      published.store(UInt(bitPattern: domain), ordering: .releasing)
+    }
+  }
+
+  /// Ends the attachment.
+  ///
+  /// - Throws: `invalidArgument` when the device is not attached to this domain, `busy` while there
+  ///   are mappings or calls that make or undo some.
+  func detach(_ domain: UnsafeMutablePointer<Domain>) throws(Failure) {
+    try state.withLock { (state) throws(Failure) in
+      guard unsafe state.domain == domain else { throw .invalidArgument }
+      guard state.tree.count == 0, state.pending == 0 else { throw .busy }
+      unsafe state.domain = nil
+      published.store(0, ordering: .relaxed)
+    }
+  }
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import CDMACore
+import CPlatform
+import MemoryMap
+import Primitives
+
+// Theory of operation: systems, IOMMUs, domains, devices.
+//
+// 1. Concepts
+// A system is a machine: memory, IOMMUs, devices. A domain is an address space of an IOMMU. A
+// device behind an IOMMU uses the domain it is attached to and is blocked while it has none; a
+// device without an IOMMU reaches memory directly.
+//
+//            attach (device has no domain)
+//   blocked ------------------------------> attached
+//           <------------------------------
+//            detach (no live mapping, no mapping call under way)
+//
+// 2. Implementation
+// 2.1 Lifetime. Each object holds what it was made from, a device holds its domain while attached,
+// and the C handle is one holder more (Primitives/UseCount.swift). The last to let go ends the
+// object. The counts change when objects are made and ended, never while data moves.
+// 2.2 Attachment. A device's domain changes under the lock of its mapping table, which also knows
+// of every live mapping and of every mapping call under way; so it never changes under one of
+// them. Views read it without a lock, inside a read section, and a change waits for them.
+// 2.3 Records. What a device has mapped is a tree of records (MappingTable), each with all that
+// undoing needs: undoing never asks what the device's masks or domain are by now.
+// 2.4 Strictness. Unmapping stores the table words, then waits for the views' sections; so when it
+// returns no access is under way through what was unmapped, but those of zero-copy mappings, which
+// the pin tables know of.
+//
+// 3. Locking
+// Ranks are in ARCHITECTURE.md. No lock is taken while another is held, but for freeing a coherent
+// allocation: under the mapping table's lock (rank 3) it closes the range in a pin table (rank 4).
+//
+// 4. What this does not do
+// Groups and ownership, faults that are answered, several backends: a group is one device here.
+
+/// One machine.
+@safe
+public struct System: ~Copyable, Held {
+  public let memory: PhysicalMemory
+  public let readers: ReadSections
+  public let reporter: Reporter
+  private let allocator: dmacore_memory_allocator?
+  private let uses = UseCount()
+
+  public init(
+    isFlat: Bool, reporter: Reporter, allocator: dmacore_memory_allocator?
+  ) throws(Failure) {
+    let memory = try PhysicalMemory(isFlat: isFlat)
+    let readers = try ReadSections()
+    self.memory = memory
+    self.readers = readers
+    self.reporter = reporter
+    unsafe self.allocator = allocator
+  }
+
+  /// The physical addresses of bytes of this process.
+  ///
+  /// - Throws: as `PhysicalMemory.range`.
+  public func physicalRange(
+    of host: UnsafeRawPointer, size: UInt64
+  ) throws(Failure) -> PhysicalRange {
+    let token = readers.enter()
+    defer { readers.leave(token) }
+    return unsafe try memory.range(of: host, size: size)
+  }
+
+  /// Where physical memory lies in this process.
+  ///
+  /// - Throws: as `PhysicalMemory.host`.
+  public func host(of range: PhysicalRange) throws(Failure) -> UnsafeMutableRawPointer {
+    let token = readers.enter()
+    defer { readers.leave(token) }
+    return unsafe try memory.host(of: range)
+  }
+
+  public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }
+
+  /// Whole pages of zeroes for a coherent allocation, and their physical addresses.
+  ///
+  /// - Throws: `notSupported` when nobody can say where the memory comes from, `noMemory`,
+  ///   `badAddress` when the caller's allocator gave memory that is not the system's.
+  public func allocateMemory(
+    size: UInt64, limit: UInt64
+  ) throws(Failure) -> (host: UnsafeMutableRawPointer, range: PhysicalRange) {
+    guard let bytes = Int(exactly: size) else { throw .noMemory }
+    guard let allocator = unsafe allocator else {
+      guard memory.isFlat else { throw .notSupported }
+      guard let host = unsafe cplatform_allocate(bytes, Int(Device.granule.bytes)) else {
+        throw .noMemory
+      }
+      unsafe host.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
+      return unsafe (host, try memory.range(of: host, size: size))
+    }
+    guard
+      let host = unsafe allocator.allocate(size, Device.granule.bytes, limit, allocator.opaque)
+    else { throw .noMemory }
+    do throws(Failure) {
+      let range = unsafe try physicalRange(of: host, size: size)
+      guard range.isAligned(to: Device.granule) else { throw .badAddress }
+      unsafe host.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
+      return unsafe (host, range)
+    } catch {
+      unsafe allocator.free(host, size, allocator.opaque)
+      throw error
+    }
+  }
+
+  public func freeMemory(_ host: UnsafeMutableRawPointer, size: UInt64) {
+    if let allocator = unsafe allocator {
+      unsafe allocator.free(host, size, allocator.opaque)
+    } else {
+      unsafe cplatform_free(host)
+    }
+  }
+}

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import CPlatform
+import Domains
+import PageTables
+import Primitives
+
+// Theory of operation: DMA mapping.
+//
+// 1. Concepts
+// A driver maps memory for a device and gets the address that the device uses for it. Which path a
+// mapping takes is decided once, when it is made, and written into its record (MappingTable); undoing
+// and syncing go by the record.
+//
+//   device without an IOMMU, or attached to an identity domain:  direct
+//   device attached to a DMA domain:                             IOVA space + page table
+//   device behind an IOMMU, attached to nothing:                 refused
+//
+// 2. Implementation
+// 2.1 A mapping call takes a cell for its record first, and with it pins the device's domain; then
+// it makes the mapping; then it enters the record. Each step that can fail comes before the step
+// that would have to be undone without memory.
+// 2.2 An unmapping call takes the record out first: of two calls for one mapping, one finds it. Then
+// it undoes the mapping, and gives the cell back last, which lets go of the domain.
+// 2.3 A direct mapping needs no record: its address is the record. Devices that track direct
+// mappings keep one all the same, to find misuse.
+//
+// 3. Locking
+// The mapping table's lock (rank 3) twice a call, the IOVA space's (rank 5) once, none of them while
+// anything is allocated or called back.
+//
+// 4. What this does not do
+// It does not bounce: memory that a device cannot reach is refused. Devices are coherent with the
+// CPU's caches, so syncing orders accesses and moves nothing.
+
+extension Device {
+  /// Maps memory for the device.
+  ///
+  /// - Throws: `noMask`, `notPermitted` when the device is blocked, `outOfRange` when it cannot
+  ///   reach the memory, `noSpace`, `noMemory`.
+  public func map(_ memory: PhysicalRange, _ direction: Direction) throws(Failure) -> DMAAddress {
+    let limit = try limit(for: .streaming)
+    if isUntracked {
+      guard memory.last.rawValue <= limit.highest else { throw .outOfRange }
+      return DMAAddress(memory.first.rawValue)
+    }
+    let (cell, domain) = unsafe try mappings.take()
+    do throws(Failure) {
+      let range = unsafe try place(memory, direction.access, in: domain, limit: limit)
+      let record = unsafe MappingRecord(
+        kind: .streaming, direction: direction, domain: translating(domain), cpu: nil)
+      unsafe mappings.insert(cell, range, record)
+      return range.first
+    } catch {
+      unsafe mappings.giveBack(cell)
+      throw error
+    }
+  }
+
+  /// Ends a mapping, strictly.
+  ///
+  /// - Throws: `invalidArgument` when the device has no such mapping. That is reported too.
+  public func unmap(_ range: DMARange, _ direction: Direction) throws(Failure) {
+    if isUntracked { return }
+    let claimed = unsafe mappings.claim(range) { record in
+      record.kind == .streaming && record.direction == direction
+    }
+    guard let node = unsafe claimed else {
+      reportMisuse("unmap", of: range, direction)
+      throw .invalidArgument
+    }
+    let isHeld = unsafe undo(node)
+    unsafe mappings.giveBack(node)
+    if isHeld { reportHeld(range) }
+  }
+
+  /// Hands a part of a mapping from the device to the CPU or back.
+  ///
+  /// - Throws: `invalidArgument` when the range lies in no mapping of this direction. That is
+  ///   reported too.
+  public func sync(_ range: DMARange, _ direction: Direction) throws(Failure) {
+    if !isUntracked {
+      let isCovered = mappings.covers(range) { record in
+        record.kind == .streaming && record.direction == direction
+      }
+      guard isCovered else {
+        reportMisuse("sync", of: range, direction)
+        throw .invalidArgument
+      }
+    }
+    // The device's thread and the CPU see each other's writes in the order of the hand-overs; the
+    // processor keeps caches coherent by itself.
+    cplatform_hand_over()
+  }
+
+  /// Whether mappings are direct and leave no record.
+  private var isUntracked: Bool {
+    if tracksDirect { return false }
+    if unsafe iommu == nil { return true }
+    let token = unsafe system.pointee.readers.enter()
+    defer { unsafe system.pointee.readers.leave(token) }
+    if case .direct = currentPath { return true }
+    return false
+  }
+
+  /// The domain if it translates: what a record remembers.
+  func translating(_ domain: UnsafeMutablePointer<Domain>?) -> UnsafeMutablePointer<Domain>? {
+    guard let domain = unsafe domain, unsafe domain.pointee.translation != nil else { return nil }
+    return unsafe domain
+  }
+
+  /// Gives memory an address of the device, on the path that the device has with this domain.
+  func place(
+    _ memory: PhysicalRange, _ access: Access, in domain: UnsafeMutablePointer<Domain>?,
+    limit: AddressLimit
+  ) throws(Failure) -> DMARange {
+    switch unsafe path(with: domain) {
+    case .blocked:
+      throw .notPermitted
+    case .direct:
+      guard memory.last.rawValue <= limit.highest else { throw .outOfRange }
+      return try DMARange(
+        first: DMAAddress(memory.first.rawValue), last: DMAAddress(memory.last.rawValue))
+    case .translated(let translation, _):
+      let pages = memory.rounded(to: Self.granule)
+      let range = unsafe try translation.pointee.map(pages, access: access, limit: limit.highest)
+      if unsafe translation.pointee.table.retiredTables > 0 {
+        let system = unsafe system
+        unsafe translation.pointee.table.reclaim(after: {
+          unsafe system.pointee.readers.waitForReaders()
+        })
+      }
+      // The memory lies in the pages, at the same offset on both sides.
+      let first = range.first.rawValue &+ (memory.first.rawValue & Self.granule.mask)
+      return try DMARange(first: DMAAddress(first), last: DMAAddress(first &+ memory.extent))
+    }
+  }
+}

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import Domains
+import Primitives
+
+extension Direction {
+  fileprivate var words: StaticString {
+    switch self {
+    case .bidirectional: "in both directions"
+    case .toDevice: "to the device"
+    case .fromDevice: "from the device"
+    }
+  }
+}
+
+extension Device {
+  /// Reports a call that names no mapping of the device, and what is mapped there instead.
+  func reportMisuse(_ call: StaticString, of range: DMARange, _ direction: Direction?) {
+    let found = mappings.describe(range.first.rawValue)
+    unsafe system.pointee.reporter.report(.error, .invalidArgument, object: name) { text in
+      text.append(call)
+      text.append(" of ")
+      text.append(decimal: range.extent &+ 1)
+      text.append(" bytes at ")
+      text.append(hexadecimal: range.first.rawValue)
+      if let direction {
+        text.append(" ")
+        text.append(direction.words)
+      }
+      guard let found else {
+        text.append(": nothing is mapped there")
+        return
+      }
+      text.append(found.record.kind == .coherent ? ": coherent memory of " : ": a mapping of ")
+      text.append(decimal: found.last &- found.first &+ 1)
+      text.append(" bytes at ")
+      text.append(hexadecimal: found.first)
+      if found.record.kind == .streaming {
+        text.append(" ")
+        text.append(found.record.direction.words)
+      }
+      text.append(" is there")
+    }
+  }
+
+  /// Reports that a mapping ended which a zero-copy mapping still holds.
+  func reportHeld(_ range: DMARange) {
+    unsafe system.pointee.reporter.report(.warning, .busy, object: name) { text in
+      text.append("unmap of ")
+      text.append(decimal: range.extent &+ 1)
+      text.append(" bytes at ")
+      text.append(hexadecimal: range.first.rawValue)
+      text.append(": a zero-copy mapping of the device still holds a part")
+    }
+  }
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import Domains
+import MemoryMap
+import Primitives
+
+extension View {
+  /// Which way bytes go, and where they are on the device's side.
+  @safe
+  private enum Transfer {
+    case read(into: UnsafeMutableRawPointer)
+    case write(from: UnsafeRawPointer)
+
+    var access: Access {
+      switch self {
+      case .read: .read
+      case .write: .write
+      }
+    }
+
+    func copy(_ host: UnsafeMutableRawPointer, offset: Int, size: Int) {
+      switch self {
+      case .read(let buffer): unsafe (buffer + offset).copyMemory(from: host, byteCount: size)
+      case .write(let buffer): unsafe host.copyMemory(from: buffer + offset, byteCount: size)
+      }
+    }
+
+    func callBack(
+      _ region: PhysicalMemory.Region, at regionOffset: UInt64, offset: Int, size: Int
+    ) throws(Failure) {
+      switch self {
+      case .read(let buffer):
+        try unsafe region.pointee.read(offset: regionOffset, into: buffer + offset, size: size)
+      case .write(let buffer):
+        try unsafe region.pointee.write(offset: regionOffset, from: buffer + offset, size: size)
+      }
+    }
+  }
+
+  /// Reads a range of the device's addresses.
+  ///
+  /// - Throws: a refusal, after it has been made a fault; `notSupported`; what a callback fails with.
+  public func read(
+    _ range: DMARange, into buffer: UnsafeMutableRawPointer
+  ) throws(Failure) {
+    try unsafe transfer(range, .read(into: buffer))
+  }
+
+  /// Writes a range of the device's addresses.
+  ///
+  /// - Throws: a refusal, after it has been made a fault; `notSupported`; what a callback fails with.
+  public func write(_ range: DMARange, from buffer: UnsafeRawPointer) throws(Failure) {
+    try unsafe transfer(range, .write(from: buffer))
+  }
+
+  private func transfer(_ range: DMARange, _ transfer: Transfer) throws(Failure) {
+    if moveAtOnce(range, transfer) { return }
+    try forEachRun(of: range, transfer.access) { (_, _) throws(Failure) in }
+    var address = range.first.rawValue
+    while true {
+      let runLast = try move(from: address, through: range.last.rawValue, range, transfer)
+      guard runLast < range.last.rawValue else { return }
+      address = runLast &+ 1
+    }
+  }
+
+  /// Moves the bytes of an access that one run of memory covers; or moves none.
+  private func moveAtOnce(_ range: DMARange, _ transfer: Transfer) -> Bool {
+    guard range.extent < Self.copySize else { return false }
+    let token = unsafe device.pointee.system.pointee.readers.enter()
+    defer { unsafe device.pointee.system.pointee.readers.leave(token) }
+    let found = step(
+      from: range.first.rawValue, through: range.last.rawValue, transfer.access)
+    guard case .memory(let host, _, let last) = found, last == range.last.rawValue else {
+      return false
+    }
+    unsafe transfer.copy(host, offset: 0, size: Int(range.extent) + 1)
+    return true
+  }
+
+  /// Moves the first run of what is left of an access and returns where it ends.
+  private func move(
+    from address: UInt64, through last: UInt64, _ range: DMARange, _ transfer: Transfer
+  ) throws(Failure) -> UInt64 {
+    // The buffer has the range's bytes, so that offsets and sizes fit a pointer's difference.
+    let offset = Int(truncatingIfNeeded: address &- range.first.rawValue)
+    let token = unsafe device.pointee.system.pointee.readers.enter()
+    let boundedLast =
+      last &- address < Self.copySize ? last : address &+ (Self.copySize &- 1)
+    switch step(from: address, through: boundedLast, transfer.access) {
+    case .memory(let host, _, let runLast):
+      unsafe transfer.copy(host, offset: offset, size: Int(runLast &- address) + 1)
+      unsafe device.pointee.system.pointee.readers.leave(token)
+      return runLast
+    case .callbacks(let region, let regionOffset, let runLast):
+      let isPinned = unsafe region.pointee.pin()
+      unsafe device.pointee.system.pointee.readers.leave(token)
+      guard isPinned else {
+        throw refuse(.noMemory, first: address, known: runLast, last: last, transfer.access)
+      }
+      defer { unsafe region.pointee.unpin() }
+      try unsafe transfer.callBack(
+        region, at: regionOffset, offset: offset, size: Int(runLast &- address) + 1)
+      return runLast
+    case .refused(let reason, let known):
+      unsafe device.pointee.system.pointee.readers.leave(token)
+      throw refuse(reason, first: address, known: known, last: last, transfer.access)
+    case .unknown:
+      unsafe device.pointee.system.pointee.readers.leave(token)
+      throw .notSupported
+    }
+  }
+}

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import CDMACore
+import Domains
+import MemoryMap
+import PageTables
+import Primitives
+
+// Theory of operation: views.
+//
+// 1. Concepts
+// A view is the bus as a device sees it. An access names a range of the device's addresses; the
+// view finds out, run by run, where each part of it leads: through the device's path to a physical
+// address, and through the memory map to bytes of this process or to a region's callbacks. A run
+// is as long as one table entry, one mapping and one region allow.
+//
+// 2. Implementation
+// `step` resolves one run. It is called inside a read section and its answer is used in the same
+// section: nothing that it found can be unmapped strictly, removed or freed before the section is
+// left. Callbacks run outside, with their region pinned.
+// 2.1 An access that one run covers is resolved and copied in one section. A longer one is resolved
+// twice: the first pass looks for a fault, so that an access that is refused moves no byte; the
+// second moves them. What is unmapped between the two ends the access there.
+// 2.2 A section copies at most `copySize` bytes, so that whoever waits for readers waits for that.
+// 2.3 A fault names the longest run of addresses that its reason holds for.
+//
+// 3. Locking
+// None, but for devices whose direct mappings are tracked: those ask the mapping table (rank 3).
+// Faults are recorded and handed over outside of read sections.
+//
+// 4. What this does not do
+// It keeps no translation between two accesses, and orders no access against another.
+
+/// A device's view of memory.
+@safe
+public struct View: ~Copyable {
+  let device: UnsafeMutablePointer<Device>
+
+  /// Holds the device until it ends.
+  public init(device: UnsafeMutablePointer<Device>) {
+    unsafe Box.hold(device)
+    unsafe self.device = device
+  }
+
+  deinit { unsafe Box.letGo(device) }
+
+  /// The most bytes that one read section copies: long enough for the section's cost not to matter,
+  /// short enough for a waiting writer.
+  static var copySize: UInt64 { 64 << 10 }
+}
+
+/// Why an access is refused. The values are those of `fault.h`.
+public enum FaultReason: UInt32, Sendable {
+  case notMapped = 1
+  case denied = 2
+  case noMemory = 3
+  case blocked = 4
+
+  var failure: Failure {
+    switch self {
+    case .notMapped: .notFound
+    case .denied: .accessDenied
+    case .noMemory: .badAddress
+    case .blocked: .notPermitted
+    }
+  }
+}
+
+/// Where a range of a device's addresses leads.
+public struct DeviceTranslation: Sendable {
+  public let first: UInt64
+  public let last: UInt64
+  /// Physical address of `first`.
+  public let target: UInt64
+  public let access: Access
+}
+
+extension View {
+  enum Translated {
+    case found(DeviceTranslation)
+    case refused(FaultReason, last: UInt64)
+  }
+
+  /// Translates one address by a path that was read in the read section the caller is inside.
+  private func translated(
+    _ address: UInt64, _ access: Access, by path: DevicePath
+  ) -> Translated {
+    switch path {
+    case .blocked:
+      return .refused(.blocked, last: UInt64.max)
+    case .direct:
+      return direct(address, access)
+    case .translated(let translation, _):
+      let found = unsafe translation.pointee.table.lookUp(IOVA(address))
+      guard found.isMapped else { return .refused(.notMapped, last: found.last) }
+      guard found.access.isSuperset(of: access) else { return .refused(.denied, last: found.last) }
+      return .found(
+        DeviceTranslation(
+          first: found.first, last: found.last, target: found.target, access: found.access))
+    }
+  }
+
+  private func direct(_ address: UInt64, _ access: Access) -> Translated {
+    guard unsafe device.pointee.tracksDirect else {
+      return .found(
+        DeviceTranslation(first: 0, last: UInt64.max, target: 0, access: [.read, .write]))
+    }
+    switch unsafe device.pointee.mappings.permission(at: address, access) {
+    case .permitted(let first, let last, let granted):
+      return .found(
+        DeviceTranslation(first: first, last: last, target: first, access: granted))
+    case .denied(let last):
+      return .refused(.denied, last: last)
+    case .unmapped(let last):
+      return .refused(.notMapped, last: last)
+    }
+  }
+
+  /// Looks an address up without recording a fault.
+  ///
+  /// - Throws: the failure that stands for the reason of a refusal.
+  public func translate(_ address: DMAAddress, _ access: Access) throws(Failure) -> DeviceTranslation
+  {
+    let token = unsafe device.pointee.system.pointee.readers.enter()
+    let found = unsafe translated(
+      address.rawValue, access, by: device.pointee.currentPath)
+    unsafe device.pointee.system.pointee.readers.leave(token)
+    switch found {
+    case .found(let translation): return translation
+    case .refused(let reason, _): throw reason.failure
+    }
+  }
+
+  // MARK: - Runs
+
+  /// One run of an access: what its addresses up to `last` are.
+  @safe
+  enum Step {
+    case memory(UnsafeMutableRawPointer, PhysicalMemory.Region?, last: UInt64)
+    case callbacks(PhysicalMemory.Region, offset: UInt64, last: UInt64)
+    case refused(FaultReason, last: UInt64)
+    /// Nothing tells what is memory there.
+    case unknown
+  }
+
+  /// Resolves the run that starts at `address` and goes no further than `last`. The caller is inside
+  /// a read section.
+  func step(from address: UInt64, through last: UInt64, _ access: Access) -> Step {
+    // Read once: the run is resolved by one path, whatever is attached meanwhile.
+    let path = unsafe device.pointee.currentPath
+    let translation: DeviceTranslation
+    switch translated(address, access, by: path) {
+    case .refused(let reason, let refusedLast):
+      return .refused(reason, last: min(last, refusedLast))
+    case .found(let found):
+      translation = found
+    }
+    let runLast = min(last, translation.last)
+    // `address` is inside the translation, whose target range does not wrap.
+    let physical = translation.target &+ (address &- translation.first)
+    let system = unsafe device.pointee.system
+    if unsafe system.pointee.memory.isFlat {
+      if case .direct = path, unsafe !device.pointee.tracksDirect { return .unknown }
+      guard let host = unsafe UnsafeMutableRawPointer(bitPattern: UInt(physical)) else {
+        return .refused(.noMemory, last: runLast)
+      }
+      return unsafe .memory(host, nil, last: runLast)
+    }
+    let (found, holeLast) = unsafe system.pointee.memory.find(PhysicalAddress(physical))
+    guard let region = unsafe found else {
+      return .refused(.noMemory, last: Self.bounded(runLast, address, by: holeLast &- physical))
+    }
+    let range = unsafe region.pointee.range
+    let stepLast = Self.bounded(runLast, address, by: range.last.rawValue &- physical)
+    if unsafe region.pointee.isReadOnly && access.contains(.write) {
+      return .refused(.denied, last: stepLast)
+    }
+    let offset = physical &- range.first.rawValue
+    if let host = unsafe region.pointee.host {
+      return unsafe .memory(host + Int(truncatingIfNeeded: offset), region, last: stepLast)
+    }
+    return unsafe .callbacks(region, offset: offset, last: stepLast)
+  }
+
+  /// `last`, or the address `extent` behind `address` if that comes first.
+  private static func bounded(_ last: UInt64, _ address: UInt64, by extent: UInt64) -> UInt64 {
+    last &- address <= extent ? last : address &+ extent
+  }
+
+  /// `step` in a read section of its own, for an answer that is used as a number only.
+  private func probe(from address: UInt64, through last: UInt64, _ access: Access) -> Step {
+    let token = unsafe device.pointee.system.pointee.readers.enter()
+    let found = step(from: address, through: last, access)
+    unsafe device.pointee.system.pointee.readers.leave(token)
+    return found
+  }
+
+  /// Calls `body` with each run of a range and its size, resolved in read sections of their own.
+  ///
+  /// - Throws: a refusal, after it has been made a fault; `notSupported`.
+  func forEachRun(
+    of range: DMARange, _ access: Access, _ body: (Step, UInt64) throws(Failure) -> Void
+  ) throws(Failure) {
+    var address = range.first.rawValue
+    let last = range.last.rawValue
+    while true {
+      let found = probe(from: address, through: last, access)
+      let runLast: UInt64
+      switch found {
+      case .memory(_, _, let end): runLast = end
+      case .callbacks(_, _, let end): runLast = end
+      case .refused(let reason, let end):
+        throw refuse(reason, first: address, known: end, last: last, access)
+      case .unknown: throw .notSupported
+      }
+      try body(found, runLast &- address &+ 1)
+      guard runLast < last else { return }
+      address = runLast &+ 1
+    }
+  }
+
+  /// Makes a refusal a fault, and returns the failure that stands for it.
+  ///
+  /// - Parameters known, last: the reason holds up to `known`; the access goes up to `last`.
+  func refuse(
+    _ reason: FaultReason, first: UInt64, known: UInt64, last: UInt64, _ access: Access
+  ) -> Failure {
+    var end = known
+    while end < last, case .refused(reason, let next) = probe(from: end &+ 1, through: last, access) {
+      end = next
+    }
+    unsafe device.pointee.report(
+      dmacore_fault(
+        first: first, last: end, sequence: 0, access: access.rawValue, reason: reason.rawValue),
+      from: OpaquePointer(device))
+    return reason.failure
+  }
+}

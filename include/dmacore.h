@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#ifndef DMACORE_H
+#define DMACORE_H
+
+/* All of dmacore, for programs that want one line. */
+
+#include "dmacore/coherent.h"
+#include "dmacore/device.h"
+#include "dmacore/domain.h"
+#include "dmacore/fault.h"
+#include "dmacore/iommu.h"
+#include "dmacore/iova.h"
+#include "dmacore/mapping.h"
+#include "dmacore/memory.h"
+#include "dmacore/pagetable.h"
+#include "dmacore/system.h"
+#include "dmacore/types.h"
+#include "dmacore/version.h"
+#include "dmacore/view.h"
+
+#endif /* DMACORE_H */

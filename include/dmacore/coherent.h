@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#ifndef DMACORE_COHERENT_H
+#define DMACORE_COHERENT_H
+
+/**
+ * DOC: Coherent memory
+ *
+ * Memory that CPU and device use at the same time, without sync calls: queues, descriptors,
+ * doorbells.
+ *
+ *	dmacore_dma_t dma;
+ *	void *queue;
+ *
+ *	error = dmacore_alloc_coherent(device, 4096, &queue, &dma);
+ *	... CPU and device share it ...
+ *	error = dmacore_free_coherent(device, 4096, queue, dma);
+ *
+ * Stability: may change before 1.0.
+ */
+
+#include "types.h"
+
+DMACORE_BEGIN_DECLS
+
+struct dmacore_device;
+
+/**
+ * dmacore_alloc_coherent() - allocate memory that a device and the CPU share
+ * @device: the device
+ * @size: bytes, at least 1; rounded up to the page size, 4096
+ * @out_cpu: receives the address for the CPU
+ * @out_dma: receives the address for the device
+ *
+ * The memory is zeroed and starts at a multiple of the page size on both sides. A record is kept
+ * of it on every path. The device may read and write it.
+ *
+ * Context: any thread; locked (device mappings, rank 3; IOVA space, rank 5); calls the memory
+ *   allocator, and may call the table allocator.
+ * Ownership: the memory is the caller's until dmacore_free_coherent().
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, or @size is 0 or within a page of 2^64. Never succeeds if retried.
+ *   -ENXIO   the device has no coherent mask. Not until it is set.
+ *   -EPERM   the device is behind an IOMMU and attached to no domain. Not until it is attached.
+ *   -EOPNOTSUPP  the system is not flat and was given no memory allocator. Never.
+ *   -EFAULT  the memory allocator gave memory that is not inside a region of the system. Never.
+ *   -ERANGE  on the direct path the memory lies above the coherent mask or the bus limit; through
+ *            an IOMMU no address of the domain lies under them. Not under this mask.
+ *   -ENOSPC  no free IOVA under the limit. May succeed later.
+ *   -ENOMEM  no memory. May succeed later.
+ */
+DMACORE_MUST_CHECK
+int dmacore_alloc_coherent(struct dmacore_device *device, uint64_t size, void **out_cpu,
+			   dmacore_dma_t *out_dma);
+
+/**
+ * dmacore_free_coherent() - free memory from dmacore_alloc_coherent()
+ * @device: the device
+ * @size: the size that was asked for
+ * @cpu: the CPU's address
+ * @dma: the device's address
+ *
+ * Strict as dmacore_unmap(). Needs no memory and cannot fail for an allocation that lives.
+ *
+ * Context: any thread; locked (device mappings, rank 3; IOVA space, rank 5); waits for accesses in
+ *   flight to end; calls the memory allocator, and may call the report callback.
+ * Ownership: the memory may not be used afterwards.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, or there is no such allocation of this device; nothing changed.
+ *            Never succeeds if retried.
+ *   -EBUSY   a view's zero-copy mapping holds the memory; nothing changed. Succeeds once it is
+ *            gone.
+ */
+DMACORE_MUST_CHECK
+int dmacore_free_coherent(struct dmacore_device *device, uint64_t size, void *cpu,
+			  dmacore_dma_t dma);
+
+DMACORE_END_DECLS
+
+#endif /* DMACORE_COHERENT_H */

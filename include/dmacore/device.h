@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#ifndef DMACORE_DEVICE_H
+#define DMACORE_DEVICE_H
+
+/**
+ * DOC: Device
+ *
+ * A device is something that reads and writes memory by itself. Its driver maps buffers for it
+ * (mapping.h, coherent.h); an emulated device makes its accesses through a view (view.h).
+ *
+ *	struct dmacore_device_options options = DMACORE_DEVICE_OPTIONS_INIT;
+ *	struct dmacore_device *device;
+ *
+ *	options.name = "nvme0";
+ *	options.iommu = iommu;
+ *	options.streaming_mask = DMACORE_BIT_MASK(64);
+ *	options.coherent_mask = DMACORE_BIT_MASK(32);
+ *	error = dmacore_device_create(system, &options, &device);
+ *
+ * A device with no IOMMU, or attached to an identity domain, is mapped directly: the address that
+ * the device is told is the physical address. A device attached to a DMA domain is mapped through
+ * the IOMMU. A device behind an IOMMU that is attached to no domain is blocked.
+ *
+ * Masks are the highest address that the device can put on the bus: the streaming mask for buffers
+ * that are mapped, the coherent mask for memory that is allocated. A device whose mask is 0 has
+ * none, and the calls that need it refuse.
+ *
+ * Stability: may change before 1.0.
+ */
+
+#include "fault.h"
+#include "types.h"
+
+DMACORE_BEGIN_DECLS
+
+struct dmacore_device;
+struct dmacore_iommu;
+struct dmacore_system;
+
+enum dmacore_device_flags {
+	/*
+	 * Keep a record of direct mappings too. Then a wrong unmap of one is found, the device
+	 * reaches through its view what is mapped for it and nothing else, and the device's
+	 * statistics count them. Costs a lock and a tree insertion a mapping. On a flat system a view
+	 * of a directly mapped device transfers nothing without it, because nothing tells what is
+	 * memory there.
+	 */
+	DMACORE_DEVICE_TRACK_DIRECT = 1,
+};
+
+/* The longest name of a device, its terminating null byte included. */
+#define DMACORE_DEVICE_NAME_SIZE 32
+
+/**
+ * struct dmacore_device_options - how a device is made
+ * @struct_size: sizeof(struct dmacore_device_options)
+ * @flags: bits of enum dmacore_device_flags
+ * @fault_capacity: faults that the ring holds, at most 65536; 0: 64
+ * @name: what reports call it, less than DMACORE_DEVICE_NAME_SIZE bytes long; copied; NULL:
+ *   "device"
+ * @iommu: the IOMMU it is behind; NULL: none
+ * @streaming_mask: see above
+ * @coherent_mask: see above
+ * @bus_limit: highest address that the bus between device and memory passes, whatever the masks
+ *   say; 0: no such limit
+ * @fault: receives faults; NULL: nobody does
+ * @fault_opaque: passed to @fault
+ */
+struct dmacore_device_options {
+	size_t struct_size;
+	uint32_t flags;
+	uint32_t fault_capacity;
+	const char *name;
+	struct dmacore_iommu *iommu;
+	dmacore_dma_t streaming_mask;
+	dmacore_dma_t coherent_mask;
+	dmacore_dma_t bus_limit;
+	dmacore_fault_fn fault;
+	void *fault_opaque;
+};
+
+#define DMACORE_DEVICE_OPTIONS_INIT \
+	{ sizeof(struct dmacore_device_options), 0, 0, NULL, NULL, 0, 0, 0, NULL, NULL }
+
+/**
+ * struct dmacore_device_statistics - what a device has mapped and done
+ * @struct_size: set to sizeof(struct dmacore_device_statistics) before the call
+ * @mapping_count: live mappings and coherent allocations that a record is kept of
+ * @mapping_bytes: bytes in them
+ * @map_total: such mappings and allocations made since the device was made
+ * @fault_total: faults since the device was made
+ * @fault_lost: those of @fault_total that found the ring full
+ */
+struct dmacore_device_statistics {
+	size_t struct_size;
+	uint64_t mapping_count;
+	uint64_t mapping_bytes;
+	uint64_t map_total;
+	uint64_t fault_total;
+	uint64_t fault_lost;
+};
+
+/**
+ * dmacore_device_create() - make a device
+ * @system: the system it belongs to
+ * @options: how; NULL: all defaults, which leave it without a mask
+ * @out_device: receives the device, or NULL on failure
+ *
+ * Context: any thread; takes no lock; calls nothing back.
+ * Ownership: the caller gives the device back with dmacore_device_destroy(); it holds on to the
+ *   system and to the IOMMU. What @options->fault_opaque points to must outlive it.
+ * Return: 0, or
+ *   -EINVAL  @system or @out_device is NULL, a flag is unknown, the name or the ring is too long,
+ *            the IOMMU is of another system, or the structure is too short. Never succeeds if
+ *            retried.
+ *   -E2BIG   the structure is longer than known and not zero there. Never.
+ *   -ENOMEM  no memory. May succeed later.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_create(struct dmacore_system *system,
+			  const struct dmacore_device_options *options,
+			  struct dmacore_device **out_device);
+
+/**
+ * dmacore_device_destroy() - give a device back
+ * @device: the device, or NULL
+ *
+ * Detaches it. Mappings that are live are unmapped, coherent allocations are freed, and both are
+ * reported (DMACORE_REPORT_WARNING). Destroy its views first; see the lifetime rule in system.h.
+ *
+ * Context: any thread, while no other thread makes a mapping call for @device; locked (device
+ *   mappings, rank 3); waits for the device's accesses in flight to end; may call the report
+ *   callback and the memory allocator.
+ * Ownership: @device may not be used afterwards.
+ * Return: nothing; cannot fail.
+ */
+void dmacore_device_destroy(struct dmacore_device *device);
+
+/**
+ * dmacore_device_set_streaming_mask() - set the mask for buffers that are mapped
+ * @device: the device
+ * @mask: highest address that the device reaches; 0: it has no mask
+ * @out_beyond: receives how many live mappings that a record is kept of lie above @mask, at least
+ *   in part; may be NULL
+ *
+ * Live mappings stay as they are, and are synced and unmapped as they were made.
+ *
+ * Context: any thread; locked (device mappings, rank 3); looks at each live mapping if @out_beyond
+ *   is given; calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  @device is NULL. Never succeeds if retried.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_set_streaming_mask(struct dmacore_device *device, dmacore_dma_t mask,
+				      uint64_t *out_beyond);
+
+/**
+ * dmacore_device_set_coherent_mask() - set the mask for memory that is allocated
+ * @device: the device
+ * @mask: highest address that the device reaches; 0: it has no mask
+ * @out_beyond: receives how many live coherent allocations lie above @mask, at least in part; may
+ *   be NULL
+ *
+ * As dmacore_device_set_streaming_mask().
+ *
+ * Context: any thread; locked (device mappings, rank 3); looks at each live mapping if @out_beyond
+ *   is given; calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  @device is NULL. Never succeeds if retried.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_set_coherent_mask(struct dmacore_device *device, dmacore_dma_t mask,
+				     uint64_t *out_beyond);
+
+/**
+ * dmacore_device_statistics() - read what a device has mapped and done
+ * @device: the device
+ * @out_statistics: receives the numbers; @out_statistics->struct_size says how many of them there
+ *   is room for
+ *
+ * Context: any thread; locked (device mappings, rank 3; fault ring, rank 7); calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_statistics(struct dmacore_device *device,
+			      struct dmacore_device_statistics *out_statistics);
+
+DMACORE_END_DECLS
+
+#endif /* DMACORE_DEVICE_H */

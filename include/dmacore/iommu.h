@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#ifndef DMACORE_IOMMU_H
+#define DMACORE_IOMMU_H
+
+/**
+ * DOC: IOMMU
+ *
+ * An IOMMU stands between devices and memory. This one is software: a device behind it reaches
+ * through its view what the page table of its domain says, and nothing else.
+ *
+ *	struct dmacore_iommu *iommu;
+ *
+ *	error = dmacore_iommu_create(system, NULL, &iommu);
+ *
+ * Stability: may change before 1.0.
+ */
+
+#include "pagetable.h"
+#include "types.h"
+
+DMACORE_BEGIN_DECLS
+
+struct dmacore_iommu;
+struct dmacore_system;
+
+/**
+ * struct dmacore_iommu_options - how an IOMMU is made
+ * @struct_size: sizeof(struct dmacore_iommu_options)
+ * @flags: zero
+ * @reserved: zero
+ * @pagetable: the page tables of its domains; copied; NULL: VT-d second stage, 4 levels, on the
+ *   heap
+ */
+struct dmacore_iommu_options {
+	size_t struct_size;
+	uint32_t flags;
+	uint32_t reserved;
+	const struct dmacore_pagetable_options *pagetable;
+};
+
+#define DMACORE_IOMMU_OPTIONS_INIT \
+	{ sizeof(struct dmacore_iommu_options), 0, 0, NULL }
+
+/**
+ * dmacore_iommu_create() - make a software IOMMU
+ * @system: the system it belongs to
+ * @options: how; NULL: all defaults
+ * @out_iommu: receives the IOMMU, or NULL on failure
+ *
+ * Context: any thread; takes no lock; calls nothing back.
+ * Ownership: the caller gives the IOMMU back with dmacore_iommu_destroy(); it holds on to the
+ *   system. What a table allocator points to must outlive it and its domains.
+ * Return: 0, or
+ *   -EINVAL  @system or @out_iommu is NULL, a flag is set, a reserved member is not zero, a
+ *            structure is too short, or the page-table options are wrong. Never succeeds if
+ *            retried.
+ *   -E2BIG   a structure is longer than known and not zero there. Never.
+ *   -ENOMEM  no memory. May succeed later.
+ */
+DMACORE_MUST_CHECK
+int dmacore_iommu_create(struct dmacore_system *system, const struct dmacore_iommu_options *options,
+			 struct dmacore_iommu **out_iommu);
+
+/**
+ * dmacore_iommu_destroy() - give an IOMMU back
+ * @iommu: the IOMMU, or NULL
+ *
+ * Destroy its domains and the devices behind it first; see the lifetime rule in system.h.
+ *
+ * Context: any thread; takes no lock; may call the report callback.
+ * Ownership: @iommu may not be used afterwards.
+ * Return: nothing; cannot fail.
+ */
+void dmacore_iommu_destroy(struct dmacore_iommu *iommu);
+
+DMACORE_END_DECLS
+
+#endif /* DMACORE_IOMMU_H */

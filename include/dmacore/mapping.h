@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#ifndef DMACORE_MAPPING_H
+#define DMACORE_MAPPING_H
+
+/**
+ * DOC: DMA mapping
+ *
+ * The driver's side: a mapping call turns a buffer into an address that the device may use until
+ * the buffer is unmapped.
+ *
+ *	dmacore_dma_t dma;
+ *
+ *	error = dmacore_map_single(device, buffer, size, DMACORE_TO_DEVICE, 0, &dma);
+ *	... the device reads the buffer at dma ...
+ *	error = dmacore_unmap(device, dma, size, DMACORE_TO_DEVICE, 0);
+ *
+ * Who may touch the buffer:
+ *
+ *	           map                     sync_for_cpu
+ *	  CPU ------------> device <-------------------------> CPU, for a while
+ *	   ^                  |            sync_for_device
+ *	   +------------------+
+ *	          unmap
+ *
+ * The mapping remembers how it was made. Where a record is kept of it (always through an IOMMU; on
+ * the direct path with DMACORE_DEVICE_TRACK_DIRECT) an unmap or sync with the wrong address, size,
+ * direction or device is refused, reported and changes nothing.
+ *
+ * Unmapping is strict. When dmacore_unmap() returns no access of the device through the mapping
+ * will start (1), none comes from a cached translation (2), and none through a view is in flight
+ * (3): the memory may be given to somebody else at once. A view's zero-copy mapping of the range
+ * is the exception; unmap reports it (DMACORE_REPORT_WARNING).
+ *
+ * Stability: may change before 1.0.
+ */
+
+#include "types.h"
+
+DMACORE_BEGIN_DECLS
+
+struct dmacore_device;
+
+/* Who writes a buffer, seen from memory: the values of the kernel's enum dma_data_direction. */
+enum dmacore_direction {
+	/* The device reads and writes. */
+	DMACORE_BIDIRECTIONAL = 0,
+	/* The device reads. */
+	DMACORE_TO_DEVICE = 1,
+	/* The device writes. */
+	DMACORE_FROM_DEVICE = 2,
+};
+
+/**
+ * dmacore_map_single() - map one buffer for a device
+ * @device: the device that will access the buffer
+ * @buffer: first byte; any alignment; inside one region of the system's memory, or anywhere on a
+ *   flat system
+ * @size: bytes, at least 1
+ * @direction: one of enum dmacore_direction
+ * @attributes: 0; no attribute is known
+ * @out_dma: receives the device's address of @buffer
+ *
+ * From success until dmacore_unmap() the buffer belongs to the device: the CPU may not touch it
+ * except between dmacore_sync_for_cpu() and dmacore_sync_for_device(). Through an IOMMU the device
+ * reaches the whole 4 KiB pages that the buffer lies in.
+ *
+ * Context: any thread; locked (device mappings, rank 3; IOVA space, rank 5) where a record is kept,
+ *   lock-free otherwise; may call the table allocator.
+ * Ownership: @buffer stays the caller's and must outlive the mapping.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, @size is 0, the buffer wraps, or the direction or an attribute is
+ *            unknown. Never succeeds if retried.
+ *   -ENXIO   the device has no streaming mask. Not until it is set.
+ *   -EPERM   the device is behind an IOMMU and attached to no domain. Not until it is attached.
+ *   -EFAULT  the buffer is not in the system's memory. Never.
+ *   -ERANGE  the buffer cannot be reached: on the direct path it lies above the mask or the bus
+ *            limit; through an IOMMU its physical address is too wide for the page table, or no
+ *            address of the domain lies under the mask and the bus limit. Not under this mask.
+ *   -ENOSPC  no free IOVA under the limit. May succeed later.
+ *   -ENOMEM  no memory for table pages or for the record. May succeed later.
+ */
+DMACORE_MUST_CHECK
+int dmacore_map_single(struct dmacore_device *device, void *buffer, uint64_t size,
+		       uint32_t direction, uint32_t attributes, dmacore_dma_t *out_dma);
+
+/**
+ * dmacore_map_phys() - map a range of physical memory for a device
+ * @device: the device that will access the memory
+ * @phys: first physical address; any alignment
+ * @size: bytes, at least 1
+ * @direction: one of enum dmacore_direction
+ * @attributes: 0; no attribute is known
+ * @out_dma: receives the device's address of @phys
+ *
+ * As dmacore_map_single(), for memory known by its physical address. The range need not be in the
+ * system's memory; an access to a part that is not there faults.
+ *
+ * Context: any thread; locked (device mappings, rank 3; IOVA space, rank 5) where a record is kept,
+ *   lock-free otherwise; may call the table allocator.
+ * Ownership: the memory stays whose it was and must outlive the mapping. On a flat system it must
+ *   be memory of this process.
+ * Return: 0, or as dmacore_map_single(), without -EFAULT.
+ */
+DMACORE_MUST_CHECK
+int dmacore_map_phys(struct dmacore_device *device, dmacore_phys_t phys, uint64_t size,
+		     uint32_t direction, uint32_t attributes, dmacore_dma_t *out_dma);
+
+/**
+ * dmacore_unmap() - end a mapping
+ * @device: the device it was made for
+ * @dma: the address that the map call gave
+ * @size: the size that it was given
+ * @direction: the direction that it was given
+ * @attributes: the attributes that it was given
+ *
+ * Where a record is kept, everything is checked against it. On the direct path without
+ * DMACORE_DEVICE_TRACK_DIRECT the address carries no record: there the range and the direction are
+ * checked for being possible at all, and nothing else.
+ *
+ * Needs no memory and cannot fail for a mapping that lives, whatever has become of the device's
+ * masks since it was made.
+ *
+ * Context: any thread; locked (device mappings, rank 3; IOVA space, rank 5) where a record is kept,
+ *   lock-free otherwise; waits for accesses in flight to end; may call the report callback.
+ * Ownership: the buffer is the CPU's again, whole.
+ * Return: 0, or
+ *   -EINVAL  @device is NULL, @size is 0, the range wraps, the direction or an attribute is unknown,
+ *            or there is no such mapping of this device; nothing changed. Never succeeds if
+ *            retried.
+ */
+DMACORE_MUST_CHECK
+int dmacore_unmap(struct dmacore_device *device, dmacore_dma_t dma, uint64_t size,
+		  uint32_t direction, uint32_t attributes);
+
+/**
+ * dmacore_sync_for_cpu() - lend a mapped buffer to the CPU
+ * @device: the device it is mapped for
+ * @dma: first address; any inside one mapping
+ * @size: bytes, at least 1, that lie in that mapping
+ * @direction: the direction that the mapping was given
+ *
+ * Afterwards the CPU sees what the device has written, and may touch these bytes until
+ * dmacore_sync_for_device().
+ *
+ * Context: any thread; locked (device mappings, rank 3) where a record is kept, lock-free
+ *   otherwise; may call the report callback.
+ * Ownership: the bytes are lent to the CPU.
+ * Return: 0, or
+ *   -EINVAL  @device is NULL, @size is 0, the range wraps, the direction is unknown, or the range
+ *            lies in no mapping of this device and direction. Never succeeds if retried.
+ */
+DMACORE_MUST_CHECK
+int dmacore_sync_for_cpu(struct dmacore_device *device, dmacore_dma_t dma, uint64_t size,
+			 uint32_t direction);
+
+/**
+ * dmacore_sync_for_device() - give a mapped buffer back to the device
+ * @device: the device it is mapped for
+ * @dma: first address; any inside one mapping
+ * @size: bytes, at least 1, that lie in that mapping
+ * @direction: the direction that the mapping was given
+ *
+ * Afterwards the device sees what the CPU has written.
+ *
+ * Context: any thread; locked (device mappings, rank 3) where a record is kept, lock-free
+ *   otherwise; may call the report callback.
+ * Ownership: the bytes are the device's.
+ * Return: 0, or
+ *   -EINVAL  as dmacore_sync_for_cpu(). Never succeeds if retried.
+ */
+DMACORE_MUST_CHECK
+int dmacore_sync_for_device(struct dmacore_device *device, dmacore_dma_t dma, uint64_t size,
+			    uint32_t direction);
+
+DMACORE_END_DECLS
+
+#endif /* DMACORE_MAPPING_H */

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#ifndef DMACORE_SYSTEM_H
+#define DMACORE_SYSTEM_H
+
+/**
+ * DOC: System
+ *
+ * A system is one machine: its memory, and the IOMMUs and devices that are made for it. A process
+ * may have any number of systems; they share nothing.
+ *
+ *	struct dmacore_system_options options = DMACORE_SYSTEM_OPTIONS_INIT;
+ *	struct dmacore_system *system;
+ *
+ *	options.flags = DMACORE_SYSTEM_FLAT;
+ *	error = dmacore_system_create(&options, &system);
+ *
+ * Lifetime. Every object holds on to the objects it was made from: a view to its device, a device
+ * and a domain to their IOMMU, all of them to the system. Destroying an object that is still held
+ * is reported (DMACORE_REPORT_WARNING) and takes effect when the last holder is destroyed, so no
+ * order of destroy calls is unsafe; the handle itself may not be used after its destroy call.
+ *
+ * Stability: may change before 1.0.
+ */
+
+#include "types.h"
+
+DMACORE_BEGIN_DECLS
+
+struct dmacore_system;
+
+enum dmacore_system_flags {
+	/* Physical addresses are addresses of this process; there are no memory regions. */
+	DMACORE_SYSTEM_FLAT = 1,
+};
+
+/**
+ * struct dmacore_memory_allocator - where memory for coherent allocations comes from
+ * @struct_size: sizeof(struct dmacore_memory_allocator)
+ * @allocate: returns @size bytes, a multiple of the page size, at an address that is a multiple of
+ *   @alignment, whose last physical address is at most @limit; or NULL. The bytes must lie inside
+ *   one memory region of the system, and need not be zeroed
+ * @free: takes back what @allocate returned, with the same size
+ * @opaque: passed to both
+ *
+ * Both are called with no lock held, on the thread that allocates or frees; several threads may
+ * call them at once.
+ */
+struct dmacore_memory_allocator {
+	size_t struct_size;
+	void *(*allocate)(uint64_t size, uint64_t alignment, dmacore_phys_t limit, void *opaque);
+	void (*free)(void *host, uint64_t size, void *opaque);
+	void *opaque;
+};
+
+#define DMACORE_MEMORY_ALLOCATOR_INIT \
+	{ sizeof(struct dmacore_memory_allocator), NULL, NULL, NULL }
+
+/**
+ * struct dmacore_system_options - how a system is made
+ * @struct_size: sizeof(struct dmacore_system_options)
+ * @flags: bits of enum dmacore_system_flags
+ * @reserved: zero
+ * @report: receives messages for people; NULL: nobody does
+ * @report_opaque: passed to @report
+ * @memory_allocator: for dmacore_alloc_coherent(); copied; NULL: the heap of the process on a flat
+ *   system, and no coherent allocations on others
+ */
+struct dmacore_system_options {
+	size_t struct_size;
+	uint32_t flags;
+	uint32_t reserved;
+	dmacore_report_fn report;
+	void *report_opaque;
+	const struct dmacore_memory_allocator *memory_allocator;
+};
+
+#define DMACORE_SYSTEM_OPTIONS_INIT \
+	{ sizeof(struct dmacore_system_options), 0, 0, NULL, NULL, NULL }
+
+/**
+ * dmacore_system_create() - make a system
+ * @options: how; NULL: all defaults
+ * @out_system: receives the system, or NULL on failure
+ *
+ * Context: any thread; takes no lock; calls nothing back.
+ * Ownership: the caller gives the system back with dmacore_system_destroy(). What
+ *   @options->memory_allocator and @options->report point to must outlive the system.
+ * Return: 0, or
+ *   -EINVAL  @out_system is NULL, a flag is unknown, a reserved member is not zero, a structure is
+ *            too short, or an allocator lacks a function. Never succeeds if retried.
+ *   -E2BIG   a structure is longer than known and not zero there. Never.
+ *   -ENOMEM  no memory. May succeed later.
+ */
+DMACORE_MUST_CHECK
+int dmacore_system_create(const struct dmacore_system_options *options,
+			  struct dmacore_system **out_system);
+
+/**
+ * dmacore_system_destroy() - give a system back
+ * @system: the system, or NULL
+ *
+ * Destroy its devices, domains and IOMMUs first; see the lifetime rule above.
+ *
+ * Context: any thread; takes no lock; may call the report callback.
+ * Ownership: @system may not be used afterwards.
+ * Return: nothing; cannot fail.
+ */
+void dmacore_system_destroy(struct dmacore_system *system);
+
+DMACORE_END_DECLS
+
+#endif /* DMACORE_SYSTEM_H */
