@@ -97,13 +97,14 @@ public struct Domain: ~Copyable, Held {
 }
 
 extension Domain.Translation {
-  /// The alignment of an IOVA that lets a range of memory have the largest leaves it can: that of
-  /// the largest leaf size which fits the range and which it starts at a multiple of.
+  /// The alignment of an IOVA that lets a range of memory have the largest leaves it can: the
+  /// largest leaf size that fits the range and that it starts at a multiple of.
   private func preferredAlignment(for pages: PhysicalRange) -> UInt64 {
-    for shift in [UInt64(30), 21] {
-      let size: UInt64 = 1 &<< shift
-      if pages.first.rawValue & (size &- 1) == 0 && pages.extent >= size &- 1 { return size }
+    func fits(_ size: UInt64) -> Bool {
+      pages.first.rawValue & (size &- 1) == 0 && pages.extent >= size &- 1
     }
+    if fits(1 << 30) { return 1 << 30 }
+    if fits(2 << 20) { return 2 << 20 }
     return Device.granule.bytes
   }
 
@@ -115,10 +116,10 @@ extension Domain.Translation {
   public func map(
     _ pages: PhysicalRange, access: Access, limit: UInt64
   ) throws(Failure) -> IOVARange {
-    // 2^64 bytes fit no space; the extent of anything smaller has a next number.
-    guard pages.extent < UInt64.max, pages.last <= table.lastOutput,
-      limit >= space.bounds.first.rawValue,
-      limit &- space.bounds.first.rawValue >= pages.extent
+    let lowest = space.bounds.first.rawValue
+    let highest = min(limit, space.bounds.last.rawValue)
+    // What fits a page table's output is less than 2^64 bytes, so that its extent has a next number.
+    guard pages.last <= table.lastOutput, highest >= lowest, highest &- lowest >= pages.extent
     else { throw .outOfRange }
     let size = pages.extent &+ 1
     let range = try allocate(size: size, alignment: preferredAlignment(for: pages), limit: limit)

@@ -64,6 +64,8 @@ public struct System: ~Copyable, Held {
   public func physicalRange(
     of host: UnsafeRawPointer, size: UInt64
   ) throws(Failure) -> PhysicalRange {
+    // A flat memory has no snapshot that could go away.
+    if memory.isFlat { return unsafe try memory.range(of: host, size: size) }
     let token = readers.enter()
     defer { readers.leave(token) }
     return unsafe try memory.range(of: host, size: size)

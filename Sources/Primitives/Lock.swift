@@ -26,15 +26,4 @@ public struct Lock: ~Copyable, @unchecked Sendable {
   public func lock() { unsafe cplatform_mutex_lock(mutex) }
 
   public func unlock() { unsafe cplatform_mutex_unlock(mutex) }
-
-  /// The result of `body`, which runs while no other thread holds the lock.
-  ///
-  /// `body` may not allocate memory, call back into C, or take a lock of a lower rank.
-  public func withLock<Result: ~Copyable>(
-    _ body: () throws(Failure) -> Result
-  ) throws(Failure) -> Result {
-    lock()
-    defer { unlock() }
-    return try body()
-  }
 }

@@ -28,8 +28,9 @@
  *
  * Unmapping is strict. When dmacore_unmap() returns no access of the device through the mapping
  * will start (1), none comes from a cached translation (2), and none through a view is in flight
- * (3): the memory may be given to somebody else at once. A view's zero-copy mapping of the range
- * is the exception; unmap reports it (DMACORE_REPORT_WARNING).
+ * (3): the memory may be given to somebody else at once. There are two exceptions: a zero-copy
+ * mapping of the range, which unmap reports (DMACORE_REPORT_WARNING); and a direct mapping without
+ * a record, whose end takes nothing from a device that reaches all memory anyway.
  *
  * Stability: may change before 1.0.
  */
