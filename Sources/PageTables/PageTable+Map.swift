@@ -23,10 +23,11 @@ extension PageTable {
     let whole = Part(
       first: input.first.rawValue, last: input.last.rawValue, output: output.rawValue)
 
-    guard !hasLeaf(in: root, level: topLevel, whole) else { throw .exists }
+    let (page, level) = try narrowestTable(for: whole)
+    guard !hasLeaf(in: page, level: level, whole) else { throw .exists }
     var spares = Spares()
-    try prepare(root, level: topLevel, whole, &spares)
-    store(root, level: topLevel, whole, access, &spares)
+    try prepare(page, level: level, whole, &spares)
+    store(page, level: level, whole, access, &spares)
     mapped.wrappingAdd(input.extent &+ 1, ordering: .relaxed)
   }
 
@@ -95,8 +96,32 @@ extension PageTable {
     }
   }
 
+  /// The lowest table that the whole part goes through, with those above it made where they are
+  /// missing. The passes start there.
+  private func narrowestTable(for part: Part) throws(Failure) -> (TablePage, level: Int) {
+    var page = root
+    var level = topLevel
+    while level > 0, part.last <= part.first | Format.spanMask(at: level),
+      !part.fitsLeaf(at: level)
+    {
+      let index = Format.index(of: part.first, at: level)
+      let (found, child) = entry(of: page, at: index, level: level)
+      if case .leaf = found { throw .exists }
+      page = if let child { child } else { try table(below: page, at: index, level: level) }
+      level &-= 1
+    }
+    return (page, level)
+  }
+
   /// Whether anything in the part is mapped.
   private func hasLeaf(in page: TablePage, level: Int, _ part: Part) -> Bool {
+    if level == 0 {
+      for index in Self.lowestIndexes(part.first, part.last) {
+        let word = unsafe cplatform_load_acquire(page.words + index)
+        if case .leaf = Format.decode(word, at: 0) { return true }
+      }
+      return false
+    }
     var address = part.first
     while true {
       let entryPart = part.entry(at: address, level: level)
@@ -152,22 +177,30 @@ extension PageTable {
   private func store(
     _ page: TablePage, level: Int, _ part: Part, _ access: Access, _ spares: inout Spares
   ) {
+    if level == 0 {
+      var output = part.output
+      for index in Self.lowestIndexes(part.first, part.last) {
+        storeLeaf(in: page, at: index, level: 0, output, access)
+        output &+= Format.granule.bytes
+      }
+      return
+    }
     var address = part.first
     while true {
       let entryPart = part.entry(at: address, level: level)
       let index = Format.index(of: address, at: level)
-      let child = level == 0 ? nil : entry(of: page, at: index, level: level).1
+      let child = entry(of: page, at: index, level: level).1
       if !entryPart.fitsLeaf(at: level) {
         if let child { store(child, level: level - 1, entryPart, access, &spares) }
       } else if let child {
         // Without a spare the table is that of an overlapping call, and stays.
         if let spare = unsafe spares.take(child) {
           memory.unlink(below: page, at: index)
-          storeLeaf(in: page, at: index, level: level, entryPart, access)
+          storeLeaf(in: page, at: index, level: level, entryPart.output, access)
           unsafe retire(spare)
         }
       } else {
-        storeLeaf(in: page, at: index, level: level, entryPart, access)
+        storeLeaf(in: page, at: index, level: level, entryPart.output, access)
       }
       guard entryPart.last < part.last else { return }
       address = entryPart.last &+ 1
@@ -175,9 +208,9 @@ extension PageTable {
   }
 
   private func storeLeaf(
-    in page: TablePage, at index: Int, level: Int, _ part: Part, _ access: Access
+    in page: TablePage, at index: Int, level: Int, _ output: UInt64, _ access: Access
   ) {
-    let word = Format.leaf(PhysicalAddress(part.output), access, at: level)
+    let word = Format.leaf(PhysicalAddress(output), access, at: level)
     // Release: pairs with the acquire in entry, so that a walker that finds the leaf finds the
     // memory as it was when it was mapped.
     unsafe cplatform_store_release(page.words + index, word)

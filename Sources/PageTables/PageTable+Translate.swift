@@ -25,8 +25,13 @@ extension PageTable {
       return PageTableLookup(
         first: lastInput.rawValue &+ 1, last: UInt64.max, target: 0, access: [])
     }
-    var page = root
-    var level = topLevel
+    return lookUp(address, from: root, level: topLevel)
+  }
+
+  /// Looks an input address up from a table that it goes through.
+  func lookUp(_ address: UInt64, from table: TablePage, level tableLevel: Int) -> PageTableLookup {
+    var page = table
+    var level = tableLevel
     while true {
       let (found, child) = entry(
         of: page, at: Format.index(of: address, at: level), level: level)

@@ -15,15 +15,36 @@ extension PageTable {
   public func unmap(_ input: IOVARange, crossingHoles: Bool) throws(Failure) -> UInt64 {
     guard input.isAligned(to: Format.granule) else { throw .invalidArgument }
     guard input.last <= lastInput else { throw .outOfRange }
-    let head = lookUp(input.first)
-    let tail = lookUp(input.last)
-    guard !head.isMapped || head.first >= input.first.rawValue,
-      !tail.isMapped || tail.last <= input.last.rawValue
+    let (first, last) = (input.first.rawValue, input.last.rawValue)
+    var page = root
+    var level = topLevel
+    // Down to the lowest table that the whole range lies in.
+    while level > 0, last <= first | Format.spanMask(at: level) {
+      let (found, child) = entry(of: page, at: Format.index(of: first, at: level), level: level)
+      if let child {
+        page = child
+        level &-= 1
+        continue
+      }
+      // The range lies in one leaf, and cuts it unless it is all of it; or in a hole.
+      if case .leaf = found { break }
+      return 0
+    }
+    guard !cutsLeaf(at: first, from: page, level: level, first, last),
+      !cutsLeaf(at: last, from: page, level: level, first, last)
     else { throw .notSupported }
-    var clearing = Clearing(last: input.last.rawValue, crossesHoles: crossingHoles)
-    clear(root, level: topLevel, from: input.first.rawValue, &clearing)
+    var clearing = Clearing(last: last, crossesHoles: crossingHoles)
+    clear(page, level: level, from: first, &clearing)
     mapped.wrappingSubtract(clearing.size, ordering: .relaxed)
     return clearing.size
+  }
+
+  /// Whether an end of a range lies in a leaf that reaches out of the range.
+  private func cutsLeaf(
+    at address: UInt64, from page: TablePage, level: Int, _ first: UInt64, _ last: UInt64
+  ) -> Bool {
+    let found = lookUp(address, from: page, level: level)
+    return found.isMapped && (found.first < first || found.last > last)
   }
 
   private struct Clearing {
@@ -37,8 +58,12 @@ extension PageTable {
   private func clear(
     _ page: TablePage, level: Int, from first: UInt64, _ clearing: inout Clearing
   ) {
-    let mask = Format.spanMask(at: level)
     let tableLast = first | Format.spanMask(at: level + 1)
+    if level == 0 {
+      clearLowest(page, first, min(clearing.last, tableLast), &clearing)
+      return
+    }
+    let mask = Format.spanMask(at: level)
     var address = first
     while true {
       let index = Format.index(of: address, at: level)
@@ -57,5 +82,24 @@ extension PageTable {
       guard !clearing.isStopped, entryLast < min(clearing.last, tableLast) else { return }
       address = entryLast &+ 1
     }
+  }
+
+  /// `clear` in a table that has nothing below.
+  private func clearLowest(
+    _ page: TablePage, _ first: UInt64, _ last: UInt64, _ clearing: inout Clearing
+  ) {
+    var size: UInt64 = 0
+    for index in Self.lowestIndexes(first, last) {
+      let word = unsafe cplatform_load_relaxed(page.words + index)
+      if case .leaf = Format.decode(word, at: 0) {
+        // Release: a walk that starts after this call finds the entry empty.
+        unsafe cplatform_store_release(page.words + index, 0)
+        size &+= Format.granule.bytes
+      } else if !clearing.crossesHoles {
+        clearing.isStopped = true
+        break
+      }
+    }
+    clearing.size &+= size
   }
 }

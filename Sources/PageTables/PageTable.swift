@@ -14,10 +14,11 @@ import Synchronization
 // leaf that maps the whole span of its level.
 //
 // 2. Implementation
-// 2.1 Map has three passes over its range. The first looks for anything live and refuses the call
-// if it finds any. The second makes all tables that will be needed, and is the only one that can
-// run out of memory. The third stores the leaves and cannot fail. So a failed map leaves every
-// translation as it was; tables that it made stay, empty, for the next map.
+// 2.1 Map goes down to the lowest table that its whole range lies in, making those that are
+// missing, and from there makes three passes over the range. The first looks for anything live and
+// refuses the call if it finds any. The second makes all tables that will be needed; it and the
+// way down are all that can run out of memory. The third stores the leaves and cannot fail. So a
+// failed map leaves every translation as it was; tables that it made stay, empty, for the next map.
 // 2.2 Leaves are as large as both addresses and the range allow. Where a larger leaf goes and an
 // empty table is in the way, the leaf replaces the table. A walker may be inside that table, so it
 // is retired and freed by `reclaim`, when the caller knows that no walker is.
@@ -140,6 +141,13 @@ public struct PageTable<Format: PageTableFormat>: ~Copyable {
   }
 
   // MARK: - Pages
+
+  /// The entries of one lowest table that a range of addresses inside it touches. Loops over them
+  /// do nearly all the work there is, and have nothing of the levels above in them.
+  static func lowestIndexes(_ first: UInt64, _ last: UInt64) -> ClosedRange<Int> {
+    unsafe ClosedRange(
+      uncheckedBounds: (Format.index(of: first, at: 0), Format.index(of: last, at: 0)))
+  }
 
   /// What a word says and the table below it, if there is one.
   ///

@@ -198,7 +198,7 @@ public struct ViewMapping: ~Copyable {
         unsafe region = owner
       }
       if let end = unsafe end, unsafe host == end {
-        if let lists { unsafe lists.segments[counts.segments - 1].size += size }
+        if let lists { unsafe lists.segments[counts.segments - 1].size &+= size }
       } else {
         if let lists {
           guard counts.segments < lists.counts.segments else { return false }
@@ -206,7 +206,8 @@ public struct ViewMapping: ~Copyable {
         }
         counts.segments += 1
       }
-      unsafe end = host + Int(size)
+      // A run may be longer than half the space, where bytes are not really there.
+      unsafe end = host + Int(truncatingIfNeeded: size)
       return true
     }
   }
