@@ -51,7 +51,8 @@ public struct MappingTable: ~Copyable {
   }
 
   private let state: Guarded<State>
-  // The address of the domain, 0 for none: a copy for readers that take no lock.
+  // The address of the domain, 0 for none, and its lowest bit set if the domain translates
+  // nothing: a copy for those that take no lock.
   private let published = Atomic<UInt>(0)
 
   init() throws(Failure) {
@@ -230,8 +231,11 @@ public struct MappingTable: ~Copyable {
     // SAFETY: only `attach` and `detach` write this, with the address of a domain that the device
     // holds; the device lets go of it when no read section that found it is open.
     // Acquiring: pairs with the release in attach, so that the domain is made whole.
-    unsafe UnsafeMutablePointer<Domain>(bitPattern: published.load(ordering: .acquiring))
+    unsafe UnsafeMutablePointer<Domain>(bitPattern: published.load(ordering: .acquiring) & ~1)
   }
+
+  /// Whether the domain at this moment is an identity domain.
+  public var hasIdentity: Bool { published.load(ordering: .relaxed) & 1 != 0 }
 
   /// Sets the domain of a device that has none.
   ///
@@ -240,7 +244,8 @@ public struct MappingTable: ~Copyable {
     try state.withLock { (state) throws(Failure) in
       guard unsafe state.domain == nil else { throw .busy }
       unsafe state.domain = domain
-      published.store(UInt(bitPattern: domain), ordering: .releasing)
+      let isIdentity = unsafe domain.pointee.translation == nil
+      published.store(UInt(bitPattern: domain) | (isIdentity ? 1 : 0), ordering: .releasing)
     }
   }
 

@@ -96,12 +96,7 @@ extension Device {
 
   /// Whether mappings are direct and leave no record.
   private var isUntracked: Bool {
-    if tracksDirect { return false }
-    if unsafe iommu == nil { return true }
-    let token = unsafe system.pointee.readers.enter()
-    defer { unsafe system.pointee.readers.leave(token) }
-    if case .direct = currentPath { return true }
-    return false
+    unsafe !tracksDirect && (iommu == nil || mappings.hasIdentity)
   }
 
   /// The domain if it translates: what a record remembers.

@@ -61,8 +61,9 @@ int dmacore_alloc_coherent(struct dmacore_device *device, uint64_t size, void **
  *
  * Strict as dmacore_unmap(). Needs no memory and cannot fail for an allocation that lives.
  *
- * Context: any thread; locked (device mappings, rank 3; IOVA space, rank 5); waits for accesses in
- *   flight to end; calls the memory allocator, and may call the report callback.
+ * Context: any thread; locked (device mappings, rank 3, and inside it zero-copy mappings, rank 4;
+ *   IOVA space, rank 5); waits for accesses in flight to end; calls the memory allocator, and may
+ *   call the report callback.
  * Ownership: the memory may not be used afterwards.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or there is no such allocation of this device; nothing changed.
