@@ -55,7 +55,7 @@ func options<Options>(
   let known = UInt(MemoryLayout<Options>.stride)
   guard size >= known else { throw .invalidArgument }
   // No release will know a structure a page longer; a size like that is no size.
-  guard size <= known + 4096, unsafe RawBytes.areZero(bytes, Int(known)..<Int(size)) else {
+  guard size <= known + 4096, unsafe RawMemory.isZero(bytes, Int(known)..<Int(size)) else {
     throw .tooBig
   }
   return unsafe given.pointee

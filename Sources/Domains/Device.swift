@@ -2,7 +2,6 @@
 
 import Addressing
 import CDMACore
-import CPlatform
 import Primitives
 import Synchronization
 
@@ -106,7 +105,7 @@ public struct Device: ~Copyable, Held {
 
   deinit {
     cleanUp()
-    unsafe cplatform_free(nameBytes)
+    unsafe RawMemory.free(nameBytes)
     if let iommu = unsafe iommu { unsafe Box.letGo(iommu) }
     unsafe Box.letGo(system)
   }
@@ -115,7 +114,7 @@ public struct Device: ~Copyable, Held {
     _ name: UnsafePointer<CChar>?
   ) throws(Failure) -> UnsafeMutablePointer<CChar> {
     let size = Int(DMACORE_DEVICE_NAME_SIZE)
-    guard let raw = unsafe cplatform_allocate(size, 16) else { throw .noMemory }
+    let raw = unsafe try RawMemory.allocate(size, alignment: 16)
     // SAFETY: the allocation is `size` bytes and holds nothing else.
     let bytes = unsafe raw.bindMemory(to: CChar.self, capacity: size)
     unsafe bytes.initialize(repeating: 0, count: size)
@@ -267,6 +266,7 @@ public struct Device: ~Copyable, Held {
   public func report(_ fault: dmacore_fault, from device: OpaquePointer) {
     var fault = fault
     faults.record(&fault)
+    ThreadRules.willCallBack()
     if let callback = unsafe self.fault { unsafe callback(device, &fault, faultOpaque) }
   }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 import CDMACore
-import CPlatform
 import Primitives
 
 /// The faults of a device, oldest first, of which it keeps as many as fit and counts the others.
@@ -21,16 +20,16 @@ public struct FaultRing: ~Copyable {
   private let capacity: Int
 
   public init(capacity: Int) throws(Failure) {
-    let state = try Guarded<State> { () throws(Failure) in State() }
+    let state = try Guarded<State>(.faultRing) { () throws(Failure) in State() }
     let stride = MemoryLayout<dmacore_fault>.stride
-    guard let raw = unsafe cplatform_allocate(capacity * stride, 16) else { throw .noMemory }
+    let raw = unsafe try RawMemory.allocate(capacity * stride, alignment: 16)
     self.state = state
     // SAFETY: the allocation has room for `capacity` faults and holds nothing else.
     unsafe faults = raw.bindMemory(to: dmacore_fault.self, capacity: capacity)
     self.capacity = capacity
   }
 
-  deinit { unsafe cplatform_free(faults) }
+  deinit { unsafe RawMemory.free(faults) }
 
   /// Numbers a fault and keeps it if there is room.
   func record(_ fault: inout dmacore_fault) {

@@ -39,8 +39,9 @@ public struct MappingTable: ~Copyable {
   public typealias Node = IntervalNode<MappingRecord>
   public typealias Link = UnsafeMutablePointer<Node>
 
+  // Not private: a debug build by files cannot link the type of a private property then.
   @safe
-  private struct State: ~Copyable {
+  struct State: ~Copyable {
     var tree = Treap<Node>()
     var cells = Slab<Node>()
     var domain: UnsafeMutablePointer<Domain>? = nil
@@ -56,7 +57,7 @@ public struct MappingTable: ~Copyable {
   private let published = Atomic<UInt>(0)
 
   init() throws(Failure) {
-    state = try Guarded<State> { () throws(Failure) in State() }
+    state = try Guarded<State>(.deviceMappings) { () throws(Failure) in State() }
   }
 
   // MARK: - Making and undoing

@@ -21,7 +21,7 @@ public struct PinTable: ~Copyable {
   private let count = Atomic<Int>(0)
 
   public init() throws(Failure) {
-    ranges = try Guarded<Treap<Node>> { () throws(Failure) in Treap<Node>() }
+    ranges = try Guarded<Treap<Node>>(.pins) { () throws(Failure) in Treap<Node>() }
   }
 
   /// Adds a node of the caller's, unless a closed range is in its way or, to close it, any range.

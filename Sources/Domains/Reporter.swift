@@ -24,6 +24,7 @@ public struct Reporter {
     _ level: Level, _ failure: Failure?, object: UnsafePointer<CChar>,
     _ write: (inout TextBuffer) -> Void
   ) {
+    ThreadRules.willCallBack()
     guard let callback = unsafe callback else { return }
     TextBuffer.with { text in
       write(&text)

@@ -2,7 +2,6 @@
 
 import Addressing
 import CDMACore
-import CPlatform
 import MemoryMap
 import Primitives
 
@@ -92,12 +91,11 @@ public struct System: ~Copyable, Held {
     guard let bytes = Int(exactly: size) else { throw .noMemory }
     guard let allocator = unsafe allocator else {
       guard memory.isFlat else { throw .notSupported }
-      guard let host = unsafe cplatform_allocate(bytes, Int(Device.granule.bytes)) else {
-        throw .noMemory
-      }
+      let host = unsafe try RawMemory.allocate(bytes, alignment: Int(Device.granule.bytes))
       unsafe host.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
       return unsafe (host, try memory.range(of: host, size: size))
     }
+    ThreadRules.willCallBack()
     guard
       let host = unsafe allocator.allocate(size, Device.granule.bytes, limit, allocator.opaque)
     else { throw .noMemory }
@@ -114,9 +112,10 @@ public struct System: ~Copyable, Held {
 
   public func freeMemory(_ host: UnsafeMutableRawPointer, size: UInt64) {
     if let allocator = unsafe allocator {
+      ThreadRules.willCallBack()
       unsafe allocator.free(host, size, allocator.opaque)
     } else {
-      unsafe cplatform_free(host)
+      unsafe RawMemory.free(host)
     }
   }
 }

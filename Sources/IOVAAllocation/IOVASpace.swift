@@ -86,7 +86,7 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
   /// - Throws: `invalidArgument` when the bounds are not aligned to the granule, `noMemory`.
   public init(bounds: IOVARange, granule: Granule) throws(Failure) {
     guard bounds.isAligned(to: granule) else { throw .invalidArgument }
-    let lock = try Lock()
+    let lock = try Lock(.iovaSpace)
     let ranges = unsafe try Box<Ranges>.place { () throws(Failure) in Ranges() }
     self.bounds = bounds
     self.granule = granule

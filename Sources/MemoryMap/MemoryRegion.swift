@@ -133,6 +133,7 @@ public struct MemoryRegion: ~Copyable {
     offset: UInt64, into buffer: UnsafeMutableRawPointer, size: Int
   ) throws(Failure) {
     guard let read = unsafe read else { throw .notSupported }
+    ThreadRules.willCallBack()
     try Self.check(unsafe read(offset, buffer, size, opaque))
   }
 
@@ -140,6 +141,7 @@ public struct MemoryRegion: ~Copyable {
     offset: UInt64, from buffer: UnsafeRawPointer, size: Int
   ) throws(Failure) {
     guard let write = unsafe write else { throw .accessDenied }
+    ThreadRules.willCallBack()
     try Self.check(unsafe write(offset, buffer, size, opaque))
   }
 

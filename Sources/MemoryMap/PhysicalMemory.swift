@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 import Addressing
-import CPlatform
 import Primitives
 import Synchronization
 
@@ -46,7 +45,7 @@ public struct PhysicalMemory: ~Copyable, @unchecked Sendable {
   private let published = Atomic<UInt>(0)
 
   public init(isFlat: Bool) throws(Failure) {
-    let lock = try Lock()
+    let lock = try Lock(.memoryMap)
     self.isFlat = isFlat
     self.lock = lock
   }
@@ -259,7 +258,7 @@ public struct PhysicalMemory: ~Copyable, @unchecked Sendable {
   ) throws(Failure) -> UnsafeMutablePointer<Snapshot> {
     let header = MemoryLayout<Snapshot>.stride
     let size = header + room * MemoryLayout<UInt>.stride
-    guard let raw = unsafe cplatform_allocate(size, 16) else { throw .noMemory }
+    let raw = unsafe try RawMemory.allocate(size, alignment: 16)
     // SAFETY: the allocation is a `Snapshot` long and then `room` pointers, both aligned.
     let regions = unsafe (raw + header).bindMemory(to: Region.self, capacity: room)
     let snapshot = unsafe raw.bindMemory(to: Snapshot.self, capacity: 1)
@@ -268,6 +267,6 @@ public struct PhysicalMemory: ~Copyable, @unchecked Sendable {
   }
 
   private static func free(_ snapshot: UnsafeMutablePointer<Snapshot>) {
-    unsafe cplatform_free(snapshot)
+    unsafe RawMemory.free(snapshot)
   }
 }

@@ -64,7 +64,7 @@ public struct PageTable<Format: PageTableFormat>: ~Copyable {
   public init(levels: Int, allocator: dmacore_table_allocator?) throws(Failure) {
     guard Format.levelCounts.contains(levels) else { throw .invalidArgument }
     let memory = unsafe TableMemory(allocator: allocator, granule: Format.granule)
-    let retiredLock = try Lock()
+    let retiredLock = try Lock(.retiredTables)
     let retired = unsafe try Box<UnsafeMutablePointer<Retired>?>.place { () throws(Failure) in nil }
     let root: TablePage
     do throws(Failure) {

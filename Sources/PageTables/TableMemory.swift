@@ -62,7 +62,7 @@ struct TableMemory: ~Copyable {
   }
 
   private func allocateFromHeap() throws(Failure) -> TablePage {
-    guard let raw = unsafe cplatform_allocate(size, size) else { throw .noMemory }
+    let raw = unsafe try RawMemory.allocate(size, alignment: size)
     // SAFETY: the allocation is a page, aligned to its size, and holds nothing else.
     return unsafe TablePage(
       words: raw.bindMemory(to: UInt64.self, capacity: entryCount), record: nil)
@@ -73,17 +73,18 @@ struct TableMemory: ~Copyable {
   ) throws(Failure) -> TablePage {
     let header = MemoryLayout<TableRecord>.stride
     let children = level == 0 ? 0 : size
-    guard let raw = unsafe cplatform_allocate(header + children, 16) else { throw .noMemory }
+    let raw = unsafe try RawMemory.allocate(header + children, alignment: 16)
+    ThreadRules.willCallBack()
     var page = unsafe dmacore_table_page(host: nil, phys: 0)
     guard unsafe allocator.allocate(size, &page, allocator.opaque) == 0 else {
-      unsafe cplatform_free(raw)
+      unsafe RawMemory.free(raw)
       throw .noMemory
     }
     let mask = UInt64(size - 1)
     let isAligned = unsafe (UInt64(UInt(bitPattern: page.host)) | page.phys) & mask == 0
     guard let host = unsafe page.host, unsafe isAligned && page.phys <= Self.lastPhysical else {
       unsafe allocator.free(&page, size, allocator.opaque)
-      unsafe cplatform_free(raw)
+      unsafe RawMemory.free(raw)
       throw .invalidArgument
     }
     // SAFETY: the allocator's contract: a page of `size` bytes, which the table has to itself.
@@ -101,11 +102,12 @@ struct TableMemory: ~Copyable {
   func free(_ page: TablePage) {
     count.wrappingSubtract(1, ordering: .relaxed)
     guard let allocator = unsafe allocator, let record = unsafe page.record else {
-      unsafe cplatform_free(page.words)
+      unsafe RawMemory.free(page.words)
       return
     }
     var given = unsafe dmacore_table_page(host: page.words, phys: record.pointee.physical)
-    unsafe cplatform_free(record)
+    unsafe RawMemory.free(record)
+    ThreadRules.willCallBack()
     unsafe allocator.free(&given, size, allocator.opaque)
   }
 

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-import CPlatform
-
 /// Heap cells whose creation can fail, which a class or `allocate` cannot report.
 ///
 /// Every handle that C holds is the address of such a cell.
@@ -12,15 +10,13 @@ public enum Box<Value: ~Copyable> {
   ) throws(Failure) -> UnsafeMutablePointer<Value> {
     // posix_memalign takes no alignment below that of a pointer.
     let alignment = max(MemoryLayout<Value>.alignment, MemoryLayout<UInt>.size)
-    guard let raw = unsafe cplatform_allocate(MemoryLayout<Value>.stride, alignment) else {
-      throw .noMemory
-    }
+    let raw = unsafe try RawMemory.allocate(MemoryLayout<Value>.stride, alignment: alignment)
     // SAFETY: the allocation is large and aligned enough for one `Value`, and holds nothing else.
     let cell = unsafe raw.bindMemory(to: Value.self, capacity: 1)
     do throws(Failure) {
       unsafe cell.initialize(to: try make())
     } catch {
-      unsafe cplatform_free(raw)
+      unsafe RawMemory.free(raw)
       throw error
     }
     return unsafe cell
@@ -29,6 +25,6 @@ public enum Box<Value: ~Copyable> {
   /// Ends a value that `place` made.
   public static func destroy(_ cell: UnsafeMutablePointer<Value>) {
     unsafe cell.deinitialize(count: 1)
-    unsafe cplatform_free(cell)
+    unsafe RawMemory.free(cell)
   }
 }

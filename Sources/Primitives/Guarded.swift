@@ -6,8 +6,10 @@ public struct Guarded<State: ~Copyable>: ~Copyable, @unchecked Sendable {
   private let lock: Lock
   private let state: UnsafeMutablePointer<State>
 
-  public init(_ make: () throws(Failure) -> State) throws(Failure) {
-    let lock = try Lock()
+  public init(
+    _ rank: LockRank, _ make: () throws(Failure) -> State
+  ) throws(Failure) {
+    let lock = try Lock(rank)
     let state = unsafe try Box<State>.place(make)
     self.lock = lock
     unsafe self.state = state

@@ -2,6 +2,18 @@
 
 import CPlatform
 
+/// The place of a lock in the order in which locks are taken: a lock is taken only while every lock
+/// that the thread holds has a lower rank. ARCHITECTURE.md has the table.
+public enum LockRank: UInt32, Sendable {
+  case readSections = 1
+  case memoryMap = 2
+  case deviceMappings = 3
+  case pins = 4
+  case iovaSpace = 5
+  case retiredTables = 6
+  case faultRing = 7
+}
+
 /// Mutual exclusion between threads.
 ///
 /// The mutex lies in a heap cell of its own: it may not move once threads know it, and a Swift
@@ -9,21 +21,27 @@ import CPlatform
 @safe
 public struct Lock: ~Copyable, @unchecked Sendable {
   private let mutex: UnsafeMutableRawPointer
+  private let rank: LockRank
 
-  public init() throws(Failure) {
+  public init(_ rank: LockRank) throws(Failure) {
     // 64 bytes: a lock shares its cache line with nothing.
-    let size = cplatform_mutex_size()
-    guard let mutex = unsafe cplatform_allocate((size + 63) & ~63, 64) else { throw .noMemory }
+    unsafe mutex = try RawMemory.allocate((cplatform_mutex_size() + 63) & ~63, alignment: 64)
     unsafe cplatform_mutex_init(mutex)
-    unsafe self.mutex = mutex
+    self.rank = rank
   }
 
   deinit {
     unsafe cplatform_mutex_destroy(mutex)
-    unsafe cplatform_free(mutex)
+    unsafe RawMemory.free(mutex)
   }
 
-  public func lock() { unsafe cplatform_mutex_lock(mutex) }
+  public func lock() {
+    ThreadRules.willLock(rank)
+    unsafe cplatform_mutex_lock(mutex)
+  }
 
-  public func unlock() { unsafe cplatform_mutex_unlock(mutex) }
+  public func unlock() {
+    unsafe cplatform_mutex_unlock(mutex)
+    ThreadRules.didUnlock(rank)
+  }
 }

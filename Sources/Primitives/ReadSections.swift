@@ -53,11 +53,11 @@ public struct ReadSections: ~Copyable, @unchecked Sendable {
   }
 
   public init() throws(Failure) {
-    let turning = try Lock()
+    let turning = try Lock(.readSections)
     // More cells than 64 cost a writer more loads than they save readers collisions.
     let count = max(1, min(64, Int(cplatform_cpu_count())))
     let size = (count + 1) * Self.cellWords * MemoryLayout<UInt64>.stride
-    guard let raw = unsafe cplatform_allocate(size, 64) else { throw .noMemory }
+    let raw = unsafe try RawMemory.allocate(size, alignment: 64)
     // SAFETY: the allocation is `(count + 1) * cellWords` words long and aligned to 64 bytes.
     let words = unsafe raw.bindMemory(to: UInt64.self, capacity: (count + 1) * Self.cellWords)
     unsafe words.initialize(repeating: 0, count: (count + 1) * Self.cellWords)
@@ -67,7 +67,7 @@ public struct ReadSections: ~Copyable, @unchecked Sendable {
     self.turning = turning
   }
 
-  deinit { unsafe cplatform_free(words) }
+  deinit { unsafe RawMemory.free(words) }
 
   /// Starts a section. The caller leaves by the token on the same path, whatever happens.
   public func enter() -> Token {
@@ -79,16 +79,19 @@ public struct ReadSections: ~Copyable, @unchecked Sendable {
     // Ordered: pairs with the fence in waitForReaders, so that either the writer sees this reader
     // or this reader sees what the writer has unlinked.
     unsafe cplatform_add_ordered(counter, 1)
+    ThreadRules.didEnter()
     return unsafe Token(counter: counter)
   }
 
   public func leave(_ token: Token) {
     // Release: pairs with the ordered load in isDrained, so that the walk ends before the wait.
     unsafe cplatform_subtract_release(token.counter, 1)
+    ThreadRules.didLeave()
   }
 
   /// Returns when every section that was open at the call has ended.
   public func waitForReaders() {
+    ThreadRules.willWaitForReaders()
     cplatform_fence()
     if isDrained(column: 0) && isDrained(column: 1) { return }
     turning.lock()

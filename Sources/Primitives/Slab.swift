@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-import CPlatform
-
 /// Cells of one size, taken and given back without allocation, refilled by the chunk.
 ///
 /// Confined: the owner's lock guards it. A refill allocates, so the owner makes the chunk outside
@@ -36,15 +34,13 @@ public struct Slab<Cell>: ~Copyable {
     var chunk = unsafe firstChunk
     while let memory = unsafe chunk {
       unsafe chunk = memory.load(as: UnsafeMutableRawPointer?.self)
-      unsafe cplatform_free(memory)
+      unsafe RawMemory.free(memory)
     }
   }
 
   public static func makeChunk() throws(Failure) -> Chunk {
-    guard let memory = unsafe cplatform_allocate(stride * (chunkCount + 1), alignment) else {
-      throw .noMemory
-    }
-    return unsafe Chunk(memory: memory)
+    unsafe Chunk(
+      memory: try RawMemory.allocate(stride * (chunkCount + 1), alignment: alignment))
   }
 
   public mutating func add(_ chunk: Chunk) {

@@ -2,7 +2,6 @@
 
 import Addressing
 import CDMACore
-import CPlatform
 import Domains
 import MemoryMap
 import Primitives
@@ -141,9 +140,7 @@ public struct ViewMapping: ~Copyable {
     init(room: Counts) throws(Failure) {
       let segmentBytes = unsafe room.segments * MemoryLayout<dmacore_view_segment>.stride
       let regionBytes = room.regions * MemoryLayout<UInt>.stride
-      guard let raw = unsafe cplatform_allocate(segmentBytes + regionBytes, 16) else {
-        throw .noMemory
-      }
+      let raw = unsafe try RawMemory.allocate(segmentBytes + regionBytes, alignment: 16)
       // SAFETY: the allocation is so many segments long and then so many pointers; a segment's
       // stride is a multiple of a pointer's alignment.
       unsafe segments = raw.bindMemory(to: dmacore_view_segment.self, capacity: room.segments)
@@ -165,7 +162,7 @@ public struct ViewMapping: ~Copyable {
       for index in 0..<counts.regions { unsafe regions[index].pointee.unpin() }
     }
 
-    func free() { unsafe cplatform_free(segments) }
+    func free() { unsafe RawMemory.free(segments) }
 
     func unpinAndFree() {
       unpin()

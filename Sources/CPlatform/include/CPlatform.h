@@ -3,8 +3,8 @@
 #define CPLATFORM_H
 
 /*
- * What the Swift core needs from libc and from the compiler, one shim a need. Everything is static
- * inline, so that Swift compiles it into its own code and the library has no C object.
+ * What the Swift core needs from libc and from the compiler, one shim a need. What the library uses
+ * is static inline, so that Swift compiles it into its own code.
  *
  * None of these changes errno: the library answers by return value alone.
  */
@@ -169,5 +169,17 @@ static inline void cplatform_yield(void)
 {
 	sched_yield();
 }
+
+/*
+ * Checks of what a thread holds, in CPlatform.c. A rank is below 32. cplatform_check_lock() says
+ * whether a lock of this rank may be taken, and notes that it is.
+ */
+
+bool cplatform_check_lock(uint32_t rank);
+void cplatform_check_unlock(uint32_t rank);
+void cplatform_check_enter(void);
+void cplatform_check_leave(void);
+bool cplatform_check_holds_lock(void);
+bool cplatform_check_in_section(void);
 
 #endif /* CPLATFORM_H */

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import CPlatform
+
+/// Memory without a type.
+public enum RawMemory {
+  /// Uninitialized memory, given back with `free`.
+  ///
+  /// - Parameter alignment: a power of two; that of a pointer at least.
+  /// - Throws: `noMemory`.
+  public static func allocate(
+    _ size: Int, alignment: Int
+  ) throws(Failure) -> UnsafeMutableRawPointer {
+    ThreadRules.willAllocate()
+    guard let memory = unsafe cplatform_allocate(size, alignment) else { throw .noMemory }
+    return unsafe memory
+  }
+
+  public static func free(_ memory: UnsafeMutableRawPointer) { unsafe cplatform_free(memory) }
+
+  /// Whether all bytes of a range of offsets are zero.
+  public static func isZero(_ bytes: UnsafeRawPointer, _ range: Range<Int>) -> Bool {
+    for offset in range where unsafe bytes.load(fromByteOffset: offset, as: UInt8.self) != 0 {
+      return false
+    }
+    return true
+  }
+}
