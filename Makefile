@@ -12,6 +12,9 @@ SOURCES := Package.swift exports.map scripts/build $(shell find Sources include)
 # An unchanged library keeps its time, for those who copy it. The link to it has that of the build.
 MAKEFLAGS += --check-symlink-times
 
+# By the toolchain's own linker, as in scripts/build. All tests are of Swift Testing.
+SWIFT_TEST := swift test --disable-xctest -Xswiftc -use-ld=lld
+
 # A crash in a test ends the test, without minutes of backtrace.
 export SWIFT_BACKTRACE := enable=no
 
@@ -32,7 +35,7 @@ stage: $(LIBRARY)
 	@scripts/install $(STAGE)
 
 test: setup-test stage ## run all tests
-	DMACORE_INTERNAL_CHECKS=1 swift test --scratch-path build/debug
+	DMACORE_INTERNAL_CHECKS=1 $(SWIFT_TEST) --scratch-path build/debug
 	scripts/ctests
 	scripts/fuzz replay
 	scripts/bench --tiny
@@ -43,11 +46,11 @@ check: setup-check stage ## check layout, headers, documents and the library's s
 	scripts/check-headers
 	scripts/check-library $(LIBRARY)
 	scripts/check-readme
-	DMACORE_TIDY=1 swift test --scratch-path build/tidy
+	DMACORE_TIDY=1 $(SWIFT_TEST) --scratch-path build/tidy
 
 sanitize: setup-test setup-sanitize stage ## run tests under the sanitizers and valgrind
-	swift test --sanitize=thread --scratch-path build/tsan
-	swift test --sanitize=address --scratch-path build/asan
+	$(SWIFT_TEST) --sanitize=thread --scratch-path build/tsan
+	$(SWIFT_TEST) --sanitize=address --scratch-path build/asan
 	scripts/ctests --asan
 	scripts/ctests --valgrind
 

@@ -136,6 +136,7 @@ public struct Device: ~Copyable, Held {
 
   public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }
 
+  // SAFETY: `copy` ended the bytes with a null byte, and nobody writes them afterwards.
   public var name: UnsafePointer<CChar> { unsafe UnsafePointer(nameBytes) }
 
   // MARK: - Limits
@@ -234,7 +235,9 @@ public struct Device: ~Copyable, Held {
     while let node = unsafe mappings.claimAny() {
       let size = unsafe node.pointee.last &- node.pointee.first &+ 1
       _ = unsafe undo(node)
-      if let cpu = unsafe node.pointee.payload.cpu { unsafe system.pointee.freeMemory(cpu, size: size) }
+      if let cpu = unsafe node.pointee.payload.cpu {
+        unsafe system.pointee.freeMemory(cpu, size: size)
+      }
       unsafe mappings.giveBack(node)
       count += 1
       bytes &+= size

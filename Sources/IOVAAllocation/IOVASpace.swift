@@ -232,11 +232,16 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
     let alignment: UInt64
     let limit: UInt64
 
-    /// The highest place for it in the free range of `length` bytes from `first`.
+    /// The highest place for it in the gap of `length` bytes from `first`.
     func place(from first: UInt64, length: UInt64) -> UInt64? {
-      guard length >= size, first <= limit else { return nil }
-      // `length` is at least `size`, which is not zero, so this is the range's last address.
-      let last = min(first &+ (length &- 1), limit)
+      // A gap that holds the size, which is not zero, has a last address.
+      length >= size ? place(first: first, last: first &+ (length &- 1)) : nil
+    }
+
+    /// The highest place for it in the free range from `first` to `last`.
+    func place(first: UInt64, last freeLast: UInt64) -> UInt64? {
+      guard first <= limit else { return nil }
+      let last = min(freeLast, limit)
       guard last &- first >= size &- 1 else { return nil }
       let place = (last &- (size &- 1)) & ~(alignment &- 1)
       return place >= first ? place : nil
@@ -246,7 +251,7 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
   private func highestPlace(size: UInt64, alignment: UInt64, limit: UInt64) -> UInt64? {
     let request = Request(size: size, alignment: alignment, limit: limit)
     guard let root = unsafe ranges.pointee.tree.root else {
-      return request.place(from: bounds.first.rawValue, length: lengthOfAll)
+      return request.place(first: bounds.first.rawValue, last: bounds.last.rawValue)
     }
     let (first, last) = unsafe (root.pointee.subtreeFirst, root.pointee.subtreeLast)
     // At the end of the 64-bit space `last + 1` wraps to 0; then the gap above is empty.
@@ -267,11 +272,11 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
       ?? highestPlace(for: request, below: node.pointee.left)
   }
 
-  /// The size of the space; a size of 2^64 is cut to what any request can ask for.
-  private var lengthOfAll: UInt64 { bounds.extent == UInt64.max ? UInt64.max : bounds.extent &+ 1 }
-
+  /// The bytes of the longest free range, where the largest number stands for 2^64 too.
   private var longestFree: UInt64 {
-    guard let root = unsafe ranges.pointee.tree.root else { return lengthOfAll }
+    guard let root = unsafe ranges.pointee.tree.root else {
+      return saturated(bounds.extent &+ 1, isAll: true)
+    }
     return unsafe max(
       root.pointee.longestGap,
       max(

@@ -123,7 +123,6 @@ public struct MemoryRegion: ~Copyable {
     pins.compareExchange(expected: 0, desired: Self.closed, ordering: .acquiring).exchanged
   }
 
-
   // MARK: - Callbacks
 
   /// Reads by the region's callback; the region is pinned, and no read section is open.

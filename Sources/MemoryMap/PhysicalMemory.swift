@@ -81,6 +81,8 @@ public struct PhysicalMemory: ~Copyable, @unchecked Sendable {
   /// - Throws: `badAddress` when it is not inside one region, `notSupported` when callbacks back it.
   public func host(of range: PhysicalRange) throws(Failure) -> UnsafeMutableRawPointer {
     if isFlat {
+      // SAFETY: in a flat memory a physical address is one of this process; whether there is memory
+      // is the caller's to know.
       guard let host = unsafe UnsafeMutableRawPointer(bitPattern: UInt(range.first.rawValue)) else {
         throw .badAddress
       }

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-import CPlatform
-
 /// A line of text of bounded length for a C reader, built from fixed strings and numbers.
 ///
 /// It holds 255 bytes, the most that a report's text has. What does not fit is cut off, and a null
@@ -34,7 +32,7 @@ public struct TextBuffer: ~Copyable {
 
   public mutating func append(_ text: StaticString) {
     text.withUTF8Buffer { utf8 in
-      for unsafe byte in unsafe utf8 { append(byte: byte) }
+      for index in utf8.indices { append(byte: unsafe utf8[index]) }
     }
   }
 

@@ -120,7 +120,8 @@ extension View {
   /// Looks an address up without recording a fault.
   ///
   /// - Throws: the failure that stands for the reason of a refusal.
-  public func translate(_ address: DMAAddress, _ access: Access) throws(Failure) -> DeviceTranslation
+  public func translate(_ address: DMAAddress, _ access: Access) throws(Failure)
+    -> DeviceTranslation
   {
     let token = unsafe device.pointee.system.pointee.readers.enter()
     let found = unsafe translated(
@@ -162,6 +163,8 @@ extension View {
     let system = unsafe device.pointee.system
     if unsafe system.pointee.memory.isFlat {
       if case .direct = path, unsafe !device.pointee.tracksDirect { return .unknown }
+      // SAFETY: a flat system's addresses are those of this process, and this one lies in memory that
+      // the driver has mapped: its record or its page-table entry was found in this section.
       guard let host = unsafe UnsafeMutableRawPointer(bitPattern: UInt(physical)) else {
         return .refused(.noMemory, last: runLast)
       }
@@ -227,7 +230,8 @@ extension View {
     _ reason: FaultReason, first: UInt64, known: UInt64, last: UInt64, _ access: Access
   ) -> Failure {
     var end = known
-    while end < last, case .refused(reason, let next) = probe(from: end &+ 1, through: last, access) {
+    while end < last, case .refused(reason, let next) = probe(from: end &+ 1, through: last, access)
+    {
       end = next
     }
     unsafe device.pointee.report(

@@ -24,6 +24,7 @@ public struct ViewMapping: ~Copyable {
   private let node: UnsafeMutablePointer<PinTable.Node>
   private let lists: Lists
 
+  // SAFETY: all of them were filled in before the mapping was made, and they live as long as it.
   public var segments: UnsafePointer<dmacore_view_segment> { unsafe UnsafePointer(lists.segments) }
 
   public var segmentCount: Int { lists.counts.segments }

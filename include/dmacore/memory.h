@@ -111,7 +111,8 @@ struct dmacore_memory_region {
  *            one is there.
  *   -EOPNOTSUPP  the system is flat. Never.
  *   -EBADF   @fd is not an open file. Never.
- *   -EACCES  @fd is not open for reading, or for writing where the region is writable. Never.
+ *   -EACCES  @fd is not open for reading, or not open for writing or sealed against it where the
+ *            region is writable. Never.
  *   -ENODEV  @fd cannot be mapped, or is too short for the region. Never.
  *   -ENOMEM  no memory. May succeed later.
  */

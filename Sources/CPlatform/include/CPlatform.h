@@ -45,27 +45,32 @@ static inline size_t cplatform_page_size(void)
 }
 
 /*
- * Maps @size bytes of @fd, shared. Returns 0 or an errno value; ENODEV also for a file that ends
- * before the range does. Reading one byte tells that, and unlike fstat() needs no recent glibc.
+ * Maps @size bytes of @fd, shared. Returns 0 or one of the errno values that the caller's contract
+ * names: ENODEV also for a file that ends before the range does, which reading one byte tells and
+ * which, unlike fstat(), needs no recent glibc.
  */
 static inline int cplatform_map_file(int fd, uint64_t offset, size_t size, bool writable,
 				     void **out_memory)
 {
 	int saved = errno;
 	int error = 0;
+	void *memory = MAP_FAILED;
 	char byte;
-	void *memory = mmap(NULL, size, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED, fd,
-			    (off_t)offset);
 
-	if (memory == MAP_FAILED)
-		error = errno;
-	else if (pread(fd, &byte, 1, (off_t)(offset + size - 1)) == 0) {
-		munmap(memory, size);
+	if (pread(fd, &byte, 1, (off_t)(offset + size - 1)) == 0)
 		error = ENODEV;
-	} else
+	else
+		memory = mmap(NULL, size, PROT_READ | (writable ? PROT_WRITE : 0), MAP_SHARED, fd,
+			      (off_t)offset);
+	if (memory != MAP_FAILED)
 		*out_memory = memory;
+	else if (!error)
+		error = errno;
 	errno = saved;
-	return error;
+	/* A seal against writing; and a limit of the process that others may free. */
+	if (error == EPERM)
+		return EACCES;
+	return error == EAGAIN || error == ENFILE ? ENOMEM : error;
 }
 
 static inline void cplatform_unmap(void *memory, size_t size)
@@ -109,7 +114,6 @@ static inline void cplatform_add_ordered(uint64_t *word, uint64_t value)
 {
 	__atomic_fetch_add(word, value, __ATOMIC_SEQ_CST);
 }
-
 
 static inline void cplatform_subtract_release(uint64_t *word, uint64_t value)
 {
