@@ -50,6 +50,12 @@ public struct Granule: Equatable, Sendable {
 
   public var bytes: UInt64 { 1 &<< UInt64(shift) }
 
+  /// A size rounded up to whole granules, or nil when it is zero or the result does not fit.
+  public func roundedUp(_ size: UInt64) -> UInt64? {
+    let (sum, overflow) = size.addingReportingOverflow(mask)
+    return size > 0 && !overflow ? sum & ~mask : nil
+  }
+
   /// The bits of an address that lie inside a granule.
   public var mask: UInt64 { bytes &- 1 }
 }

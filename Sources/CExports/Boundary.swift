@@ -63,7 +63,8 @@ func options<Options>(
 
 /// Fills in a statistics structure of C's, as long as that says it is.
 ///
-/// Every statistics structure starts with its size, which stays what C set it to.
+/// Every statistics structure starts with its size, which stays what C set it to. What the library
+/// does not know is zero.
 func fill<Statistics>(
   _ out: UnsafeMutablePointer<Statistics>?, _ make: () throws(Failure) -> Statistics
 ) throws(Failure) {
@@ -71,9 +72,12 @@ func fill<Statistics>(
   let bytes = UnsafeMutableRawPointer(out)
   let size = unsafe bytes.load(as: UInt.self)
   guard size >= UInt(MemoryLayout<Statistics>.stride) else { throw .invalidArgument }
+  let known = UInt(MemoryLayout<Statistics>.stride)
+  guard size <= known + 4096 else { throw .tooBig }
   let statistics = try make()
   unsafe out.pointee = statistics
   unsafe bytes.storeBytes(of: size, as: UInt.self)
+  unsafe RawMemory.clear(bytes + Int(known), size: Int(size - known))
 }
 
 /// Refuses what must be zero and is not.

@@ -30,6 +30,7 @@ public func dmacore_device_destroy(_ device: OpaquePointer!) {
   // SAFETY: see `value`.
   let cell = unsafe UnsafeMutablePointer<Device>(device)
   if unsafe Box.isShared(cell) { unsafe cell.pointee.reportEarlyDestroy() }
+  unsafe cell.pointee.close()
   unsafe Box.letGo(cell)
 }
 

@@ -104,7 +104,6 @@ public struct Device: ~Copyable, Held {
   }
 
   deinit {
-    cleanUp()
     unsafe RawMemory.free(nameBytes)
     if let iommu = unsafe iommu { unsafe Box.letGo(iommu) }
     unsafe Box.letGo(system)
@@ -193,7 +192,6 @@ public struct Device: ~Copyable, Held {
       throw error
     }
     unsafe domain.pointee.countDevice()
-    unsafe system.pointee.readers.waitForReaders()
   }
 
   /// Ends the device's use of a domain.
@@ -208,52 +206,86 @@ public struct Device: ~Copyable, Held {
 
   // MARK: - Undoing
 
-  /// Undoes a mapping whose record has been claimed, strictly: when this returns no access through
-  /// it is under way. Returns whether a zero-copy mapping still holds it.
-  public func undo(_ node: MappingTable.Link) -> Bool {
-    let (first, last) = unsafe (node.pointee.first, node.pointee.last)
-    guard let domain = unsafe node.pointee.payload.domain,
-      let translation = unsafe domain.pointee.translation,
-      let range = try? IOVARange(first: IOVA(first), last: IOVA(last))
-    else {
-      // The record is out of the table already, so a view finds it no more.
-      unsafe system.pointee.readers.waitForReaders()
-      return pins.holds(first: first, last: last)
-    }
-    let pages = range.rounded(to: Self.granule)
-    unsafe translation.pointee.unmap(pages)
-    unsafe system.pointee.readers.waitForReaders()
-    let isHeld = unsafe domain.pointee.pins.holds(first: first, last: last)
-    unsafe translation.pointee.free(pages)
-    return isHeld
+  /// The pin table of a mapping.
+  public func withPins<Result>(
+    of domain: UnsafeMutablePointer<Domain>?, _ body: (borrowing PinTable) -> Result
+  ) -> Result {
+    if let domain = unsafe domain { return unsafe body(domain.pointee.pins) }
+    return body(pins)
   }
 
-  /// Undoes what the driver left behind and ends the attachment. Nobody else uses the device.
-  private func cleanUp() {
+  /// Ends a mapping whose record has been claimed, strictly: when this returns no access through it
+  /// is under way, but for those of zero-copy mappings and inside callbacks of memory regions.
+  /// Returns whether a zero-copy mapping still holds it. The addresses stay taken.
+  public func end(_ node: MappingTable.Link) -> Bool {
+    let record = unsafe node.pointee.payload
+    var (first, last) = unsafe (node.pointee.first, node.pointee.last)
+    if let (translation, pages) = unsafe translated(node) {
+      (first, last) = (pages.first.rawValue, pages.last.rawValue)
+      unsafe translation.pointee.unmap(pages)
+    }
+    // A direct mapping is out of the table already, so that a view finds it no more.
+    unsafe system.pointee.readers.waitForReaders()
+    return unsafe withPins(of: record.domain) { pins in
+      pins.holds(first: first, last: last, since: record.stamp)
+    }
+  }
+
+  /// Lets others have the addresses of a mapping that `end` was called for, and gives its record
+  /// back.
+  public func release(_ node: MappingTable.Link) {
+    if let (translation, pages) = unsafe translated(node) { unsafe translation.pointee.free(pages) }
+    unsafe mappings.giveBack(node)
+  }
+
+  private func translated(
+    _ node: MappingTable.Link
+  ) -> (UnsafeMutablePointer<Domain.Translation>, IOVARange)? {
+    guard let translation = unsafe node.pointee.payload.domain?.pointee.translation,
+      let range = try? unsafe IOVARange(
+        first: IOVA(node.pointee.first), last: IOVA(node.pointee.last))
+    else { return nil }
+    return unsafe (translation, range.rounded(to: Self.granule))
+  }
+
+  /// Ends the device for its driver: undoes what is left mapped and ends the attachment. Views of
+  /// the device may live on, and reach nothing.
+  ///
+  /// No mapping call is under way. The caller holds the device, so that what is called back may use
+  /// it.
+  public func close() {
     var count: UInt64 = 0
     var bytes: UInt64 = 0
+    var keptBytes: UInt64 = 0
     while let node = unsafe mappings.claimAny() {
+      let record = unsafe node.pointee.payload
       let size = unsafe node.pointee.last &- node.pointee.first &+ 1
-      _ = unsafe undo(node)
-      if let cpu = unsafe node.pointee.payload.cpu {
-        unsafe system.pointee.freeMemory(cpu, size: size)
-      }
-      unsafe mappings.giveBack(node)
+      let isHeld = unsafe end(node)
+      unsafe release(node)
       count += 1
       bytes &+= size
-    }
-    if count > 0 {
-      unsafe system.pointee.reporter.report(.warning, .busy, object: name) { text in
-        text.append("destroyed with ")
-        text.append(decimal: count)
-        text.append(count == 1 ? " live mapping of " : " live mappings of ")
-        text.append(decimal: bytes)
-        text.append(" bytes, which are unmapped now")
-      }
+      guard let memory = record.memory else { continue }
+      if isHeld { keptBytes &+= size } else { unsafe system.pointee.freeMemory(memory) }
     }
     if let domain = unsafe mappings.domain {
       // No mapping and no call is left that detaching could be refused for.
       try? unsafe detach(domain)
+    }
+    if count > 0 { reportLeft(count, bytes: bytes, keptBytes: keptBytes) }
+  }
+
+  private func reportLeft(_ count: UInt64, bytes: UInt64, keptBytes: UInt64) {
+    unsafe system.pointee.reporter.report(.warning, .busy, object: name) { text in
+      text.append("destroyed with ")
+      text.append(decimal: count)
+      text.append(count == 1 ? " live mapping of " : " live mappings of ")
+      text.append(decimal: bytes)
+      text.append(" bytes, which are unmapped now")
+      if keptBytes > 0 {
+        text.append("; a zero-copy mapping holds coherent memory among them, and ")
+        text.append(decimal: keptBytes)
+        text.append(" bytes are never freed")
+      }
     }
   }
 

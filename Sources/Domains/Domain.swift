@@ -124,7 +124,8 @@ extension Domain.Translation {
     let size = pages.extent &+ 1
     let range = try allocate(size: size, alignment: preferredAlignment(for: pages), limit: limit)
     do throws(Failure) {
-      try table.map(range, to: pages.first, access: access)
+      // The space says that the range is free, whatever somebody wrote to the table's pages.
+      try table.map(range, to: pages.first, access: access, isKnownFree: true)
       return range
     } catch {
       free(range)
@@ -157,9 +158,7 @@ extension Domain.Translation {
   /// Unmaps a range that `map` returned.
   func unmap(_ range: IOVARange) {
     do throws(Failure) {
-      let size = try table.unmap(range, crossingHoles: true)
-      // A caller who owns the table pages may have written over them; nobody else can.
-      _ = size
+      _ = try table.unmap(range, crossingHoles: true)
     } catch {
       // The range is whole pages, and no leaf of another mapping reaches into it.
       assertionFailure("A mapping's range cannot be unmapped.")

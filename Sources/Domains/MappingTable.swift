@@ -16,17 +16,20 @@ public struct MappingRecord {
   public let direction: Direction
   /// The domain that translates it, or nil for a direct mapping.
   public let domain: UnsafeMutablePointer<Domain>?
-  /// The CPU's address of a coherent allocation.
-  public let cpu: UnsafeMutableRawPointer?
+  /// The memory of a coherent allocation.
+  public let memory: CoherentMemory?
+  /// The pin table's stamp from before the mapping was made.
+  public let stamp: UInt64
 
   public init(
     kind: Kind, direction: Direction, domain: UnsafeMutablePointer<Domain>?,
-    cpu: UnsafeMutableRawPointer?
+    memory: CoherentMemory?, stamp: UInt64
   ) {
     self.kind = kind
     self.direction = direction
     unsafe self.domain = domain
-    unsafe self.cpu = cpu
+    self.memory = memory
+    self.stamp = stamp
   }
 }
 

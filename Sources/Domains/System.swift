@@ -37,6 +37,14 @@ import Primitives
 // 4. What this does not do
 // Groups and ownership, faults that are answered, several backends: a group is one device here.
 
+/// The pages of a coherent allocation. The region that they lie in stays while they are allocated.
+@safe
+public struct CoherentMemory {
+  public let host: UnsafeMutableRawPointer
+  public let range: PhysicalRange
+  let region: PhysicalMemory.Region?
+}
+
 /// One machine.
 @safe
 public struct System: ~Copyable, Held {
@@ -74,6 +82,7 @@ public struct System: ~Copyable, Held {
   ///
   /// - Throws: as `PhysicalMemory.host`.
   public func host(of range: PhysicalRange) throws(Failure) -> UnsafeMutableRawPointer {
+    if memory.isFlat { return unsafe try memory.host(of: range) }
     let token = readers.enter()
     defer { readers.leave(token) }
     return unsafe try memory.host(of: range)
@@ -81,41 +90,59 @@ public struct System: ~Copyable, Held {
 
   public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }
 
-  /// Whole pages of zeroes for a coherent allocation, and their physical addresses.
+  /// Whole pages of zeroes for a coherent allocation.
   ///
   /// - Throws: `notSupported` when nobody can say where the memory comes from, `noMemory`,
-  ///   `badAddress` when the caller's allocator gave memory that is not the system's.
-  public func allocateMemory(
-    size: UInt64, limit: UInt64
-  ) throws(Failure) -> (host: UnsafeMutableRawPointer, range: PhysicalRange) {
+  ///   `badAddress` when the caller's allocator gave memory that is not the system's, not writable
+  ///   or not whole pages.
+  public func allocateMemory(size: UInt64, limit: UInt64) throws(Failure) -> CoherentMemory {
     guard let bytes = Int(exactly: size) else { throw .noMemory }
     guard let allocator = unsafe allocator else {
       guard memory.isFlat else { throw .notSupported }
       let host = unsafe try RawMemory.allocate(bytes, alignment: Int(Device.granule.bytes))
       unsafe host.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
-      return unsafe (host, try memory.range(of: host, size: size))
+      return unsafe CoherentMemory(
+        host: host, range: try memory.range(of: host, size: size), region: nil)
     }
     ThreadRules.willCallBack()
     guard
       let host = unsafe allocator.allocate(size, Device.granule.bytes, limit, allocator.opaque)
     else { throw .noMemory }
     do throws(Failure) {
-      let range = unsafe try physicalRange(of: host, size: size)
-      guard range.isAligned(to: Device.granule) else { throw .badAddress }
+      let memory = unsafe try claim(host, size: size)
       unsafe host.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
-      return unsafe (host, range)
+      return memory
     } catch {
+      ThreadRules.willCallBack()
       unsafe allocator.free(host, size, allocator.opaque)
       throw error
     }
   }
 
-  public func freeMemory(_ host: UnsafeMutableRawPointer, size: UInt64) {
+  /// Checks memory that the caller's allocator gave, and pins the region it lies in.
+  private func claim(
+    _ host: UnsafeMutableRawPointer, size: UInt64
+  ) throws(Failure) -> CoherentMemory {
+    let token = readers.enter()
+    defer { readers.leave(token) }
+    let range = unsafe try memory.range(of: host, size: size)
+    guard range.isAligned(to: Device.granule),
+      UInt64(UInt(bitPattern: host)) & Device.granule.mask == 0
+    else { throw .badAddress }
+    if memory.isFlat { return unsafe CoherentMemory(host: host, range: range, region: nil) }
+    guard let region = unsafe memory.find(range.first).region,
+      unsafe !region.pointee.isReadOnly && region.pointee.pin()
+    else { throw .badAddress }
+    return unsafe CoherentMemory(host: host, range: range, region: region)
+  }
+
+  public func freeMemory(_ memory: CoherentMemory) {
     if let allocator = unsafe allocator {
       ThreadRules.willCallBack()
-      unsafe allocator.free(host, size, allocator.opaque)
+      unsafe allocator.free(memory.host, memory.range.extent &+ 1, allocator.opaque)
     } else {
-      unsafe RawMemory.free(host)
+      unsafe RawMemory.free(memory.host)
     }
+    if let region = unsafe memory.region { unsafe region.pointee.unpin() }
   }
 }

@@ -104,7 +104,7 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
   public func allocate(
     size: UInt64, alignment: UInt64, limit: UInt64
   ) throws(Failure) -> IOVARange {
-    guard let size = rounded(size), alignment & (alignment &- 1) == 0 else {
+    guard let size = granule.roundedUp(size), alignment & (alignment &- 1) == 0 else {
       throw .invalidArgument
     }
     let alignment = max(alignment, granule.bytes)
@@ -124,7 +124,7 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
   ///
   /// - Throws: `invalidArgument` when there is no such allocation.
   public func free(first: IOVA, size: UInt64) throws(Failure) {
-    guard let size = rounded(size) else { throw .invalidArgument }
+    guard let size = granule.roundedUp(size) else { throw .invalidArgument }
     let range = try IOVARange(first: first, size: size)
     try unlink(range, isReserved: false)
   }
@@ -172,13 +172,6 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
   /// `bytes`, but the largest number where it stands for 2^64 bytes, which are 0 modulo 2^64.
   private func saturated(_ bytes: UInt64, isAll: Bool) -> UInt64 {
     bytes == 0 && isAll ? UInt64.max : bytes
-  }
-
-  /// `size` rounded up to the granule, or nil when it is zero or the result does not fit.
-  private func rounded(_ size: UInt64) -> UInt64? {
-    let (sum, overflow) = size.addingReportingOverflow(granule.mask)
-    guard size > 0, !overflow else { return nil }
-    return sum & ~granule.mask
   }
 
   /// Takes the lock, and a cell for a new node with it.

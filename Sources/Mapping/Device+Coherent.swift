@@ -13,7 +13,7 @@ extension Device {
   public func allocateCoherent(
     size: UInt64
   ) throws(Failure) -> (cpu: UnsafeMutableRawPointer, address: DMAAddress) {
-    let size = try Self.wholePages(size)
+    guard let size = Self.granule.roundedUp(size) else { throw .invalidArgument }
     let limit = try limit(for: .coherent)
     let (cell, domain) = unsafe try mappings.take()
     do throws(Failure) {
@@ -23,15 +23,18 @@ extension Device {
       case .direct: memoryLimit = limit.highest
       case .translated: break
       }
-      let (cpu, memory) = unsafe try system.pointee.allocateMemory(size: size, limit: memoryLimit)
+      let memory = unsafe try system.pointee.allocateMemory(size: size, limit: memoryLimit)
       do throws(Failure) {
-        let range = unsafe try place(memory, [.read, .write], in: domain, limit: limit)
+        let translating = unsafe translating(domain)
+        let stamp = unsafe withPins(of: translating) { $0.stamp }
+        let range = unsafe try place(memory.range, [.read, .write], in: domain, limit: limit)
         let record = unsafe MappingRecord(
-          kind: .coherent, direction: .bidirectional, domain: translating(domain), cpu: cpu)
+          kind: .coherent, direction: .bidirectional, domain: translating, memory: memory,
+          stamp: stamp)
         unsafe mappings.insert(cell, range, record)
-        return unsafe (cpu, range.first)
+        return unsafe (memory.host, range.first)
       } catch {
-        unsafe system.pointee.freeMemory(cpu, size: size)
+        unsafe system.pointee.freeMemory(memory)
         throw error
       }
     } catch {
@@ -47,21 +50,22 @@ extension Device {
   public func freeCoherent(
     _ cpu: UnsafeMutableRawPointer, _ address: DMAAddress, size: UInt64
   ) throws(Failure) {
-    let size = try Self.wholePages(size)
+    guard let size = Self.granule.roundedUp(size) else { throw .invalidArgument }
     let range = try DMARange(first: address, size: size)
     // While the range is closed no view can pin it, so that nobody is left with a pointer to memory
-    // that is free. The node lives as long as this call.
-    try unsafe withUnsafeTemporaryAllocation(of: PinTable.Node.self, capacity: 1) {
-      (storage) throws(Failure) in
+    // that is free. The node lives as long as this call. The range is opened before the addresses
+    // are anybody else's.
+    let memory = try unsafe withUnsafeTemporaryAllocation(of: PinTable.Node.self, capacity: 1) {
+      (storage) throws(Failure) -> CoherentMemory? in
       let node = storage.baseAddress!
-      unsafe node.initialize(
-        to: PinTable.Node(first: range.first.rawValue, last: range.last.rawValue, payload: .closed))
       let record = unsafe try claimCoherent(range, cpu, closing: node)
-      _ = unsafe undo(record)
-      unsafe open(node, record.pointee.payload.domain)
-      unsafe mappings.giveBack(record)
+      let memory = unsafe record.pointee.payload.memory
+      _ = unsafe end(record)
+      unsafe withPins(of: record.pointee.payload.domain) { unsafe $0.remove(node) }
+      unsafe release(record)
+      return memory
     }
-    unsafe system.pointee.freeMemory(cpu, size: size)
+    if let memory { unsafe system.pointee.freeMemory(memory) }
   }
 
   /// Takes the record of an allocation out, and closes its range to views.
@@ -71,12 +75,12 @@ extension Device {
   ) throws(Failure) -> MappingTable.Link {
     var isHeld = false
     let claimed = unsafe mappings.claim(range) { record in
-      guard record.kind == .coherent, unsafe record.cpu == cpu else { return false }
-      if let domain = unsafe record.domain {
-        isHeld = unsafe !domain.pointee.pins.add(node)
-      } else {
-        isHeld = unsafe !pins.add(node)
-      }
+      guard let memory = record.memory, unsafe memory.host == cpu else { return false }
+      unsafe node.initialize(
+        to: PinTable.Node(
+          first: range.first.rawValue, last: range.last.rawValue,
+          payload: .closed(of: record.stamp)))
+      isHeld = unsafe withPins(of: record.domain) { unsafe !$0.add(node) }
       return !isHeld
     }
     guard let record = unsafe claimed else {
@@ -85,21 +89,5 @@ extension Device {
       throw .invalidArgument
     }
     return unsafe record
-  }
-
-  private func open(
-    _ node: UnsafeMutablePointer<PinTable.Node>, _ domain: UnsafeMutablePointer<Domain>?
-  ) {
-    if let domain = unsafe domain {
-      unsafe domain.pointee.pins.remove(node)
-    } else {
-      unsafe pins.remove(node)
-    }
-  }
-
-  private static func wholePages(_ size: UInt64) throws(Failure) -> UInt64 {
-    let (sum, overflow) = size.addingReportingOverflow(granule.mask)
-    guard size > 0, !overflow else { throw .invalidArgument }
-    return sum & ~granule.mask
   }
 }

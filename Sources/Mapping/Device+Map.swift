@@ -47,9 +47,16 @@ extension Device {
     }
     let (cell, domain) = unsafe try mappings.take()
     do throws(Failure) {
+      let translating = unsafe translating(domain)
+      let stamp = unsafe withPins(of: translating) { $0.stamp }
       let range = unsafe try place(memory, direction.access, in: domain, limit: limit)
+      if unsafe translating == nil && !tracksDirect {
+        // The device was attached to an identity domain meanwhile.
+        unsafe mappings.giveBack(cell)
+        return range.first
+      }
       let record = unsafe MappingRecord(
-        kind: .streaming, direction: direction, domain: translating(domain), cpu: nil)
+        kind: .streaming, direction: direction, domain: translating, memory: nil, stamp: stamp)
       unsafe mappings.insert(cell, range, record)
       return range.first
     } catch {
@@ -70,8 +77,8 @@ extension Device {
       reportMisuse("unmap", of: range, direction)
       throw .invalidArgument
     }
-    let isHeld = unsafe undo(node)
-    unsafe mappings.giveBack(node)
+    let isHeld = unsafe end(node)
+    unsafe release(node)
     if isHeld { reportHeld(range) }
   }
 

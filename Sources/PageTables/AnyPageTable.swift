@@ -70,11 +70,12 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
   }
 
   public func map(
-    _ input: IOVARange, to output: PhysicalAddress, access: Access
+    _ input: IOVARange, to output: PhysicalAddress, access: Access, isKnownFree: Bool = false
   ) throws(Failure) {
     switch kind {
     case .vtdSecondStage:
-      try unsafe typed(VTdSecondStage.self).pointee.map(input, to: output, access: access)
+      try unsafe typed(VTdSecondStage.self).pointee.map(
+        input, to: output, access: access, isKnownFree: isKnownFree)
     }
   }
 
@@ -97,7 +98,7 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
     }
   }
 
-  public var retiredTables: Int {
+  public var retiredTables: UInt64 {
     switch kind {
     case .vtdSecondStage: unsafe typed(VTdSecondStage.self).pointee.retiredTables
     }

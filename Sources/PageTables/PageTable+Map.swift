@@ -8,11 +8,13 @@ import Synchronization
 extension PageTable {
   /// Maps a range with the largest leaves that fit.
   ///
+  /// - Parameter isKnownFree: whether the caller knows that nothing in the range is mapped. Then the
+  ///   table is not asked, so that words which somebody else wrote to it are in nobody's way.
   /// - Throws: `invalidArgument` when something is not aligned or the access cannot be expressed,
   ///   `outOfRange` when a range is too wide for the table, `exists` when a part is mapped,
-  ///   `noMemory`. Then every translation is as before.
+  ///   `noMemory`. Then everything is as before.
   public func map(
-    _ input: IOVARange, to output: PhysicalAddress, access: Access
+    _ input: IOVARange, to output: PhysicalAddress, access: Access, isKnownFree: Bool = false
   ) throws(Failure) {
     let granule = Format.granule
     guard input.isAligned(to: granule), output.isAligned(to: granule), Format.canExpress(access)
@@ -23,11 +25,17 @@ extension PageTable {
     let whole = Part(
       first: input.first.rawValue, last: input.last.rawValue, output: output.rawValue)
 
-    let (page, level) = try narrowestTable(for: whole)
-    guard !hasLeaf(in: page, level: level, whole) else { throw .exists }
-    var spares = Spares()
-    try prepare(page, level: level, whole, &spares)
-    store(page, level: level, whole, access, &spares)
+    let (page, level) = narrowestTable(for: whole)
+    if !isKnownFree && hasLeaf(in: page, level: level, whole) { throw .exists }
+    var stock = Stock()
+    do throws(Failure) {
+      try gather(page, level: level, whole, &stock)
+    } catch {
+      discard(&stock)
+      throw error
+    }
+    store(page, level: level, whole, access, &stock)
+    discard(&stock)
     mapped.wrappingAdd(input.extent &+ 1, ordering: .relaxed)
   }
 
@@ -53,11 +61,13 @@ extension PageTable {
     }
   }
 
-  /// Nodes for the tables that leaves will replace, made before the first leaf is stored.
-  ///
-  /// Taken in the order in which they were added, because both passes go the same way.
+  /// All that `store` needs: tables that are missing, and nodes for tables that leaves replace.
   @safe
-  private struct Spares: ~Copyable {
+  private struct Stock: ~Copyable {
+    // A table at level 0 has no tables below, and so no room to know of any.
+    private var lowest = TableList()
+    private var upper = TableList()
+    // Nodes in the order in which they were added, because both passes go the same way.
     private var first: UnsafeMutablePointer<Retired>?
     private var last: UnsafeMutablePointer<Retired>?
 
@@ -74,9 +84,17 @@ extension PageTable {
       }
     }
 
-    mutating func add(_ page: TablePage, level: Int) throws(Failure) {
+    mutating func add(_ page: TablePage, level: Int) {
+      if level == 0 { lowest.push(page) } else { upper.push(page) }
+    }
+
+    mutating func takeTable(level: Int) -> TablePage? {
+      level == 0 ? lowest.pop() : upper.pop()
+    }
+
+    mutating func addNode(for page: TablePage, level: Int) throws(Failure) {
       let node = unsafe try Box<Retired>.place { () throws(Failure) in
-        unsafe Retired(page: page, level: level, next: nil)
+        unsafe Retired(page: page, level: level, count: 0, next: nil)
       }
       if let last = unsafe last {
         unsafe last.pointee.next = node
@@ -86,8 +104,8 @@ extension PageTable {
       unsafe last = node
     }
 
-    /// Takes the node for a table, or nil for a table that `add` was not told of.
-    mutating func take(_ page: TablePage) -> UnsafeMutablePointer<Retired>? {
+    /// The node for a table, or nil for a table that `addNode` was not told of.
+    mutating func takeNode(for page: TablePage) -> UnsafeMutablePointer<Retired>? {
       guard let node = unsafe first, unsafe node.pointee.page.words == page.words else {
         return nil
       }
@@ -96,21 +114,31 @@ extension PageTable {
     }
   }
 
-  /// The lowest table that the whole part goes through, with those above it made where they are
-  /// missing. The passes start there.
-  private func narrowestTable(for part: Part) throws(Failure) -> (TablePage, level: Int) {
+  /// Frees the tables that were not needed after all.
+  private func discard(_ stock: inout Stock) {
+    while let page = stock.takeTable(level: 0) { memory.free(page) }
+    while let page = stock.takeTable(level: 1) { memory.free(page) }
+  }
+
+  /// The lowest table that is there and that the whole part goes through. The passes start there.
+  private func narrowestTable(for part: Part) -> (TablePage, level: Int) {
     var page = root
     var level = topLevel
     while level > 0, part.last <= part.first | Format.spanMask(at: level),
-      !part.fitsLeaf(at: level)
+      !part.fitsLeaf(at: level),
+      let child = child(of: page, at: Format.index(of: part.first, at: level), level: level)
     {
-      let index = Format.index(of: part.first, at: level)
-      let (found, child) = entry(of: page, at: index, level: level)
-      if case .leaf = found { throw .exists }
-      page = if let child { child } else { try table(below: page, at: index, level: level) }
+      page = child
       level &-= 1
     }
     return (page, level)
+  }
+
+  /// The table below an entry, if there is one. Whoever maps below it can rely on its word.
+  private func child(of page: TablePage, at index: Int, level: Int) -> TablePage? {
+    guard let child = entry(of: page, at: index, level: level).1 else { return nil }
+    memory.show(below: page, at: index, word: Format.table(memory.physical(child)))
+    return child
   }
 
   /// Whether anything in the part is mapped.
@@ -134,48 +162,48 @@ extension PageTable {
     }
   }
 
-  /// Makes every table that `store` will need, and a spare for each one that it will replace.
-  private func prepare(
-    _ page: TablePage, level: Int, _ part: Part, _ spares: inout Spares
+  /// Makes every table that `store` will need, and a node for each one that it will replace.
+  private func gather(
+    _ page: TablePage, level: Int, _ part: Part, _ stock: inout Stock
   ) throws(Failure) {
     guard level > 0 else { return }
     var address = part.first
     while true {
       let entryPart = part.entry(at: address, level: level)
       let index = Format.index(of: address, at: level)
+      let child = entry(of: page, at: index, level: level).1
       if entryPart.fitsLeaf(at: level) {
-        if let child = entry(of: page, at: index, level: level).1 {
-          try spares.add(child, level: level - 1)
-        }
+        if let child { try stock.addNode(for: child, level: level - 1) }
+      } else if let child {
+        try gather(child, level: level - 1, entryPart, &stock)
       } else {
-        let child = try table(below: page, at: index, level: level)
-        try prepare(child, level: level - 1, entryPart, &spares)
+        try gatherMissing(level: level - 1, entryPart, &stock)
       }
       guard entryPart.last < part.last else { return }
       address = entryPart.last &+ 1
     }
   }
 
-  /// The table below an entry, put there first if there is none.
-  private func table(
-    below page: TablePage, at index: Int, level: Int
-  ) throws(Failure) -> TablePage {
+  /// Makes the table at `level` for the part, and those that it will need below.
+  private func gatherMissing(
+    level: Int, _ part: Part, _ stock: inout Stock
+  ) throws(Failure) {
+    stock.add(try memory.allocate(level: level), level: level)
+    guard level > 0 else { return }
+    var address = part.first
     while true {
-      if let child = entry(of: page, at: index, level: level).1 { return child }
-      let old = unsafe cplatform_load_relaxed(page.words + index)
-      let made = try memory.allocate(level: level - 1)
-      let word = Format.table(memory.physical(made))
-      if let child = memory.install(made, below: page, at: index, word: word, replacing: old) {
-        return child
+      let entryPart = part.entry(at: address, level: level)
+      if !entryPart.fitsLeaf(at: level) {
+        try gatherMissing(level: level - 1, entryPart, &stock)
       }
-      // Another thread put a table there meanwhile.
-      memory.free(made)
+      guard entryPart.last < part.last else { return }
+      address = entryPart.last &+ 1
     }
   }
 
-  /// Stores the leaves. Every table that is needed is there.
+  /// Puts the tables in place and stores the leaves.
   private func store(
-    _ page: TablePage, level: Int, _ part: Part, _ access: Access, _ spares: inout Spares
+    _ page: TablePage, level: Int, _ part: Part, _ access: Access, _ stock: inout Stock
   ) {
     if level == 0 {
       var output = part.output
@@ -189,15 +217,16 @@ extension PageTable {
     while true {
       let entryPart = part.entry(at: address, level: level)
       let index = Format.index(of: address, at: level)
-      let child = entry(of: page, at: index, level: level).1
       if !entryPart.fitsLeaf(at: level) {
-        if let child { store(child, level: level - 1, entryPart, access, &spares) }
-      } else if let child {
-        // Without a spare the table is that of an overlapping call, and stays.
-        if let spare = unsafe spares.take(child) {
+        if let child = table(below: page, at: index, level: level, &stock) {
+          store(child, level: level - 1, entryPart, access, &stock)
+        }
+      } else if let child = entry(of: page, at: index, level: level).1 {
+        // Without a node the table is that of an overlapping call, and stays.
+        if let node = unsafe stock.takeNode(for: child) {
           memory.unlink(below: page, at: index)
           storeLeaf(in: page, at: index, level: level, entryPart.output, access)
-          unsafe retire(spare)
+          unsafe retire(node)
         }
       } else {
         storeLeaf(in: page, at: index, level: level, entryPart.output, access)
@@ -205,6 +234,21 @@ extension PageTable {
       guard entryPart.last < part.last else { return }
       address = entryPart.last &+ 1
     }
+  }
+
+  /// The table below an entry, put there from the stock if there is none.
+  ///
+  /// Nil when overlapping calls have left neither, which costs them their range and nothing else.
+  private func table(
+    below page: TablePage, at index: Int, level: Int, _ stock: inout Stock
+  ) -> TablePage? {
+    if let child = child(of: page, at: index, level: level) { return child }
+    guard let made = stock.takeTable(level: level - 1) else { return nil }
+    let word = Format.table(memory.physical(made))
+    if memory.install(made, below: page, at: index, word: word) { return made }
+    // Another thread put a table there meanwhile.
+    stock.add(made, level: level - 1)
+    return child(of: page, at: index, level: level)
   }
 
   private func storeLeaf(

@@ -14,11 +14,11 @@ import Synchronization
 // leaf that maps the whole span of its level.
 //
 // 2. Implementation
-// 2.1 Map goes down to the lowest table that its whole range lies in, making those that are
-// missing, and from there makes three passes over the range. The first looks for anything live and
-// refuses the call if it finds any. The second makes all tables that will be needed; it and the
-// way down are all that can run out of memory. The third stores the leaves and cannot fail. So a
-// failed map leaves every translation as it was; tables that it made stay, empty, for the next map.
+// 2.1 Map goes down to the lowest table that its whole range lies in, and from there makes three
+// passes over the range. The first looks for anything live and refuses the call if it finds any.
+// The second makes all tables that are missing, and keeps them to itself; it is the only one that
+// can run out of memory, and then frees what it made. The third puts the tables in place and stores
+// the leaves, and cannot fail.
 // 2.2 Leaves are as large as both addresses and the range allow. Where a larger leaf goes and an
 // empty table is in the way, the leaf replaces the table. A walker may be inside that table, so it
 // is retired and freed by `reclaim`, when the caller knows that no walker is.
@@ -47,6 +47,8 @@ public struct PageTable<Format: PageTableFormat>: ~Copyable {
   struct Retired {
     let page: TablePage
     let level: Int
+    /// Tables, this one and all below.
+    var count: UInt64
     var next: UnsafeMutablePointer<Retired>?
   }
 
@@ -54,36 +56,24 @@ public struct PageTable<Format: PageTableFormat>: ~Copyable {
   let root: TablePage
   let topLevel: Int
   let mapped = Atomic<UInt64>(0)
-  private let retiredCount = Atomic<Int>(0)
-  private let retiredLock: Lock
-  private let retired: UnsafeMutablePointer<UnsafeMutablePointer<Retired>?>
+  // The address of the last one retired, 0 for none; and how many tables wait with them.
+  private let retired = Atomic<UInt>(0)
+  private let retiredCount = Atomic<UInt64>(0)
 
   /// - Parameter levels: number of levels.
-  /// - Throws: `invalidArgument` when the format has no such table or the allocator gave a page
-  ///   that is not aligned, `noMemory`.
+  /// - Throws: `invalidArgument` when the format has no such table, `noMemory`.
   public init(levels: Int, allocator: dmacore_table_allocator?) throws(Failure) {
     guard Format.levelCounts.contains(levels) else { throw .invalidArgument }
     let memory = unsafe TableMemory(allocator: allocator, granule: Format.granule)
-    let retiredLock = try Lock(.retiredTables)
-    let retired = unsafe try Box<UnsafeMutablePointer<Retired>?>.place { () throws(Failure) in nil }
-    let root: TablePage
-    do throws(Failure) {
-      root = try memory.allocate(level: levels - 1)
-    } catch {
-      unsafe Box.destroy(retired)
-      throw error
-    }
+    let root = try memory.allocate(level: levels - 1)
     self.memory = memory
     self.root = root
     self.topLevel = levels - 1
-    self.retiredLock = retiredLock
-    unsafe self.retired = retired
   }
 
   deinit {
     reclaim(after: {})
     freeTables(root, level: topLevel)
-    unsafe Box.destroy(retired)
   }
 
   /// The highest address that can be mapped.
@@ -94,18 +84,10 @@ public struct PageTable<Format: PageTableFormat>: ~Copyable {
   public var rootAddress: PhysicalAddress { memory.physical(root) }
 
   public var statistics: PageTableStatistics {
-    var waitingCount: UInt64 = 0
-    retiredLock.lock()
-    var next = unsafe retired.pointee
-    while let current = unsafe next {
-      waitingCount += unsafe countTables(current.pointee.page, level: current.pointee.level)
-      unsafe next = current.pointee.next
-    }
-    retiredLock.unlock()
     let count = memory.count.load(ordering: .relaxed)
     return PageTableStatistics(
-      tableCount: count, tableBytes: count &* Format.granule.bytes, retiredCount: waitingCount,
-      mappedBytes: mapped.load(ordering: .relaxed))
+      tableCount: count, tableBytes: count &* Format.granule.bytes,
+      retiredCount: retiredTables, mappedBytes: mapped.load(ordering: .relaxed))
   }
 
   // MARK: - Retired tables
@@ -114,30 +96,38 @@ public struct PageTable<Format: PageTableFormat>: ~Copyable {
   ///
   /// - Parameter wait: returns when every walk that began before it was called has ended.
   public func reclaim(after wait: () -> Void) {
-    retiredLock.lock()
-    var next = unsafe retired.pointee
-    unsafe retired.pointee = nil
-    retiredLock.unlock()
+    // Acquiring: pairs with the release in retire, so that the nodes are filled in.
+    // SAFETY: only `retire` stores an address there, that of a node it was given.
+    var next = unsafe UnsafeMutablePointer<Retired>(
+      bitPattern: retired.exchange(0, ordering: .acquiring))
     guard unsafe next != nil else { return }
     // Only after the list was taken: what is retired from here on is not on it.
     wait()
     while let current = unsafe next {
       unsafe next = current.pointee.next
+      unsafe retiredCount.wrappingSubtract(current.pointee.count, ordering: .relaxed)
       unsafe freeTables(current.pointee.page, level: current.pointee.level)
       unsafe Box.destroy(current)
-      retiredCount.wrappingSubtract(1, ordering: .relaxed)
     }
   }
 
-  /// How many tables, each with all below it, wait for `reclaim`.
-  public var retiredTables: Int { retiredCount.load(ordering: .relaxed) }
+  /// How many tables wait for `reclaim`.
+  public var retiredTables: UInt64 { retiredCount.load(ordering: .relaxed) }
 
   func retire(_ node: UnsafeMutablePointer<Retired>) {
-    retiredLock.lock()
-    unsafe node.pointee.next = retired.pointee
-    unsafe retired.pointee = node
-    retiredLock.unlock()
-    retiredCount.wrappingAdd(1, ordering: .relaxed)
+    unsafe node.pointee.count = countTables(node.pointee.page, level: node.pointee.level)
+    unsafe retiredCount.wrappingAdd(node.pointee.count, ordering: .relaxed)
+    var first = retired.load(ordering: .relaxed)
+    while true {
+      // SAFETY: see `reclaim`.
+      unsafe node.pointee.next = UnsafeMutablePointer<Retired>(bitPattern: first)
+      // Releasing: pairs with the acquire in reclaim. The list is taken whole, so that a node that
+      // is first again by the time of the exchange is no other list's.
+      let (done, now) = retired.weakCompareExchange(
+        expected: first, desired: UInt(bitPattern: node), ordering: .releasing)
+      if done { return }
+      first = now
+    }
   }
 
   // MARK: - Pages

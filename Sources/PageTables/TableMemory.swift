@@ -25,6 +25,43 @@ struct TablePage {
 struct TableRecord {
   let words: UnsafeMutablePointer<UInt64>
   let physical: UInt64
+  /// The next one in a list of tables that are not in use yet.
+  var next: UnsafeMutablePointer<TableRecord>?
+}
+
+/// Tables that are made and not in use yet.
+///
+/// A page of the heap is linked by its first word, which nobody else can write.
+@safe
+struct TableList: ~Copyable {
+  private var first: TablePage?
+
+  init() { first = nil }
+
+  mutating func push(_ page: TablePage) {
+    if let record = unsafe page.record {
+      unsafe record.pointee.next = first?.record
+    } else {
+      unsafe page.words.pointee = UInt64(UInt(bitPattern: first?.words))
+    }
+    first = page
+  }
+
+  /// A table of zeroes, as it was given.
+  mutating func pop() -> TablePage? {
+    guard let page = first else { return nil }
+    if let record = unsafe page.record {
+      first = unsafe record.pointee.next.map {
+        unsafe TablePage(words: $0.pointee.words, record: $0)
+      }
+    } else {
+      // SAFETY: `push` stored the address of the words of a page that it was given, or 0.
+      let next = unsafe UnsafeMutablePointer<UInt64>(bitPattern: UInt(page.words.pointee))
+      first = unsafe next.map { unsafe TablePage(words: $0, record: nil) }
+      unsafe page.words.pointee = 0
+    }
+    return page
+  }
 }
 
 /// Where table pages come from, and how one leads to the next.
@@ -47,8 +84,7 @@ struct TableMemory: ~Copyable {
 
   /// A page of zeroes for a table at `level`.
   ///
-  /// - Throws: `noMemory`, `invalidArgument` when the caller's allocator gave a page that is not
-  ///   aligned.
+  /// - Throws: `noMemory`, also when the caller's allocator gave a page that is not aligned.
   func allocate(level: Int) throws(Failure) -> TablePage {
     let page =
       if let allocator = unsafe allocator {
@@ -83,15 +119,15 @@ struct TableMemory: ~Copyable {
     let mask = UInt64(size - 1)
     let isAligned = unsafe (UInt64(UInt(bitPattern: page.host)) | page.phys) & mask == 0
     guard let host = unsafe page.host, unsafe isAligned && page.phys <= Self.lastPhysical else {
-      unsafe allocator.free(&page, size, allocator.opaque)
+      if unsafe page.host != nil { unsafe allocator.free(&page, size, allocator.opaque) }
       unsafe RawMemory.free(raw)
-      throw .invalidArgument
+      throw .noMemory
     }
     // SAFETY: the allocator's contract: a page of `size` bytes, which the table has to itself.
     let words = unsafe host.bindMemory(to: UInt64.self, capacity: entryCount)
     // SAFETY: `raw` has room for the record and, at a level above 0, for one word an entry.
     let record = unsafe raw.bindMemory(to: TableRecord.self, capacity: 1)
-    unsafe record.initialize(to: TableRecord(words: words, physical: page.phys))
+    unsafe record.initialize(to: TableRecord(words: words, physical: page.phys, next: nil))
     if level != 0 { unsafe Self.children(of: record).update(repeating: 0, count: entryCount) }
     return unsafe TablePage(words: words, record: record)
   }
@@ -145,24 +181,29 @@ struct TableMemory: ~Copyable {
     return unsafe TablePage(words: below.pointee.words, record: below)
   }
 
-  /// Puts a table below an entry that has none, and returns the one that is there afterwards:
-  /// another thread's, when that was faster. Then the one given is the caller's to free.
+  /// Puts a table below an entry that has none, unless another thread is faster.
   func install(
-    _ child: TablePage, below page: TablePage, at index: Int, word: UInt64, replacing old: UInt64
-  ) -> TablePage? {
+    _ child: TablePage, below page: TablePage, at index: Int, word: UInt64
+  ) -> Bool {
     if let record = unsafe page.record {
       let address = UInt64(UInt(bitPattern: unsafe child.record))
       // Release: pairs with the acquire in child, so that the page is zeroed before it is found.
       guard unsafe cplatform_replace_release(Self.children(of: record) + index, 0, address) else {
-        return nil
+        return false
       }
-      // Nobody walks by this word but the hardware that it is for.
       unsafe cplatform_store_release(page.words + index, word)
-      return child
+      return true
     }
     // Release: pairs with the acquire of the walks, so that the page is zeroed before it is found.
-    guard unsafe cplatform_replace_release(page.words + index, old, word) else { return nil }
-    return child
+    return unsafe cplatform_replace_release(page.words + index, 0, word)
+  }
+
+  /// Makes sure that the word above a table says so, before anything below is said to be mapped:
+  /// the thread that installed the table may not have come to it yet.
+  func show(below page: TablePage, at index: Int, word: UInt64) {
+    guard unsafe page.record != nil, unsafe cplatform_load_relaxed(page.words + index) != word
+    else { return }
+    unsafe cplatform_store_release(page.words + index, word)
   }
 
   /// Takes the table below an entry out, before a leaf is stored there.

@@ -10,8 +10,7 @@ public enum LockRank: UInt32, Sendable {
   case deviceMappings = 3
   case pins = 4
   case iovaSpace = 5
-  case retiredTables = 6
-  case faultRing = 7
+  case faultRing = 6
 }
 
 /// Mutual exclusion between threads.

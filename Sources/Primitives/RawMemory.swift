@@ -18,6 +18,10 @@ public enum RawMemory {
 
   public static func free(_ memory: UnsafeMutableRawPointer) { unsafe cplatform_free(memory) }
 
+  public static func clear(_ bytes: UnsafeMutableRawPointer, size: Int) {
+    unsafe bytes.initializeMemory(as: UInt8.self, repeating: 0, count: size)
+  }
+
   /// Whether all bytes of a range of offsets are zero.
   public static func isZero(_ bytes: UnsafeRawPointer, _ range: Range<Int>) -> Bool {
     for offset in range where unsafe bytes.load(fromByteOffset: offset, as: UInt8.self) != 0 {

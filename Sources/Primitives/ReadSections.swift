@@ -24,14 +24,16 @@ import CPlatform
 // increment the old column afterwards; it is safe by 2.1, and the next writer must not take the
 // column for drained too early: that is why each turn first waits for the column that it is about
 // to turn to. A section is short (no callback, no system call, at most one bounded copy), so the
-// waiting writer yields the processor instead of sleeping.
+// waiting writer yields the processor at first, and sleeps when that does not help.
 //
 // 3. Locking
 // `enter` and `leave` take no lock and never wait. `waitForReaders` may wait for readers, so it is
 // called inside no read section and under no lock that a reader takes.
 //
 // 4. What this does not do
-// It orders nothing between readers and the data they copy.
+// It orders nothing between readers and the data they copy. A reader that copies from memory which
+// is not there waits for the kernel to bring it, and writers wait with it: whoever serves such page
+// faults (userfaultfd) may not wait for readers meanwhile.
 //
 // References: McKenney, "Sleepable read-copy update", LWN 2006, has the two-column scheme.
 
@@ -76,9 +78,9 @@ public struct ReadSections: ~Copyable, @unchecked Sendable {
     let cell = cpu < 0 ? 0 : (cpu < cellCount ? cpu : cpu % cellCount)
     let column = unsafe Int(truncatingIfNeeded: cplatform_load_relaxed(phase) & 1)
     let counter = unsafe words + (cell &* Self.cellWords &+ column)
-    // Ordered: pairs with the fence in waitForReaders, so that either the writer sees this reader
-    // or this reader sees what the writer has unlinked.
-    unsafe cplatform_add_ordered(counter, 1)
+    // Fenced: pairs with the fence in waitForReaders, so that either the writer sees this reader or
+    // this reader sees what the writer has unlinked.
+    unsafe cplatform_add_fenced(counter, 1)
     ThreadRules.didEnter()
     return unsafe Token(counter: counter)
   }
@@ -104,7 +106,13 @@ public struct ReadSections: ~Copyable, @unchecked Sendable {
   }
 
   private func drain(column: Int) {
-    while !isDrained(column: column) { cplatform_yield() }
+    var turns = 0
+    while !isDrained(column: column) {
+      // Yielding lets threads of the same priority run. A reader of a lower one, or one that waits
+      // for a page of its memory, needs the writer to sleep.
+      if turns < 64 { cplatform_yield() } else { cplatform_sleep() }
+      turns &+= 1
+    }
   }
 
   private func isDrained(column: Int) -> Bool {

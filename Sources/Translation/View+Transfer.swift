@@ -70,8 +70,9 @@ extension View {
     guard range.extent < Self.copySize else { return false }
     let token = unsafe device.pointee.system.pointee.readers.enter()
     defer { unsafe device.pointee.system.pointee.readers.leave(token) }
-    let found = step(
-      from: range.first.rawValue, through: range.last.rawValue, transfer.access)
+    let found = unsafe step(
+      from: range.first.rawValue, through: range.last.rawValue, transfer.access,
+      by: device.pointee.currentPath)
     guard case .memory(let host, _, let last) = found, last == range.last.rawValue else {
       return false
     }
@@ -88,7 +89,9 @@ extension View {
     let token = unsafe device.pointee.system.pointee.readers.enter()
     let boundedLast =
       last &- address < Self.copySize ? last : address &+ (Self.copySize &- 1)
-    switch step(from: address, through: boundedLast, transfer.access) {
+    switch unsafe step(
+      from: address, through: boundedLast, transfer.access, by: device.pointee.currentPath)
+    {
     case .memory(let host, _, let runLast):
       unsafe transfer.copy(host, offset: offset, size: Int(runLast &- address) + 1)
       unsafe device.pointee.system.pointee.readers.leave(token)

@@ -23,7 +23,8 @@ import Primitives
 // twice: the first pass looks for a fault, so that an access that is refused moves no byte; the
 // second moves them. What is unmapped between the two ends the access there.
 // 2.2 A section copies at most `copySize` bytes, so that whoever waits for readers waits for that.
-// 2.3 A fault names the longest run of addresses that its reason holds for.
+// 2.3 A fault names the addresses in a row that its reason holds for, as far as a bounded search
+// finds them.
 //
 // 3. Locking
 // None, but for devices whose direct mappings are tracked: those ask the mapping table (rank 3).
@@ -48,6 +49,10 @@ public struct View: ~Copyable {
   /// The most bytes that one read section copies: long enough for the section's cost not to matter,
   /// short enough for a waiting writer.
   static var copySize: UInt64 { 64 << 10 }
+
+  /// The most runs that a fault looks for the end of its reason in. A device chooses how long an
+  /// access is, and should not choose how long refusing it takes.
+  static var refusedRuns: Int { 64 }
 }
 
 /// Why an access is refused. The values are those of `fault.h`.
@@ -145,11 +150,11 @@ extension View {
     case unknown
   }
 
-  /// Resolves the run that starts at `address` and goes no further than `last`. The caller is inside
-  /// a read section.
-  func step(from address: UInt64, through last: UInt64, _ access: Access) -> Step {
-    // Read once: the run is resolved by one path, whatever is attached meanwhile.
-    let path = unsafe device.pointee.currentPath
+  /// Resolves the run that starts at `address` and goes no further than `last`, by a path that was
+  /// read in the read section the caller is inside.
+  func step(
+    from address: UInt64, through last: UInt64, _ access: Access, by path: DevicePath
+  ) -> Step {
     let translation: DeviceTranslation
     switch translated(address, access, by: path) {
     case .refused(let reason, let refusedLast):
@@ -194,7 +199,8 @@ extension View {
   /// `step` in a read section of its own, for an answer that is used as a number only.
   private func probe(from address: UInt64, through last: UInt64, _ access: Access) -> Step {
     let token = unsafe device.pointee.system.pointee.readers.enter()
-    let found = step(from: address, through: last, access)
+    let found = unsafe step(
+      from: address, through: last, access, by: device.pointee.currentPath)
     unsafe device.pointee.system.pointee.readers.leave(token)
     return found
   }
@@ -230,9 +236,12 @@ extension View {
     _ reason: FaultReason, first: UInt64, known: UInt64, last: UInt64, _ access: Access
   ) -> Failure {
     var end = known
-    while end < last, case .refused(reason, let next) = probe(from: end &+ 1, through: last, access)
+    var runs = 0
+    while end < last, runs < Self.refusedRuns,
+      case .refused(reason, let next) = probe(from: end &+ 1, through: last, access)
     {
       end = next
+      runs += 1
     }
     unsafe device.pointee.report(
       dmacore_fault(

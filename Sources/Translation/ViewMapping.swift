@@ -19,7 +19,7 @@ public struct ViewMapping: ~Copyable {
   }
 
   private let device: UnsafeMutablePointer<Device>
-  // The domain whose pin table has the node; nil for the device's own.
+  // The domain that the range is pinned in; nil for the device's own pins.
   private let domain: UnsafeMutablePointer<Domain>?
   private let node: UnsafeMutablePointer<PinTable.Node>
   private let lists: Lists
@@ -42,10 +42,10 @@ public struct ViewMapping: ~Copyable {
       PinTable.Node(first: range.first.rawValue, last: range.last.rawValue, payload: .pinned)
     }
     do throws(Failure) {
-      let (lists, domain) = unsafe try Self.pin(view, range, access, node)
+      let (lists, domain) = unsafe try Self.make(view, range, access, node)
       unsafe Box.hold(device)
       unsafe self.device = device
-      unsafe self.domain = domain
+      unsafe self.domain = domain.pointer
       unsafe self.node = node
       self.lists = lists
     } catch {
@@ -55,34 +55,10 @@ public struct ViewMapping: ~Copyable {
   }
 
   deinit {
-    if let domain = unsafe domain {
-      unsafe domain.pointee.pins.remove(node)
-      unsafe Box.letGo(domain)
-    } else {
-      unsafe device.pointee.pins.remove(node)
-    }
+    unsafe Self.unpin(node, device, domain)
     unsafe Box.destroy(node)
     lists.unpinAndFree()
     unsafe Box.letGo(device)
-  }
-
-  /// Counts, allocates, and then fills in what was counted, unless it has changed since.
-  private static func pin(
-    _ view: UnsafeMutablePointer<View>, _ range: DMARange, _ access: Access,
-    _ node: UnsafeMutablePointer<PinTable.Node>
-  ) throws(Failure) -> (Lists, UnsafeMutablePointer<Domain>?) {
-    for _ in 0..<tries {
-      var counter = Collector(lists: nil)
-      try unsafe view.pointee.forEachRun(of: range, access) { (step, size) throws(Failure) in
-        guard counter.add(step, size: size) else { throw .notSupported }
-      }
-      let lists = try Lists(room: counter.counts)
-      if let domain = unsafe fill(view, range, access, node, lists) {
-        return unsafe (lists.with(counter.counts), domain.pointer)
-      }
-      lists.free()
-    }
-    throw .tryAgain
   }
 
   /// A domain that is held, or the knowledge that none is needed.
@@ -91,42 +67,97 @@ public struct ViewMapping: ~Copyable {
     let pointer: UnsafeMutablePointer<Domain>?
   }
 
-  /// Pins everything that the range consists of, in one read section; or pins nothing.
-  private static func fill(
+  /// Counts, allocates, pins, and then fills in what was counted, unless it has changed since.
+  private static func make(
     _ view: UnsafeMutablePointer<View>, _ range: DMARange, _ access: Access,
-    _ node: UnsafeMutablePointer<PinTable.Node>, _ lists: Lists
+    _ node: UnsafeMutablePointer<PinTable.Node>
+  ) throws(Failure) -> (Lists, HeldDomain) {
+    for _ in 0..<tries {
+      var counter = Collector(lists: nil)
+      try unsafe view.pointee.forEachRun(of: range, access) { (step, size) throws(Failure) in
+        guard counter.add(step, size: size) else { throw .notSupported }
+      }
+      let lists = try Lists(room: counter.counts)
+      guard let domain = unsafe pin(node, view) else {
+        lists.free()
+        continue
+      }
+      let device = unsafe view.pointee.device
+      let (filled, isWhole) = unsafe fill(lists, view, range, access, domain)
+      if isWhole && filled.counts == lists.counts {
+        unsafe device.pointee.withPins(of: domain.pointer) { unsafe $0.settle(node) }
+        return (filled, domain)
+      }
+      filled.unpinAndFree()
+      unsafe unpin(node, device, domain.pointer)
+    }
+    throw .tryAgain
+  }
+
+  /// Pins the range where the device's path leads at this moment; nil when it is closed there, or
+  /// the device is blocked.
+  ///
+  /// From here on nobody frees coherent memory in the range, whatever is resolved after this.
+  private static func pin(
+    _ node: UnsafeMutablePointer<PinTable.Node>, _ view: UnsafeMutablePointer<View>
   ) -> HeldDomain? {
     let device = unsafe view.pointee.device
     let token = unsafe device.pointee.system.pointee.readers.enter()
     defer { unsafe device.pointee.system.pointee.readers.leave(token) }
+    switch unsafe device.pointee.currentPath {
+    case .blocked:
+      return nil
+    case .direct:
+      return unsafe device.pointee.pins.add(node) ? HeldDomain(pointer: nil) : nil
+    case .translated(_, let domain):
+      guard unsafe domain.pointee.pins.add(node) else { return nil }
+      unsafe Box.hold(domain)
+      return unsafe HeldDomain(pointer: domain)
+    }
+  }
+
+  private static func unpin(
+    _ node: UnsafeMutablePointer<PinTable.Node>, _ device: UnsafeMutablePointer<Device>,
+    _ domain: UnsafeMutablePointer<Domain>?
+  ) {
+    unsafe device.pointee.withPins(of: domain) { unsafe $0.remove(node) }
+    if let domain = unsafe domain { unsafe Box.letGo(domain) }
+  }
+
+  /// Resolves the range again, by the domain that it is pinned in, and fills in what there is room
+  /// for. Says whether that was all.
+  private static func fill(
+    _ lists: Lists, _ view: UnsafeMutablePointer<View>, _ range: DMARange, _ access: Access,
+    _ domain: HeldDomain
+  ) -> (Lists, isWhole: Bool) {
     var collector = Collector(lists: lists)
     var address = range.first.rawValue
-    var isComplete = false
-    while !isComplete {
-      let step = unsafe view.pointee.step(
-        from: address, through: range.last.rawValue, access)
-      guard case .memory(_, _, let last) = step,
-        collector.add(step, size: last &- address &+ 1)
-      else { break }
-      isComplete = last == range.last.rawValue
+    while let last = unsafe fillRun(
+      &collector, view, from: address, through: range.last.rawValue, access, domain)
+    {
+      if last == range.last.rawValue { return (lists.with(collector.counts), true) }
       address = last &+ 1
     }
-    isComplete = isComplete && collector.counts == lists.counts
-    var domain: UnsafeMutablePointer<Domain>? = nil
-    if isComplete {
-      if case .translated(_, let attached) = unsafe device.pointee.currentPath {
-        isComplete = unsafe attached.pointee.pins.add(node)
-        unsafe domain = attached
-      } else {
-        isComplete = unsafe device.pointee.pins.add(node)
-      }
-    }
-    guard isComplete else {
-      lists.with(collector.counts).unpin()
-      return nil
-    }
-    if let domain = unsafe domain { unsafe Box.hold(domain) }
-    return unsafe HeldDomain(pointer: domain)
+    return (lists.with(collector.counts), false)
+  }
+
+  /// Fills in one run, in a read section of its own, and returns where it ends.
+  private static func fillRun(
+    _ collector: inout Collector, _ view: UnsafeMutablePointer<View>, from address: UInt64,
+    through last: UInt64, _ access: Access, _ domain: HeldDomain
+  ) -> UInt64? {
+    let device = unsafe view.pointee.device
+    let token = unsafe device.pointee.system.pointee.readers.enter()
+    defer { unsafe device.pointee.system.pointee.readers.leave(token) }
+    let path = unsafe device.pointee.currentPath
+    var pathDomain: UnsafeMutablePointer<Domain>? = nil
+    if case .translated(_, let found) = path { unsafe pathDomain = found }
+    guard unsafe pathDomain == domain.pointer else { return nil }
+    let step = unsafe view.pointee.step(from: address, through: last, access, by: path)
+    guard case .memory(_, _, let runLast) = step,
+      collector.add(step, size: runLast &- address &+ 1)
+    else { return nil }
+    return runLast
   }
 
   // MARK: - Lists
@@ -178,7 +209,6 @@ public struct ViewMapping: ~Copyable {
     var counts = Counts()
     private var end: UnsafeMutableRawPointer? = nil
     private var region: PhysicalMemory.Region? = nil
-    private var position: UInt64 = 0
 
     init(lists: Lists?) { self.lists = lists }
 

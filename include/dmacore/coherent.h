@@ -32,7 +32,8 @@ struct dmacore_device;
  * @out_dma: receives the address for the device
  *
  * The memory is zeroed and starts at a multiple of the page size on both sides. A record is kept
- * of it on every path. The device may read and write it.
+ * of it on every path. The device may read and write it. The memory region that it lies in cannot
+ * be removed until it is freed.
  *
  * Context: any thread; locked (device mappings, rank 3; IOVA space, rank 5); calls the memory
  *   allocator, and may call the table allocator.
@@ -42,9 +43,10 @@ struct dmacore_device;
  *   -ENXIO   the device has no coherent mask. Not until it is set.
  *   -EPERM   the device is behind an IOMMU and attached to no domain. Not until it is attached.
  *   -EOPNOTSUPP  the system is not flat and was given no memory allocator. Never.
- *   -EFAULT  the memory allocator gave memory that is not inside a region of the system. Never.
+ *   -EFAULT  the memory allocator gave memory that is not inside a writable region of the system,
+ *            or does not start at a multiple of the page size on both sides. Never.
  *   -ERANGE  on the direct path the memory lies above the coherent mask or the bus limit; through
- *            an IOMMU no address of the domain lies under them. Not under this mask.
+ *            an IOMMU too few addresses of the domain lie under them. Not under this mask.
  *   -ENOSPC  no free IOVA under the limit. May succeed later.
  *   -ENOMEM  no memory. May succeed later.
  */
@@ -68,8 +70,8 @@ int dmacore_alloc_coherent(struct dmacore_device *device, uint64_t size, void **
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or there is no such allocation of this device; nothing changed.
  *            Never succeeds if retried.
- *   -EBUSY   a view's zero-copy mapping holds the memory; nothing changed. Succeeds once it is
- *            gone.
+ *   -EBUSY   a zero-copy mapping holds the memory, by a view of this device or, through an IOMMU, of
+ *            any device of the domain; nothing changed. Succeeds once it is gone.
  */
 DMACORE_MUST_CHECK
 int dmacore_free_coherent(struct dmacore_device *device, uint64_t size, void *cpu,

@@ -23,7 +23,8 @@
  *
  * Masks are the highest address that the device can put on the bus: the streaming mask for buffers
  * that are mapped, the coherent mask for memory that is allocated. A device whose mask is 0 has
- * none, and the calls that need it refuse.
+ * none, and the calls that need it refuse. They bound what the driver is given; a view makes any
+ * access that the device asks for, as a bus does.
  *
  * Stability: may change before 1.0.
  */
@@ -126,7 +127,9 @@ int dmacore_device_create(struct dmacore_system *system,
  * @device: the device, or NULL
  *
  * Detaches it. Mappings that are live are unmapped, coherent allocations are freed, and both are
- * reported (DMACORE_REPORT_WARNING). Destroy its views first; see the lifetime rule in system.h.
+ * reported (DMACORE_REPORT_WARNING). Coherent memory that a zero-copy mapping of another device
+ * holds, or of a view of this one, is never freed, and the report says so. Destroy its views first;
+ * see the lifetime rule in system.h. Views that are left reach nothing.
  *
  * Context: any thread, while no other thread makes a mapping call for @device; locked (device
  *   mappings, rank 3); waits for the device's accesses in flight to end; may call the report
@@ -180,10 +183,11 @@ int dmacore_device_set_coherent_mask(struct dmacore_device *device, dmacore_dma_
  * @out_statistics: receives the numbers; @out_statistics->struct_size says how many of them there
  *   is room for
  *
- * Context: any thread; locked (device mappings, rank 3; fault ring, rank 7); calls nothing back.
+ * Context: any thread; locked (device mappings, rank 3; fault ring, rank 6); calls nothing back.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.
+ *   -E2BIG   the size is that of no structure. Never.
  */
 DMACORE_MUST_CHECK
 int dmacore_device_statistics(struct dmacore_device *device,

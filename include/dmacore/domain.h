@@ -116,8 +116,7 @@ void dmacore_domain_destroy(struct dmacore_domain *domain);
  * @domain: the domain
  * @device: a device behind the same IOMMU, attached to nothing
  *
- * Context: any thread; locked (device mappings, rank 3); waits for the device's accesses in flight
- *   to end; calls nothing back.
+ * Context: any thread; locked (device mappings, rank 3); calls nothing back.
  * Ownership: the device holds on to the domain until it is detached or destroyed.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or the device is not behind the domain's IOMMU. Never succeeds if
@@ -133,11 +132,12 @@ int dmacore_domain_attach(struct dmacore_domain *domain, struct dmacore_device *
  * @domain: the domain that the device is attached to
  * @device: the device
  *
- * When the call returns the device is blocked and no access of it is in flight. Direct mappings
- * that no record is kept of (see DMACORE_DEVICE_TRACK_DIRECT) end without a word.
+ * When the call returns the device is blocked and no access of it is in flight, but inside the
+ * callbacks of memory regions. Direct mappings that no record is kept of (see
+ * DMACORE_DEVICE_TRACK_DIRECT) end without a word.
  *
- * Context: any thread; locked (device mappings, rank 3); waits for the device's accesses in flight
- *   to end; may end a domain that was destroyed before, with its callbacks.
+ * Context: any thread; locked (device mappings, rank 3); waits for accesses in flight to end; calls
+ *   nothing back.
  * Ownership: the device lets go of the domain.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or the device is not attached to this domain. Never succeeds if
@@ -160,6 +160,7 @@ int dmacore_domain_detach(struct dmacore_domain *domain, struct dmacore_device *
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.
+ *   -E2BIG   the size is that of no structure. Never.
  */
 DMACORE_MUST_CHECK
 int dmacore_domain_statistics(struct dmacore_domain *domain,

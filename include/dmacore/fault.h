@@ -38,7 +38,8 @@ enum dmacore_fault_reason {
 /**
  * struct dmacore_fault - an access that was refused
  * @first: first address of the access that the reason holds for
- * @last: last address in a row that it holds for, inclusive
+ * @last: last address in a row that it holds for, inclusive; of a long row of many pages, one that
+ *   it holds for up to there
  * @sequence: how many faults of the device came before
  * @access: what the device wanted, bits of enum dmacore_access
  * @reason: one of enum dmacore_fault_reason
@@ -68,7 +69,7 @@ typedef void (*dmacore_fault_fn)(struct dmacore_device *device, const struct dma
  * @out_count: receives how many were taken; they are out of the ring
  * @out_lost: receives how many faults found the ring full since the device was made; may be NULL
  *
- * Context: any thread; locked (fault ring, rank 7); calls nothing back.
+ * Context: any thread; locked (fault ring, rank 6); calls nothing back.
  * Ownership: the faults are copies.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL that may not be. Never succeeds if retried.

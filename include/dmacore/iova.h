@@ -58,8 +58,10 @@ struct dmacore_iova_space_options {
  * @allocated_bytes: bytes in them
  * @reserved_count: reserved ranges
  * @reserved_bytes: bytes in them
- * @free_bytes: bytes in neither; UINT64_MAX stands for 2^64 too
- * @largest_free_bytes: bytes of the longest free range; UINT64_MAX stands for 2^64 too
+ * @free_bytes: bytes in neither
+ * @largest_free_bytes: bytes of the longest free range
+ *
+ * Of bytes, UINT64_MAX stands for 2^64 too.
  */
 struct dmacore_iova_space_statistics {
 	size_t struct_size;
@@ -185,6 +187,7 @@ int dmacore_iova_space_unreserve(struct dmacore_iova_space *space, dmacore_iova_
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.
+ *   -E2BIG   the size is that of no structure. Never.
  */
 DMACORE_MUST_CHECK
 int dmacore_iova_space_statistics(struct dmacore_iova_space *space,

@@ -28,9 +28,10 @@
  *
  * Unmapping is strict. When dmacore_unmap() returns no access of the device through the mapping
  * will start (1), none comes from a cached translation (2), and none through a view is in flight
- * (3): the memory may be given to somebody else at once. There are two exceptions: a zero-copy
- * mapping of the range, which unmap reports (DMACORE_REPORT_WARNING); and a direct mapping without
- * a record, whose end takes nothing from a device that reaches all memory anyway.
+ * (3): the memory may be given to somebody else at once. There are three exceptions: a zero-copy
+ * mapping of the range, which unmap reports (DMACORE_REPORT_WARNING); an access that is inside a
+ * callback of a memory region, which may itself unmap; and a direct mapping without a record, whose
+ * end takes nothing from a device that reaches all memory anyway.
  *
  * Stability: may change before 1.0.
  */
@@ -66,7 +67,7 @@ enum dmacore_direction {
  * reaches the whole 4 KiB pages that the buffer lies in.
  *
  * Context: any thread; locked (device mappings, rank 3; IOVA space, rank 5) where a record is kept,
- *   lock-free otherwise; may call the table allocator.
+ *   lock-free otherwise; may call the table allocator, and wait for accesses in flight to end.
  * Ownership: @buffer stays the caller's and must outlive the mapping.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, @size is 0, the buffer wraps, or the direction or an attribute is
@@ -75,8 +76,9 @@ enum dmacore_direction {
  *   -EPERM   the device is behind an IOMMU and attached to no domain. Not until it is attached.
  *   -EFAULT  the buffer is not in the system's memory. Never.
  *   -ERANGE  the buffer cannot be reached: on the direct path it lies above the mask or the bus
- *            limit; through an IOMMU its physical address is too wide for the page table, or no
- *            address of the domain lies under the mask and the bus limit. Not under this mask.
+ *            limit; through an IOMMU its physical address is too wide for the page table, or the
+ *            addresses of the domain that lie under the mask and the bus limit are too few for it.
+ *            Not under this mask.
  *   -ENOSPC  no free IOVA under the limit. May succeed later.
  *   -ENOMEM  no memory for table pages or for the record. May succeed later.
  */
@@ -97,7 +99,7 @@ int dmacore_map_single(struct dmacore_device *device, void *buffer, uint64_t siz
  * system's memory; an access to a part that is not there faults.
  *
  * Context: any thread; locked (device mappings, rank 3; IOVA space, rank 5) where a record is kept,
- *   lock-free otherwise; may call the table allocator.
+ *   lock-free otherwise; may call the table allocator, and wait for accesses in flight to end.
  * Ownership: the memory stays whose it was and must outlive the mapping. On a flat system it must
  *   be memory of this process.
  * Return: 0, or as dmacore_map_single(), without -EFAULT.

@@ -33,7 +33,10 @@ struct dmacore_system;
 enum dmacore_memory_backing {
 	/* @host points to the bytes; they stay the caller's. */
 	DMACORE_MEMORY_HOST = 1,
-	/* @fd and @fd_offset name the bytes; the library maps them, shared, while the region lives. */
+	/*
+	 * @fd and @fd_offset name the bytes; the library maps them, shared, while the region lives.
+	 * Who shortens the file meanwhile makes an access to what is gone raise SIGBUS.
+	 */
 	DMACORE_MEMORY_FD = 2,
 	/* @read and @write are called for each access. */
 	DMACORE_MEMORY_CALLBACKS = 3,
@@ -134,8 +137,8 @@ int dmacore_memory_add(struct dmacore_system *system, const struct dmacore_memor
  * Return: 0, or
  *   -EINVAL  @system is NULL, or @size is 0. Never succeeds if retried.
  *   -ENOENT  there is no region of exactly this base and size. Never.
- *   -EBUSY   a zero-copy mapping of a view holds it, or a callback of it is running. Succeeds once
- *            they are gone.
+ *   -EBUSY   a zero-copy mapping of a view or a coherent allocation holds it, or a callback of it is
+ *            running. Succeeds once they are gone.
  *   -ENOMEM  no memory for the new map. May succeed later.
  */
 DMACORE_MUST_CHECK

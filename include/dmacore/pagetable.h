@@ -58,14 +58,18 @@ struct dmacore_table_page {
  * struct dmacore_table_allocator - where table pages come from
  * @struct_size: sizeof(struct dmacore_table_allocator)
  * @allocate: fills in @out_page with a page of @size bytes, a power of two, to which both
- *   addresses are aligned, and returns 0; or returns a negated errno value, which is taken as
- *   -ENOMEM. It need not zero the page
+ *   addresses are aligned, the physical one below 2^52, and returns 0; or returns a negated errno
+ *   value, which is taken as -ENOMEM, and so is a page that is not like that, which goes back to
+ *   @free. It need not zero the page
  * @free: takes back a page that @allocate gave, with the same size
  * @opaque: passed to both
  *
- * The library writes the words of the tables to these pages and checks them there for what is
- * mapped, but never follows a table address it reads there: a page that somebody else writes to
- * can spoil the translations it holds and nothing else.
+ * The library writes the words of the tables to these pages and reads there what is mapped, but
+ * never follows a table address that it reads there: who else writes to a page can spoil the
+ * translations in it and the count of mapped bytes, and nothing else. What a spoiled translation
+ * leads to is another matter: on a flat system that is any address of the process, so keep such
+ * pages from those who are not trusted with it. A walker in hardware must see the caches of the
+ * CPU.
  *
  * Both are called with no lock held, on the thread that maps, unmaps or destroys; several threads
  * may call them at once.
@@ -126,8 +130,8 @@ struct dmacore_pagetable_statistics {
  *   allocator points to must outlive it.
  * Return: 0, or
  *   -EINVAL  @out_pagetable is NULL, the format or the number of levels is unknown, a reserved
- *            member is not zero, a structure is too short, or an allocator lacks a function or
- *            gave a page that is not aligned. Never succeeds if retried.
+ *            member is not zero, a structure is too short, or an allocator lacks a function. Never
+ *            succeeds if retried.
  *   -E2BIG   a structure is longer than known and not zero there. Never.
  *   -ENOMEM  no memory. May succeed later.
  */
@@ -234,7 +238,7 @@ int dmacore_pagetable_translate(struct dmacore_pagetable *pagetable, dmacore_iov
  * The caller says by this call that no walker is inside those pages: every walk that began before
  * the last map call has ended, and nothing has cached an address of a table.
  *
- * Context: any thread, see above; locked (retired tables, rank 6); calls the table allocator.
+ * Context: any thread, see above; lock-free; calls the table allocator.
  * Ownership: the pages go back to the table allocator.
  * Return: 0, or
  *   -EINVAL  @pagetable is NULL. Never succeeds if retried.
@@ -254,6 +258,7 @@ int dmacore_pagetable_reclaim(struct dmacore_pagetable *pagetable);
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.
+ *   -E2BIG   the size is that of no structure. Never.
  */
 DMACORE_MUST_CHECK
 int dmacore_pagetable_statistics(struct dmacore_pagetable *pagetable,

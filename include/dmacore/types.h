@@ -18,7 +18,8 @@
  * An options structure starts with its own size, so that it can grow: fill it with its _INIT
  * macro, then set members. Zero means the default. A structure shorter than that of the first
  * release is -EINVAL; a longer one than the library knows is accepted while the part that it does
- * not know is zero, and -E2BIG otherwise.
+ * not know is zero, and -E2BIG otherwise. Statistics structures are given with their size set in the
+ * same way; what the library does not know of a longer one, it sets to zero.
  *
  * Stability: stable once 1.0 is released; until then a release may change it and says so.
  */
@@ -106,8 +107,8 @@ struct dmacore_report {
 /**
  * typedef dmacore_report_fn - receives messages for people
  *
- * Called on the thread whose call is concerned, with no lock held; it may call any function of
- * the library but the destroy function of the object concerned.
+ * Called on the thread whose call is concerned, with no lock held. It may call any function of the
+ * library, but destroy no object that the call concerns.
  */
 typedef void (*dmacore_report_fn)(const struct dmacore_report *report, void *opaque);
 

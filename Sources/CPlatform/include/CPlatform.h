@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Declared here because <sched.h> hides it without _GNU_SOURCE, which a header cannot ask for. */
@@ -110,9 +111,13 @@ static inline uint64_t cplatform_load_ordered(const uint64_t *word)
 	return __atomic_load_n(word, __ATOMIC_SEQ_CST);
 }
 
-static inline void cplatform_add_ordered(uint64_t *word, uint64_t value)
+/* Adds, with a full fence behind it, which on x86-64 the addition itself is. */
+static inline void cplatform_add_fenced(uint64_t *word, uint64_t value)
 {
 	__atomic_fetch_add(word, value, __ATOMIC_SEQ_CST);
+#ifndef __x86_64__
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+#endif
 }
 
 static inline void cplatform_subtract_release(uint64_t *word, uint64_t value)
@@ -159,9 +164,15 @@ static inline void cplatform_mutex_unlock(void *mutex)
 	pthread_mutex_unlock((pthread_mutex_t *)mutex);
 }
 
+/* Negative where nobody knows, as on an old kernel or in a sandbox. */
 static inline int cplatform_current_cpu(void)
 {
-	return sched_getcpu();
+	int saved = errno;
+	int cpu = sched_getcpu();
+
+	if (cpu < 0)
+		errno = saved;
+	return cpu;
 }
 
 static inline long cplatform_cpu_count(void)
@@ -172,6 +183,16 @@ static inline long cplatform_cpu_count(void)
 static inline void cplatform_yield(void)
 {
 	sched_yield();
+}
+
+/* Sleeps for about 50 microseconds, so that a thread of any lower priority can run. */
+static inline void cplatform_sleep(void)
+{
+	struct timespec time = { 0, 50000 };
+	int saved = errno;
+
+	nanosleep(&time, NULL);
+	errno = saved;
 }
 
 /*
