@@ -96,9 +96,9 @@ public struct System: ~Copyable, Held {
   ///   `badAddress` when the caller's allocator gave memory that is not the system's, not writable
   ///   or not whole pages.
   public func allocateMemory(size: UInt64, limit: UInt64) throws(Failure) -> CoherentMemory {
+    if unsafe allocator == nil && !memory.isFlat { throw .notSupported }
     guard let bytes = Int(exactly: size) else { throw .noMemory }
     guard let allocator = unsafe allocator else {
-      guard memory.isFlat else { throw .notSupported }
       let host = unsafe try RawMemory.allocate(bytes, alignment: Int(Device.granule.bytes))
       unsafe host.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
       return unsafe CoherentMemory(

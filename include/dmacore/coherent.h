@@ -39,7 +39,7 @@ struct dmacore_device;
  *   allocator, and may call the table allocator.
  * Ownership: the memory is the caller's until dmacore_free_coherent().
  * Return: 0, or
- *   -EINVAL  a pointer is NULL, or @size is 0 or within a page of 2^64. Never succeeds if retried.
+ *   -EINVAL  a pointer is NULL, or @size is 0 or rounds up to 2^64. Never succeeds if retried.
  *   -ENXIO   the device has no coherent mask. Not until it is set.
  *   -EPERM   the device is behind an IOMMU and attached to no domain. Not until it is attached.
  *   -EOPNOTSUPP  the system is not flat and was given no memory allocator. Never.

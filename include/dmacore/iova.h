@@ -116,8 +116,8 @@ void dmacore_iova_space_destroy(struct dmacore_iova_space *space);
  * Context: any thread; locked (IOVA space, rank 5); calls nothing back.
  * Ownership: the range is the caller's until dmacore_iova_space_free().
  * Return: 0, or
- *   -EINVAL  a pointer is NULL, @size is 0 or within a granule of 2^64, or @alignment is no power
- *            of two. Never succeeds if retried.
+ *   -EINVAL  a pointer is NULL, @size is 0 or rounds up to 2^64, or @alignment is no power of two.
+ *            Never succeeds if retried.
  *   -ENOSPC  no free range fits. May succeed once ranges are freed or unreserved.
  *   -ENOMEM  no memory to record the range. May succeed later.
  */

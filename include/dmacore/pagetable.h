@@ -206,8 +206,9 @@ int dmacore_pagetable_map(struct dmacore_pagetable *pagetable, dmacore_iova_t io
  *   -EINVAL  @pagetable is NULL, the size is 0, something is not aligned, or a flag is unknown.
  *            Never succeeds if retried.
  *   -ERANGE  the range does not fit the table's width. Never.
- *   -EOPNOTSUPP  an end of the range cuts through a larger leaf; nothing was unmapped. Never for
- *            this range; unmap the whole leaf, which dmacore_pagetable_translate() tells.
+ *   -EOPNOTSUPP  an end of the range cuts through a larger leaf, whether a hole lies before it or
+ *            not; nothing was unmapped. Never for this range; unmap the whole leaf, which
+ *            dmacore_pagetable_translate() tells.
  */
 DMACORE_MUST_CHECK
 int dmacore_pagetable_unmap(struct dmacore_pagetable *pagetable, dmacore_iova_t iova, uint64_t size,

@@ -106,7 +106,8 @@ int dmacore_view_translate(struct dmacore_view *view, dmacore_dma_t dma, uint32_
  *   and, on a fault, the device's.
  * Ownership: @buffer stays the caller's.
  * Return: 0, or
- *   -EINVAL  @view or @buffer is NULL, or the range wraps. Never succeeds if retried.
+ *   -EINVAL  @view or @buffer is NULL, also for no bytes, the range wraps, or @size is above
+ *            PTRDIFF_MAX, as that of no buffer is. Never succeeds if retried.
  *   -ENOENT  a part is not mapped. Faults.
  *   -EACCES  a part may not be read. Faults.
  *   -EFAULT  a part leads to where there is no memory. Faults.
@@ -128,7 +129,8 @@ int dmacore_view_read(struct dmacore_view *view, dmacore_dma_t dma, void *buffer
  * Context: as dmacore_view_read().
  * Ownership: @buffer stays the caller's.
  * Return: 0, or
- *   -EINVAL  @view or @buffer is NULL, or the range wraps. Never succeeds if retried.
+ *   -EINVAL  @view or @buffer is NULL, also for no bytes, the range wraps, or @size is above
+ *            PTRDIFF_MAX, as that of no buffer is. Never succeeds if retried.
  *   -ENOENT  a part is not mapped. Faults.
  *   -EACCES  a part may not be written. Faults.
  *   -EFAULT  a part leads to where there is no memory. Faults.

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#include "support/oom.h"
+
+#include "support/machine.h"
+
+#define COUNT 300
+
+static void assert_unchanged(struct machine *machine, const struct snapshot *before)
+{
+	struct snapshot after = take_snapshot(machine);
+
+	assert_memory_equal(before, &after, sizeof(after));
+	assert_no_reports(&machine->reports);
+}
+
+static const enum path paths[] = { TRACKED, IDENTITY | TRACKED, TRANSLATED, FLAT | TRACKED,
+				   FLAT | TRANSLATED };
+
+#define PATH_COUNT (sizeof(paths) / sizeof(*paths))
+
+/* Maps and unmaps many buffers on one path, with every allocation failing in turn. */
+static void check_map(enum path path, bool by_phys)
+{
+	unsigned live = oom.live_count;
+	static struct machine machine;
+	dmacore_dma_t dma[COUNT];
+	dmacore_phys_t phys;
+	unsigned long failures;
+
+	machine_start(&machine, path);
+	assert_ok(dmacore_memory_host_to_phys(machine.system, machine.low, 1, &phys));
+	failures = oom.failures;
+	for (unsigned i = 0; i < COUNT; i++) {
+		struct snapshot before = take_snapshot(&machine);
+
+		dma[i] = UNTOUCHED;
+		assert_survives_failures(
+			by_phys ? dmacore_map_phys(machine.device, phys + i, 100, DMACORE_TO_DEVICE,
+						   0, &dma[i]) :
+				  dmacore_map_single(machine.device, machine.low + i, 100,
+						     DMACORE_TO_DEVICE, 0, &dma[i]),
+			{
+				assert_true(dma[i] == UNTOUCHED);
+				assert_unchanged(&machine, &before);
+			});
+	}
+	assert_true(oom.failures > failures);
+	assert_needs_no_memory({
+		for (unsigned i = 0; i < COUNT; i++) {
+			struct dmacore_translation found;
+			uint64_t beyond;
+			uint8_t byte;
+
+			assert_ok(dmacore_view_translate(machine.view, dma[i], 0, &found));
+			assert_ok(dmacore_view_read(machine.view, dma[i], &byte, 1));
+			assert_ok(dmacore_sync_for_cpu(machine.device, dma[i], 100,
+						       DMACORE_TO_DEVICE));
+			assert_ok(dmacore_sync_for_device(machine.device, dma[i], 100,
+							  DMACORE_TO_DEVICE));
+			assert_ok(dmacore_device_set_streaming_mask(machine.device, 1, &beyond));
+			assert_int_equal(beyond, COUNT - i);
+			assert_ok(dmacore_unmap(machine.device, dma[i], 100, DMACORE_TO_DEVICE, 0));
+		}
+		assert_fails(dmacore_unmap(machine.device, dma[0], 100, DMACORE_TO_DEVICE, 0),
+			     EINVAL);
+		reports_forget(&machine.reports);
+		machine_stop(&machine);
+	});
+	assert_int_equal(oom.live_count, live);
+}
+
+static void map_single__changes_nothing_when_an_allocation_fails(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < PATH_COUNT; i++)
+		check_map(paths[i], false);
+}
+
+static void map_phys__changes_nothing_when_an_allocation_fails(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < PATH_COUNT; i++)
+		check_map(paths[i], true);
+}
+
+/* On the heap of the IOMMU itself, where the tables are the library's allocations too. */
+static void map_single__changes_nothing_when_a_table_on_the_heap_fails(void **state)
+{
+	unsigned live = oom.live_count;
+	static struct machine machine;
+	struct dmacore_device_options options;
+	struct dmacore_iommu *iommu;
+	struct dmacore_domain *domain;
+	struct dmacore_device *device;
+	struct dmacore_domain_statistics before;
+	dmacore_dma_t dma = UNTOUCHED;
+	unsigned long failures;
+
+	(void)state;
+	machine_start(&machine, DIRECT);
+	options = device_options(&machine);
+	assert_ok(dmacore_iommu_create(machine.system, NULL, &iommu));
+	assert_ok(dmacore_domain_create(iommu, NULL, &domain));
+	options.iommu = iommu;
+	assert_ok(dmacore_device_create(machine.system, &options, &device));
+	assert_ok(dmacore_domain_attach(domain, device));
+	before = domain_statistics(domain);
+	failures = oom.failures;
+	assert_survives_failures(
+		dmacore_map_single(device, machine.low, PAGE, DMACORE_TO_DEVICE, 0, &dma), {
+			struct dmacore_domain_statistics after = domain_statistics(domain);
+
+			assert_true(dma == UNTOUCHED);
+			assert_memory_equal(&before, &after, sizeof(after));
+		});
+	/* Three tables, and what the records need. */
+	assert_true(oom.failures >= failures + 3);
+	assert_needs_no_memory({
+		assert_ok(dmacore_unmap(device, dma, PAGE, DMACORE_TO_DEVICE, 0));
+		dmacore_device_destroy(device);
+		dmacore_domain_destroy(domain);
+		dmacore_iommu_destroy(iommu);
+		machine_stop(&machine);
+	});
+	assert_int_equal(oom.live_count, live);
+}
+
+/* More allocations than one refill of records serves. */
+static void check_coherent(enum path path)
+{
+	enum { ALLOCATIONS = 80 };
+	unsigned live = oom.live_count;
+	static struct machine machine;
+	dmacore_dma_t dma[ALLOCATIONS];
+	void *cpu[ALLOCATIONS];
+	unsigned long failures;
+	struct snapshot before;
+
+	machine_start(&machine, path);
+	failures = oom.failures;
+	for (unsigned i = 0; i < ALLOCATIONS; i++) {
+		before = take_snapshot(&machine);
+		dma[i] = UNTOUCHED;
+		assert_survives_failures(
+			dmacore_alloc_coherent(machine.device, PAGE, &cpu[i], &dma[i]), {
+				assert_true(dma[i] == UNTOUCHED);
+				assert_int_equal(machine.pool.live, path & FLAT ? 0 : i);
+				assert_unchanged(&machine, &before);
+			});
+	}
+	assert_true(oom.failures > failures);
+	assert_needs_no_memory({
+		for (unsigned i = 0; i < ALLOCATIONS; i++)
+			assert_ok(dmacore_free_coherent(machine.device, PAGE, cpu[i], dma[i]));
+		machine_stop(&machine);
+	});
+	assert_int_equal(oom.live_count, live);
+}
+
+static void alloc_coherent__changes_nothing_when_an_allocation_fails(void **state)
+{
+	(void)state;
+	check_coherent(DIRECT);
+	check_coherent(FLAT);
+	for (unsigned i = 0; i < PATH_COUNT; i++)
+		check_coherent(paths[i]);
+}
+
+static void alloc_coherent__gives_its_memory_back_when_the_tables_run_out(void **state)
+{
+	unsigned live = oom.live_count;
+	static struct machine machine;
+	struct snapshot before;
+	dmacore_dma_t dma = UNTOUCHED;
+	void *cpu;
+
+	(void)state;
+	machine_start(&machine, TRANSLATED);
+	before = take_snapshot(&machine);
+	for (int left = 0;; left++) {
+		int error;
+
+		machine.tables.left = left;
+		error = dmacore_alloc_coherent(machine.device, PAGE, &cpu, &dma);
+		machine.tables.left = -1;
+		if (!error)
+			break;
+		assert_int_equal(error, -ENOMEM);
+		assert_int_equal(machine.pool.live, 0);
+		assert_unchanged(&machine, &before);
+	}
+	assert_ok(dmacore_free_coherent(machine.device, PAGE, cpu, dma));
+	machine_stop(&machine);
+	assert_int_equal(oom.live_count, live);
+}
+
+static void check_view_map(enum path path)
+{
+	unsigned live = oom.live_count;
+	static struct machine machine;
+	const struct dmacore_view_segment *segments;
+	struct dmacore_view_mapping *mapping;
+	dmacore_dma_t dma;
+	size_t count;
+
+	machine_start(&machine, path);
+	dma = map_for(&machine, machine.low, RAM_SIZE, DMACORE_BIDIRECTIONAL);
+	assert_creates_after_failures(dmacore_view_map(machine.view, dma + 5, RAM_SIZE - 9,
+						       DMACORE_ACCESS_READ, &mapping, &segments,
+						       &count),
+				      mapping);
+	assert_needs_no_memory({
+		assert_ok(dmacore_unmap(machine.device, dma, RAM_SIZE, DMACORE_BIDIRECTIONAL, 0));
+		assert_reported(&machine, DMACORE_REPORT_WARNING);
+		dmacore_view_unmap(mapping);
+	});
+	/* A failed mapping pins nothing. */
+	if (!(path & FLAT))
+		assert_ok(dmacore_memory_remove(machine.system, LOW_BASE, RAM_SIZE));
+	assert_needs_no_memory(machine_stop(&machine));
+	assert_int_equal(oom.live_count, live);
+}
+
+static void view_map__unwinds_every_failed_allocation(void **state)
+{
+	(void)state;
+	for (unsigned i = 0; i < PATH_COUNT; i++)
+		check_view_map(paths[i]);
+}
+
+/* What is live when a device is destroyed is undone without memory too. */
+static void device_destroy__needs_no_memory(void **state)
+{
+	unsigned live = oom.live_count;
+	static struct machine machine;
+	dmacore_dma_t dma;
+	void *cpu;
+
+	(void)state;
+	for (unsigned i = 0; i < PATH_COUNT; i++) {
+		machine_start(&machine, paths[i]);
+		for (unsigned n = 0; n < 8; n++) {
+			(void)map_for(&machine, machine.low + n, PAGE, DMACORE_TO_DEVICE);
+			assert_ok(dmacore_alloc_coherent(machine.device, PAGE, &cpu, &dma));
+		}
+		assert_needs_no_memory({
+			dmacore_device_destroy(machine.device);
+			machine.device = NULL;
+			dmacore_view_destroy(machine.view);
+			machine.view = NULL;
+		});
+		assert_true(machine.reports.count > 0);
+		reports_forget(&machine.reports);
+		machine_stop(&machine);
+		assert_int_equal(oom.live_count, live);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(map_single__changes_nothing_when_an_allocation_fails),
+		cmocka_unit_test(map_single__changes_nothing_when_a_table_on_the_heap_fails),
+		cmocka_unit_test(map_phys__changes_nothing_when_an_allocation_fails),
+		cmocka_unit_test(alloc_coherent__changes_nothing_when_an_allocation_fails),
+		cmocka_unit_test(alloc_coherent__gives_its_memory_back_when_the_tables_run_out),
+		cmocka_unit_test(view_map__unwinds_every_failed_allocation),
+		cmocka_unit_test(device_destroy__needs_no_memory),
+	};
+
+	return run_oom_group("oom mapping", tests, NULL);
+}

@@ -1,0 +1,574 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#include "support/machine.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+
+#define THREADS 4
+#define ROUNDS 1000
+
+/* A thread may not use cmocka's checks: it counts what was wrong, and the test looks at the end. */
+struct worker {
+	struct machine *machine;
+	struct dmacore_device *device;
+	struct dmacore_view *view;
+	void *shared;
+	unsigned index;
+	unsigned wrong;
+	atomic_bool *stop;
+	pthread_t thread;
+};
+
+static void start(struct worker *worker, void *(*run)(void *worker))
+{
+	assert_ok(pthread_create(&worker->thread, NULL, run, worker));
+}
+
+static void join(struct worker *worker)
+{
+	assert_ok(pthread_join(worker->thread, NULL));
+	assert_int_equal(worker->wrong, 0);
+}
+
+/* Maps pieces of memory of its own, moves bytes both ways through the view, and unmaps. */
+static void *map_move_unmap(void *opaque)
+{
+	struct worker *worker = opaque;
+	uint8_t *own = worker->machine->low + worker->index * 4 * PAGE;
+	uint8_t bytes[4 * PAGE], back[4 * PAGE];
+	uint64_t seed = worker->index;
+
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		uint64_t offset = random_next(&seed) % (3 * PAGE);
+		uint64_t size = 1 + random_next(&seed) % PAGE;
+		dmacore_dma_t dma;
+
+		fill(bytes, size, random_next(&seed));
+		if (dmacore_map_single(worker->device, own + offset, size, DMACORE_BIDIRECTIONAL, 0,
+				       &dma)) {
+			worker->wrong++;
+			continue;
+		}
+		worker->wrong += dmacore_view_write(worker->view, dma, bytes, size) != 0;
+		worker->wrong +=
+			dmacore_sync_for_cpu(worker->device, dma, size, DMACORE_BIDIRECTIONAL) != 0;
+		worker->wrong += memcmp(own + offset, bytes, size) != 0;
+		worker->wrong += dmacore_view_read(worker->view, dma, back, size) != 0;
+		worker->wrong += memcmp(back, bytes, size) != 0;
+		worker->wrong +=
+			dmacore_unmap(worker->device, dma, size, DMACORE_BIDIRECTIONAL, 0) != 0;
+	}
+	return NULL;
+}
+
+static void map_single__and_unmap_work_from_many_threads_on_one_device(void **state)
+{
+	struct machine *machine = *state;
+	struct worker workers[THREADS] = { 0 };
+
+	for (unsigned i = 0; i < THREADS; i++) {
+		workers[i] = (struct worker){ .machine = machine,
+					      .device = machine->device,
+					      .view = machine->view,
+					      .index = i };
+		start(&workers[i], map_move_unmap);
+	}
+	for (unsigned i = 0; i < THREADS; i++)
+		join(&workers[i]);
+	assert_int_equal(device_statistics(machine->device).mapping_count, 0);
+	assert_int_equal(device_statistics(machine->device).map_total, THREADS * ROUNDS);
+	if (machine->path & TRANSLATED) {
+		assert_int_equal(domain_statistics(machine->domain).mapped_bytes, 0);
+		assert_int_equal(domain_statistics(machine->domain).iova_bytes, 0);
+	}
+}
+
+static void map_single__and_unmap_work_from_a_thread_per_device(void **state)
+{
+	struct machine *machine = *state;
+	struct worker workers[THREADS] = { 0 };
+
+	for (unsigned i = 0; i < THREADS; i++) {
+		workers[i] = (struct worker){ .machine = machine, .index = i };
+		workers[i].device = make_device(machine);
+		if (machine->domain)
+			assert_ok(dmacore_domain_attach(machine->domain, workers[i].device));
+		assert_ok(dmacore_view_create(workers[i].device, &workers[i].view));
+		start(&workers[i], map_move_unmap);
+	}
+	for (unsigned i = 0; i < THREADS; i++) {
+		join(&workers[i]);
+		assert_int_equal(device_statistics(workers[i].device).mapping_count, 0);
+		assert_int_equal(device_statistics(workers[i].device).fault_total, 0);
+		dmacore_view_destroy(workers[i].view);
+		dmacore_device_destroy(workers[i].device);
+	}
+}
+
+/* What a thread reads or writes again and again. */
+struct steady {
+	dmacore_dma_t dma;
+	uint8_t bytes[RAM_SIZE];
+	/* What the access comes to in the end. */
+	int error;
+};
+
+/* Reads one mapping that stays, until it is told to stop. */
+static void *read_steadily(void *opaque)
+{
+	struct worker *worker = opaque;
+	const struct steady *steady = worker->shared;
+	uint8_t bytes[PAGE];
+
+	/* A page of them will do. */
+	while (!atomic_load(worker->stop)) {
+		struct dmacore_translation found;
+
+		worker->wrong += dmacore_view_read(worker->view, steady->dma, bytes, PAGE) != 0;
+		worker->wrong += memcmp(bytes, steady->bytes, PAGE) != 0;
+		worker->wrong += dmacore_view_translate(worker->view, steady->dma,
+							DMACORE_ACCESS_READ, &found) != 0;
+	}
+	return NULL;
+}
+
+static void view_read__is_steady_while_others_map_and_unmap(void **state)
+{
+	struct machine *machine = *state;
+	struct worker readers[2] = { 0 };
+	static struct steady steady;
+	atomic_bool stop = false;
+
+	steady.dma = map_for(machine, machine->low, PAGE, DMACORE_TO_DEVICE);
+	fill(machine->low, PAGE, 1);
+	memcpy(steady.bytes, machine->low, PAGE);
+	for (unsigned i = 0; i < 2; i++) {
+		readers[i] =
+			(struct worker){ .view = machine->view, .shared = &steady, .stop = &stop };
+		start(&readers[i], read_steadily);
+	}
+	/* Other pages of the same tables, and other regions of the same memory map. */
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		dmacore_dma_t dma =
+			map_for(machine, machine->low + PAGE, 3 * PAGE, DMACORE_BIDIRECTIONAL);
+
+		assert_ok(dmacore_unmap(machine->device, dma, 3 * PAGE, DMACORE_BIDIRECTIONAL, 0));
+		if (round % 8 == 0 && !(machine->path & FLAT)) {
+			assert_ok(dmacore_memory_remove(machine->system, HIGH_BASE, RAM_SIZE));
+			add_host_region(machine->system, HIGH_BASE, RAM_SIZE, machine->high, 0);
+		}
+	}
+	atomic_store(&stop, true);
+	for (unsigned i = 0; i < 2; i++)
+		join(&readers[i]);
+	assert_ok(dmacore_unmap(machine->device, steady.dma, PAGE, DMACORE_TO_DEVICE, 0));
+}
+
+/* Writes as the device until it is refused. */
+static void *write_until_refused(void *opaque)
+{
+	struct worker *worker = opaque;
+	const struct steady *steady = worker->shared;
+	int error;
+
+	do
+		error = dmacore_view_write(worker->view, steady->dma, steady->bytes, RAM_SIZE);
+	while (!error);
+	worker->wrong += error != steady->error;
+	return NULL;
+}
+
+/*
+ * A device without a callback, which writes all the time while @begin gives it memory and @end
+ * takes that away. When @end returns no write is in flight: the memory is the caller's, whole.
+ */
+static void check_in_flight(struct machine *machine, int error,
+			    void (*begin)(struct machine *machine, struct dmacore_device *device,
+					  struct steady *steady),
+			    void (*end)(struct machine *machine, struct dmacore_device *device,
+					const struct steady *steady))
+{
+	enum { TIMES = 40 };
+	struct dmacore_device_options options = device_options(machine);
+	static uint8_t ours[RAM_SIZE];
+	static struct steady steady;
+	struct dmacore_device *device;
+	struct dmacore_view *view;
+
+	options.fault = NULL;
+	assert_ok(dmacore_device_create(machine->system, &options, &device));
+	if (machine->domain)
+		assert_ok(dmacore_domain_attach(machine->domain, device));
+	assert_ok(dmacore_view_create(device, &view));
+	steady.error = error;
+	memset(steady.bytes, 0xdd, RAM_SIZE);
+	memset(ours, 0x11, RAM_SIZE);
+	for (unsigned round = 0; round < TIMES; round++) {
+		volatile uint8_t *last = machine->high + RAM_SIZE - 1;
+		struct worker writer = { .view = view, .shared = &steady };
+
+		memset(machine->high, 0, RAM_SIZE);
+		begin(machine, device, &steady);
+		start(&writer, write_until_refused);
+		while (*last == 0)
+			sched_yield();
+		end(machine, device, &steady);
+		memcpy(machine->high, ours, RAM_SIZE);
+		join(&writer);
+		assert_memory_equal(machine->high, ours, RAM_SIZE);
+	}
+	assert_int_equal(device_statistics(device).fault_total, TIMES);
+	dmacore_view_destroy(view);
+	dmacore_device_destroy(device);
+}
+
+static void map_high(struct machine *machine, struct dmacore_device *device, struct steady *steady)
+{
+	assert_ok(dmacore_map_single(device, machine->high, RAM_SIZE, DMACORE_FROM_DEVICE, 0,
+				     &steady->dma));
+}
+
+static void unmap_high(struct machine *machine, struct dmacore_device *device,
+		       const struct steady *steady)
+{
+	(void)machine;
+	assert_ok(dmacore_unmap(device, steady->dma, RAM_SIZE, DMACORE_FROM_DEVICE, 0));
+}
+
+static void unmap__waits_for_accesses_in_flight(void **state)
+{
+	check_in_flight(*state, -ENOENT, map_high, unmap_high);
+}
+
+static void add_high(struct machine *machine, struct dmacore_device *device, struct steady *steady)
+{
+	(void)device;
+	steady->dma = HIGH_BASE + RAM_SIZE;
+	add_host_region(machine->system, steady->dma, RAM_SIZE, machine->high, 0);
+}
+
+static void remove_high(struct machine *machine, struct dmacore_device *device,
+			const struct steady *steady)
+{
+	(void)device;
+	assert_ok(dmacore_memory_remove(machine->system, steady->dma, RAM_SIZE));
+}
+
+static void memory_remove__waits_for_accesses_in_flight(void **state)
+{
+	struct machine *machine = *state;
+
+	/* The same bytes at an address of their own. */
+	assert_ok(dmacore_memory_remove(machine->system, HIGH_BASE, RAM_SIZE));
+	check_in_flight(machine, -EFAULT, add_high, remove_high);
+}
+
+struct gate {
+	struct dmacore_system *system;
+	atomic_bool entered;
+	atomic_bool leave;
+};
+
+static int wait_at_gate(uint64_t offset, void *buffer, size_t size, void *opaque)
+{
+	struct gate *gate = opaque;
+
+	(void)offset;
+	memset(buffer, 0, size);
+	atomic_store(&gate->entered, true);
+	while (!atomic_load(&gate->leave))
+		sched_yield();
+	return 0;
+}
+
+static void *read_through_gate(void *opaque)
+{
+	struct worker *worker = opaque;
+	uint8_t byte;
+
+	worker->wrong += dmacore_view_read(worker->view, NEXT_BASE + RAM_SIZE, &byte, 1) != 0;
+	return NULL;
+}
+
+static void memory_remove__is_refused_while_a_callback_runs(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_memory_region region = DMACORE_MEMORY_REGION_INIT;
+	struct gate gate = { .system = machine->system };
+	struct worker reader = { .view = machine->view };
+
+	region.backing = DMACORE_MEMORY_CALLBACKS;
+	region.flags = DMACORE_MEMORY_READ_ONLY;
+	region.base = NEXT_BASE + RAM_SIZE;
+	region.size = PAGE;
+	region.read = wait_at_gate;
+	region.opaque = &gate;
+	assert_ok(dmacore_memory_add(machine->system, &region));
+	start(&reader, read_through_gate);
+	while (!atomic_load(&gate.entered))
+		sched_yield();
+	assert_fails(dmacore_memory_remove(machine->system, region.base, PAGE), EBUSY);
+	atomic_store(&gate.leave, true);
+	join(&reader);
+	assert_ok(dmacore_memory_remove(machine->system, region.base, PAGE));
+}
+
+/* Maps and unmaps in a range of its own, which shares tables with its neighbours'. */
+static void *map_own_range(void *opaque)
+{
+	struct worker *worker = opaque;
+	struct dmacore_pagetable *table = worker->shared;
+	const uint64_t first = GIB + worker->index * 64 * PAGE;
+	uint64_t seed = worker->index;
+
+	for (unsigned round = 0; round < 4 * ROUNDS; round++) {
+		uint64_t iova = first + random_next(&seed) % 32 * PAGE;
+		uint64_t size = (1 + random_next(&seed) % 32) * PAGE;
+		struct dmacore_translation found;
+		uint64_t unmapped = 0;
+
+		worker->wrong += dmacore_pagetable_map(table, iova, iova + GIB, size,
+						       DMACORE_ACCESS_READ) != 0;
+		worker->wrong += dmacore_pagetable_translate(table, iova + size - 1,
+							     DMACORE_ACCESS_READ, &found) != 0;
+		worker->wrong += found.target != iova + size - PAGE + GIB;
+		/* A page that stays, at the seam of all ranges. */
+		worker->wrong += dmacore_pagetable_translate(table, GIB - PAGE, 0, &found) != 0;
+		worker->wrong += dmacore_pagetable_unmap(table, iova, size, 0, &unmapped) != 0;
+		worker->wrong += unmapped != size;
+		worker->wrong += dmacore_pagetable_translate(table, iova, 0, &found) != -ENOENT;
+	}
+	return NULL;
+}
+
+static void pagetable_map__works_on_ranges_beside_each_other(void **state)
+{
+	struct dmacore_pagetable_statistics statistics = { .struct_size = sizeof(statistics) };
+	struct worker workers[THREADS] = { 0 };
+	struct dmacore_pagetable *table;
+
+	(void)state;
+	assert_ok(dmacore_pagetable_create(NULL, &table));
+	assert_ok(dmacore_pagetable_map(table, GIB - PAGE, 0, PAGE, DMACORE_ACCESS_READ));
+	for (unsigned i = 0; i < THREADS; i++) {
+		workers[i] = (struct worker){ .shared = table, .index = i };
+		start(&workers[i], map_own_range);
+	}
+	for (unsigned i = 0; i < THREADS; i++)
+		join(&workers[i]);
+	assert_ok(dmacore_pagetable_statistics(table, &statistics));
+	assert_int_equal(statistics.mapped_bytes, PAGE);
+	/* The root, one below it, and one of each lower level on both sides of the GiB. */
+	assert_int_equal(statistics.table_count, 6);
+	dmacore_pagetable_destroy(table);
+}
+
+/* Small pages and a large leaf in the same places by turns, so that leaves replace tables. */
+static void *map_small_and_large(void *opaque)
+{
+	struct worker *worker = opaque;
+	struct machine *machine = worker->machine;
+
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		dmacore_dma_t dma[4];
+		int error = dmacore_map_phys(worker->device, GIB, 2 * MIB, DMACORE_TO_DEVICE, 0,
+					     &dma[0]);
+
+		worker->wrong += error && error != -ENOSPC;
+		if (!error)
+			worker->wrong += dmacore_unmap(worker->device, dma[0], 2 * MIB,
+						       DMACORE_TO_DEVICE, 0) != 0;
+		for (unsigned i = 0; i < 4; i++)
+			worker->wrong += dmacore_map_single(worker->device, machine->low, PAGE,
+							    DMACORE_TO_DEVICE, 0, &dma[i]) != 0;
+		for (unsigned i = 0; i < 4; i++)
+			worker->wrong += dmacore_unmap(worker->device, dma[i], PAGE,
+						       DMACORE_TO_DEVICE, 0) != 0;
+	}
+	return NULL;
+}
+
+static void *translate_anything(void *opaque)
+{
+	struct worker *worker = opaque;
+	uint64_t seed = 1;
+
+	while (!atomic_load(worker->stop)) {
+		uint64_t dma = random_next(&seed) % (8 * MIB);
+		struct dmacore_translation found;
+		int error = dmacore_view_translate(worker->view, dma, DMACORE_ACCESS_READ, &found);
+
+		worker->wrong += error && error != -ENOENT;
+		worker->wrong += !error && (found.first > dma || found.last < dma);
+	}
+	return NULL;
+}
+
+static void view_translate__is_safe_while_leaves_replace_tables(void **state)
+{
+	struct machine *machine = *state;
+	struct worker walker = { .view = machine->view };
+	struct worker mappers[2] = { 0 };
+	atomic_bool stop = false;
+
+	/* Room for two large leaves, of which one is small pages at times. */
+	machine_narrow(machine, 2 * MIB, 6 * MIB - 1);
+	walker.stop = &stop;
+	start(&walker, translate_anything);
+	for (unsigned i = 0; i < 2; i++) {
+		mappers[i] = (struct worker){ .machine = machine, .device = machine->device };
+		start(&mappers[i], map_small_and_large);
+	}
+	for (unsigned i = 0; i < 2; i++)
+		join(&mappers[i]);
+	atomic_store(&stop, true);
+	join(&walker);
+	assert_int_equal(domain_statistics(machine->domain).mapped_bytes, 0);
+}
+
+struct meeting {
+	struct dmacore_pagetable *table;
+	/* Two counts of rounds: begun by the test, done by the thread. */
+	atomic_uint begun;
+	atomic_uint done;
+};
+
+/* In each round maps a page in tables that nobody has made yet, just when the test does too. */
+static void *map_at_once(void *opaque)
+{
+	struct worker *worker = opaque;
+	struct meeting *meeting = worker->shared;
+
+	for (unsigned round = 1; round <= 4 * ROUNDS; round++) {
+		while (atomic_load(&meeting->begun) != round)
+			sched_yield();
+		worker->wrong += dmacore_pagetable_map(meeting->table, GIB, 0, PAGE,
+						       DMACORE_ACCESS_READ) != 0;
+		atomic_store(&meeting->done, round);
+	}
+	return NULL;
+}
+
+static void pagetable_map__makes_each_table_once(void **state)
+{
+	struct meeting meeting = { .begun = 0 };
+	struct worker worker = { .shared = &meeting };
+
+	(void)state;
+	start(&worker, map_at_once);
+	for (unsigned round = 1; round <= 4 * ROUNDS; round++) {
+		struct dmacore_pagetable_statistics statistics = {
+			.struct_size = sizeof(statistics),
+		};
+		struct dmacore_translation found;
+
+		assert_ok(dmacore_pagetable_create(NULL, &meeting.table));
+		atomic_store(&meeting.begun, round);
+		assert_ok(dmacore_pagetable_map(meeting.table, GIB + PAGE, PAGE, PAGE,
+						DMACORE_ACCESS_READ));
+		while (atomic_load(&meeting.done) != round)
+			sched_yield();
+		assert_ok(dmacore_pagetable_translate(meeting.table, GIB, 0, &found));
+		assert_int_equal(found.target, 0);
+		assert_ok(dmacore_pagetable_translate(meeting.table, GIB + PAGE, 0, &found));
+		assert_int_equal(found.target, PAGE);
+		assert_ok(dmacore_pagetable_statistics(meeting.table, &statistics));
+		assert_int_equal(statistics.table_count, 4);
+		assert_int_equal(statistics.mapped_bytes, 2 * PAGE);
+		dmacore_pagetable_destroy(meeting.table);
+	}
+	join(&worker);
+}
+
+#define SPACE_PAGES 512
+
+struct ownership {
+	struct dmacore_iova_space *space;
+	atomic_uint owners[SPACE_PAGES];
+};
+
+/* Allocates and frees, and finds every page that it is given free of other owners. */
+static void *own_pages(void *opaque)
+{
+	struct worker *worker = opaque;
+	struct ownership *ownership = worker->shared;
+	struct {
+		dmacore_iova_t iova;
+		uint64_t pages;
+	} live[16];
+	unsigned count = 0;
+	uint64_t seed = worker->index;
+
+	for (unsigned round = 0; round < 8 * ROUNDS || count; round++) {
+		bool grow = round < 8 * ROUNDS && count < 16 && random_next(&seed) % 2;
+
+		if (grow) {
+			uint64_t pages = 1 + random_next(&seed) % 7;
+			dmacore_iova_t iova;
+			int error = dmacore_iova_space_allocate(ownership->space, pages * PAGE, 0,
+								UINT64_MAX, &iova);
+
+			worker->wrong += error && error != -ENOSPC;
+			if (error)
+				continue;
+			for (uint64_t i = 0; i < pages; i++)
+				worker->wrong +=
+					atomic_fetch_add(&ownership->owners[iova / PAGE + i], 1) !=
+					0;
+			live[count].iova = iova;
+			live[count++].pages = pages;
+		} else if (count) {
+			unsigned which = random_next(&seed) % count;
+
+			for (uint64_t i = 0; i < live[which].pages; i++)
+				atomic_fetch_sub(&ownership->owners[live[which].iova / PAGE + i],
+						 1);
+			worker->wrong += dmacore_iova_space_free(ownership->space, live[which].iova,
+								 live[which].pages * PAGE) != 0;
+			live[which] = live[--count];
+		}
+	}
+	return NULL;
+}
+
+static void iova_space_allocate__gives_no_address_to_two_threads(void **state)
+{
+	struct dmacore_iova_space_options options = DMACORE_IOVA_SPACE_OPTIONS_INIT;
+	struct dmacore_iova_space_statistics statistics = { .struct_size = sizeof(statistics) };
+	static struct ownership ownership;
+	struct worker workers[THREADS] = { 0 };
+
+	(void)state;
+	options.last = SPACE_PAGES * PAGE - 1;
+	assert_ok(dmacore_iova_space_create(&options, &ownership.space));
+	for (unsigned i = 0; i < THREADS; i++) {
+		workers[i] = (struct worker){ .shared = &ownership, .index = i };
+		start(&workers[i], own_pages);
+	}
+	for (unsigned i = 0; i < THREADS; i++)
+		join(&workers[i]);
+	assert_ok(dmacore_iova_space_statistics(ownership.space, &statistics));
+	assert_int_equal(statistics.allocated_count, 0);
+	assert_int_equal(statistics.largest_free_bytes, SPACE_PAGES * PAGE);
+	dmacore_iova_space_destroy(ownership.space);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		test_on_recorded(map_single__and_unmap_work_from_many_threads_on_one_device),
+		test_on_recorded(map_single__and_unmap_work_from_a_thread_per_device),
+		test_on_recorded(view_read__is_steady_while_others_map_and_unmap),
+		test_on(TRACKED, unmap__waits_for_accesses_in_flight),
+		test_on(TRANSLATED, unmap__waits_for_accesses_in_flight),
+		test_on(DIRECT, memory_remove__waits_for_accesses_in_flight),
+		test_on(DIRECT, memory_remove__is_refused_while_a_callback_runs),
+		test_on(TRANSLATED, view_translate__is_safe_while_leaves_replace_tables),
+		cmocka_unit_test(pagetable_map__works_on_ranges_beside_each_other),
+		cmocka_unit_test(pagetable_map__makes_each_table_once),
+		cmocka_unit_test(iova_space_allocate__gives_no_address_to_two_threads),
+	};
+
+	return run_group("threads", tests);
+}
