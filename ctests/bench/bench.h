@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#ifndef DMACORE_BENCH_H
+#define DMACORE_BENCH_H
+
+/*
+ * What the benchmarks share. A benchmark is a function that runs an operation a number of times and
+ * afterwards checks what came out; bench_time() runs it once to warm up, then several times with a
+ * clock around it, and takes the median. A row of the result is our time and, where there is one,
+ * that of a peer that did the same work in the same run.
+ *
+ * The library is called as any program calls it, through its shared object; so are the peers.
+ */
+
+#include "peers/gtree.h"
+#include "peers/linux.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Ends the process with a message unless @condition holds. */
+#define BENCH_CHECK(condition) bench_check((condition), #condition, __FILE__, __LINE__)
+
+void bench_check(bool condition, const char *text, const char *file, int line);
+
+/*
+ * How often: @count, or with --tiny, where the point is that the benchmark works, @tiny_count. The
+ * option --percent scales the former.
+ */
+uint64_t bench_count(uint64_t count, uint64_t tiny_count);
+
+/* Whether a row of this name, or any row whose name starts so, is wanted: see the option --only. */
+bool bench_wants(const char *name);
+
+/* Runs the benchmark and returns the median of the time of one operation, in nanoseconds. */
+double bench_time(void (*run)(void *context, uint64_t count), void *context, uint64_t count);
+
+/* Reports a row; @peer is NULL where there is none to compare with. */
+void bench_row(const char *name, const char *unit, double value, const char *peer,
+	       double peer_value);
+
+/*
+ * Reports a row beside Linux; @peer_value is 0 where Linux could not be built. @known_value is what
+ * it is known to take on a fast machine: where it takes more than twice that, the table says that
+ * the row does not count, because it tells more of this machine, or of how Linux was built, than of
+ * us.
+ */
+void bench_row_linux(const char *name, const char *unit, double value, double peer_value,
+		     double known_value);
+
+/* A line under the row above. */
+__attribute__((format(printf, 1, 2))) void bench_note(const char *format, ...);
+
+/* What a peer's shared object has, or NULL where it could not be built; always NULL with --tiny. */
+const struct linux_peer *bench_linux(void);
+const struct gtree_peer *bench_gtree(void);
+
+/* The name of a file beside the benchmarks. */
+const char *bench_file(const char *name);
+
+/* Puts this thread on the n-th processor that the process may use. False if there is none. */
+bool bench_pin(unsigned int index);
+
+/* A sequence of numbers that is the same in each run: xorshift of 64 bits. */
+static inline uint64_t bench_random(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state;
+}
+
+#define BENCH_SEED UINT64_C(0x9e3779b97f4a7c15)
+
+/* The areas, in the order of the table. */
+void bench_mapping(void);
+void bench_iova(void);
+void bench_pagetable(void);
+void bench_view(void);
+void bench_library(void);
+
+#endif /* DMACORE_BENCH_H */

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+
+/* The mapping calls and coherent memory, on a flat system. */
+
+#include <dmacore.h>
+
+#include "bench.h"
+#include "peers/empty.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+#define PAGE 4096
+
+/* One device and its path; the domain is NULL on the direct path. */
+struct path {
+	struct dmacore_system *system;
+	struct dmacore_iommu *iommu;
+	struct dmacore_domain *domain;
+	struct dmacore_device *device;
+	void *buffer;
+};
+
+static struct path open_path(bool has_iommu)
+{
+	struct dmacore_system_options system_options = DMACORE_SYSTEM_OPTIONS_INIT;
+	struct dmacore_device_options device_options = DMACORE_DEVICE_OPTIONS_INIT;
+	struct path path = { .buffer = aligned_alloc(PAGE, PAGE) };
+
+	BENCH_CHECK(path.buffer != NULL);
+	system_options.flags = DMACORE_SYSTEM_FLAT;
+	BENCH_CHECK(dmacore_system_create(&system_options, &path.system) == 0);
+	if (has_iommu) {
+		BENCH_CHECK(dmacore_iommu_create(path.system, NULL, &path.iommu) == 0);
+		BENCH_CHECK(dmacore_domain_create(path.iommu, NULL, &path.domain) == 0);
+	}
+	device_options.iommu = path.iommu;
+	device_options.streaming_mask = DMACORE_BIT_MASK(64);
+	device_options.coherent_mask = DMACORE_BIT_MASK(64);
+	BENCH_CHECK(dmacore_device_create(path.system, &device_options, &path.device) == 0);
+	if (has_iommu)
+		BENCH_CHECK(dmacore_domain_attach(path.domain, path.device) == 0);
+	return path;
+}
+
+static void close_path(struct path *path)
+{
+	dmacore_device_destroy(path->device);
+	dmacore_domain_destroy(path->domain);
+	dmacore_iommu_destroy(path->iommu);
+	dmacore_system_destroy(path->system);
+	free(path->buffer);
+}
+
+static uint64_t live_mappings(const struct path *path)
+{
+	struct dmacore_device_statistics statistics = { .struct_size = sizeof(statistics) };
+
+	BENCH_CHECK(dmacore_device_statistics(path->device, &statistics) == 0);
+	return statistics.mapping_count;
+}
+
+static void run_empty_pairs(void *context, uint64_t count)
+{
+	uint64_t dma = 0;
+	int errors = 0;
+
+	for (uint64_t i = 0; i < count; i++) {
+		errors |= empty_map(context, context, PAGE, DMACORE_TO_DEVICE, 0, &dma);
+		errors |= empty_unmap(context, dma, PAGE, DMACORE_TO_DEVICE, 0);
+	}
+	BENCH_CHECK(errors == 0);
+}
+
+static void run_pairs(void *context, uint64_t count)
+{
+	struct path *path = context;
+	dmacore_dma_t dma = 0;
+	int errors = 0;
+
+	for (uint64_t i = 0; i < count; i++) {
+		errors |= dmacore_map_single(path->device, path->buffer, PAGE, DMACORE_TO_DEVICE, 0,
+					     &dma);
+		errors |= dmacore_unmap(path->device, dma, PAGE, DMACORE_TO_DEVICE, 0);
+	}
+	BENCH_CHECK(errors == 0);
+	if (path->domain == NULL)
+		BENCH_CHECK(dma == (uintptr_t)path->buffer);
+	else
+		BENCH_CHECK(dma != 0 && dma % PAGE == 0);
+}
+
+static void measure_pairs(void)
+{
+	uint64_t count = bench_count(2000000, 100);
+	double empty = bench_time(run_empty_pairs, &count, count);
+	struct path path;
+
+	if (bench_wants("call.empty_pair"))
+		bench_row("call.empty_pair", "ns", empty, NULL, 0);
+	if (bench_wants("mapping.direct")) {
+		path = open_path(false);
+		bench_row("mapping.direct", "ns", bench_time(run_pairs, &path, count),
+			  "two empty calls", empty);
+		close_path(&path);
+	}
+	if (bench_wants("mapping.iommu.strict")) {
+		path = open_path(true);
+		bench_row("mapping.iommu.strict", "ns", bench_time(run_pairs, &path, count), NULL,
+			  0);
+		BENCH_CHECK(live_mappings(&path) == 0);
+		close_path(&path);
+	}
+}
+
+struct worker {
+	pthread_t thread;
+	struct path *path;
+	uint64_t count;
+	unsigned int cpu;
+};
+
+static void *work(void *opaque)
+{
+	struct worker *worker = opaque;
+
+	/* A machine of one processor measures what it can. */
+	(void)bench_pin(worker->cpu);
+	run_pairs(worker->path, worker->count);
+	return NULL;
+}
+
+/* The pairs are shared out to two threads, so half the time is twice the throughput. */
+static void run_two_threads(void *context, uint64_t count)
+{
+	struct worker workers[2];
+
+	for (unsigned int i = 0; i < 2; i++) {
+		workers[i] = (struct worker){ .path = context, .count = count / 2, .cpu = i };
+		BENCH_CHECK(pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0);
+	}
+	for (unsigned int i = 0; i < 2; i++)
+		BENCH_CHECK(pthread_join(workers[i].thread, NULL) == 0);
+}
+
+/* Two threads that map for one device, as the queues of one network card do. */
+static void measure_threads(void)
+{
+	uint64_t count = bench_count(2000000, 100);
+	struct path path;
+	double one, two;
+
+	if (!bench_wants("mapping.iommu.threads2"))
+		return;
+	path = open_path(true);
+	one = bench_time(run_pairs, &path, count);
+	two = bench_time(run_two_threads, &path, count);
+	BENCH_CHECK(live_mappings(&path) == 0);
+	bench_row("mapping.iommu.threads2", "x", one / two, NULL, 0);
+	close_path(&path);
+}
+
+struct live {
+	struct path path;
+	dmacore_dma_t *dma;
+	uint64_t count;
+	uint64_t random;
+};
+
+static void run_live(void *context, uint64_t count)
+{
+	struct live *live = context;
+	struct dmacore_device *device = live->path.device;
+	int errors = 0;
+
+	for (uint64_t i = 0; i < count; i++) {
+		dmacore_dma_t *dma = &live->dma[bench_random(&live->random) % live->count];
+
+		errors |= dmacore_unmap(device, *dma, PAGE, DMACORE_TO_DEVICE, 0);
+		errors |= dmacore_map_single(device, live->path.buffer, PAGE, DMACORE_TO_DEVICE, 0,
+					     dma);
+	}
+	BENCH_CHECK(errors == 0);
+	BENCH_CHECK(live_mappings(&live->path) == live->count);
+}
+
+static void measure_live(void)
+{
+	struct live live = { .count = bench_count(100000, 100), .random = BENCH_SEED };
+
+	if (!bench_wants("mapping.live_100k"))
+		return;
+	live.path = open_path(true);
+	live.dma = calloc(live.count, sizeof(live.dma[0]));
+	BENCH_CHECK(live.dma != NULL);
+	for (uint64_t i = 0; i < live.count; i++)
+		BENCH_CHECK(dmacore_map_single(live.path.device, live.path.buffer, PAGE,
+					       DMACORE_TO_DEVICE, 0, &live.dma[i]) == 0);
+	bench_row("mapping.live_100k", "ns", bench_time(run_live, &live, bench_count(500000, 100)),
+		  NULL, 0);
+	for (uint64_t i = 0; i < live.count; i++)
+		BENCH_CHECK(dmacore_unmap(live.path.device, live.dma[i], PAGE, DMACORE_TO_DEVICE,
+					  0) == 0);
+	free(live.dma);
+	close_path(&live.path);
+}
+
+static void run_coherent(void *context, uint64_t count)
+{
+	struct path *path = context;
+	dmacore_dma_t dma = 0;
+	void *cpu = NULL;
+	int errors = 0;
+
+	for (uint64_t i = 0; i < count; i++) {
+		errors |= dmacore_alloc_coherent(path->device, PAGE, &cpu, &dma);
+		errors |= dmacore_free_coherent(path->device, PAGE, cpu, dma);
+	}
+	BENCH_CHECK(errors == 0);
+	BENCH_CHECK((uintptr_t)cpu % PAGE == 0 && dma % PAGE == 0);
+}
+
+static void measure_coherent(void)
+{
+	struct path path;
+
+	if (!bench_wants("coherent.alloc_free.4k"))
+		return;
+	path = open_path(true);
+	bench_row("coherent.alloc_free.4k", "ns",
+		  bench_time(run_coherent, &path, bench_count(500000, 100)), NULL, 0);
+	BENCH_CHECK(live_mappings(&path) == 0);
+	close_path(&path);
+}
+
+void bench_mapping(void)
+{
+	measure_pairs();
+	measure_threads();
+	measure_live();
+	measure_coherent();
+}

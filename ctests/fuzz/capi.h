@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#ifndef DMACORE_FUZZ_CAPI_H
+#define DMACORE_FUZZ_CAPI_H
+
+/*
+ * What the parts of the fuzzer of the whole C API share: capi_fuzz.c makes the calls,
+ * capi_objects.c creates and destroys objects, capi_world.c has arguments, results and callbacks.
+ */
+
+#include <dmacore.h>
+
+#include "fuzz.h"
+
+#define PAGE UINT64_C(4096)
+#define OBJECTS_MAX 32
+#define MAPPINGS_MAX 32
+#define RECENT_MAX 8
+#define RAM_PAGES 64
+
+enum kind {
+	NOTHING,
+	SYSTEM,
+	IOMMU,
+	DEVICE,
+	DOMAIN,
+	VIEW,
+	VIEW_MAPPING,
+	SPACE,
+	TABLE,
+	KIND_COUNT,
+};
+
+struct object {
+	enum kind kind;
+	void *handle;
+	/* Of a flat system, which takes the caller's word that what is mapped is memory. */
+	bool is_flat;
+	/* VIEW_MAPPING. */
+	const struct dmacore_view_segment *segments;
+	size_t count;
+	uint32_t access;
+};
+
+/* What map and alloc_coherent gave. */
+struct mapping {
+	struct dmacore_device *device;
+	dmacore_dma_t dma;
+	uint64_t size;
+	uint32_t direction;
+	/* Coherent memory; NULL: a streaming mapping. */
+	void *cpu;
+};
+
+/* One input at a time; callbacks need it too. */
+struct world {
+	struct program program;
+	struct object objects[OBJECTS_MAX];
+	struct mapping mappings[MAPPINGS_MAX];
+	size_t mapping_count;
+	/* Ranges that calls were given or gave lately, so that others meet them. */
+	struct {
+		uint64_t first;
+		uint64_t size;
+	} recent[RECENT_MAX];
+	size_t recent_count;
+	/* The size that goes with the address that was taken last. */
+	uint64_t recent_size;
+	/* Calls from within a callback: how deep. */
+	unsigned int depth;
+	/* Memory was refused in this step, so that -ENOMEM may be the answer. */
+	bool is_starved;
+	bool has_used_file;
+	/* A report said that coherent memory which a zero-copy mapping holds is never freed. */
+	bool may_leak;
+	/* Something that is not memory was mapped on a flat system: nothing may be touched now. */
+	bool has_lied;
+	/* Given out by the allocators below. */
+	long table_pages;
+	long pool_ranges;
+	/* Memory of the process that regions and buffers lie in, and a file for other regions. */
+	uint8_t *ram;
+	int file;
+};
+
+extern struct world world;
+
+/* One call. Calls from within a callback are steps too. */
+void step(void);
+
+/* Arguments, taken from the input. */
+
+uint8_t byte(void);
+bool one_in(unsigned int count);
+uint64_t number(const char *name);
+
+/* Few places, so that calls meet; seldom anything. */
+uint64_t address(const char *name);
+uint64_t length(const char *name);
+
+/* Makes a range more likely to be an argument of the next calls. */
+void remember(uint64_t first, uint64_t size);
+
+/* Memory that may be touched; @size is cut to what there is of it. */
+void *ram_range(uint64_t *size);
+
+uint64_t mask(void);
+
+/* Where a call shall put its output; seldom nowhere. */
+#define OUT(pointer) (one_in(64) ? NULL : (pointer))
+
+/* Room for any options structure and for a caller that says it is longer than it is. */
+union storage {
+	uint8_t bytes[256];
+	size_t struct_size;
+	struct dmacore_system_options system;
+	struct dmacore_memory_allocator memory_allocator;
+	struct dmacore_memory_region region;
+	struct dmacore_iommu_options iommu;
+	struct dmacore_pagetable_options table;
+	struct dmacore_table_allocator table_allocator;
+	struct dmacore_device_options device;
+	struct dmacore_domain_options domain;
+	struct dmacore_iova_space_options space;
+	struct dmacore_device_statistics device_statistics;
+	struct dmacore_domain_statistics domain_statistics;
+	struct dmacore_iova_space_statistics space_statistics;
+	struct dmacore_pagetable_statistics table_statistics;
+};
+
+/*
+ * Makes @storage a structure of @size bytes, zero but for the size member: mostly the right size,
+ * else a short one, or a long one with or without something in the part that nobody knows.
+ */
+void structure(union storage *storage, size_t size);
+
+/* An object of a kind, or one that is not there, whose handle is NULL. */
+struct object *pick_object(enum kind kind);
+void *pick(enum kind kind);
+size_t count_objects(enum kind kind);
+
+/* Results. */
+
+/* The result of @call, checked to be 0 or one of the errors that follow. */
+#define RESULT(call, ...)                                         \
+	check_result(#call, (call), (const int[]){ __VA_ARGS__ }, \
+		     sizeof((const int[]){ __VA_ARGS__ }) / sizeof(int))
+
+int check_result(const char *call, int result, const int *allowed, size_t count);
+
+/* Callbacks, whose opaque pointer is &world. */
+
+void on_report(const struct dmacore_report *report, void *opaque);
+void on_fault(struct dmacore_device *device, const struct dmacore_fault *fault, void *opaque);
+int allocate_table(size_t size, struct dmacore_table_page *out_page, void *opaque);
+void free_table(const struct dmacore_table_page *page, size_t size, void *opaque);
+void *allocate_pool(uint64_t size, uint64_t alignment, dmacore_phys_t limit, void *opaque);
+void free_pool(void *host, uint64_t size, void *opaque);
+
+/* These two are given the size of the region instead. */
+int read_region(uint64_t offset, void *buffer, size_t size, void *opaque);
+int write_region(uint64_t offset, const void *buffer, size_t size, void *opaque);
+
+/* Creation and destruction. */
+
+void create(void);
+void create_machine(void);
+void destroy(struct object *object);
+void destroy_nothing(void);
+
+/* The segments are memory while the mapping lives, whatever has become of all else. */
+void touch(const struct object *mapping);
+
+#endif /* DMACORE_FUZZ_CAPI_H */

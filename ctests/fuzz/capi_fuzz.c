@@ -1,0 +1,470 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+
+/*
+ * Calls of every function on every object, in any order, with any argument a caller could make up:
+ * NULL, hostile sizes, unknown flags, structures of other lengths, allocators and callbacks that
+ * fail or call back in, objects destroyed while others hold them. The library must neither crash
+ * nor hang, must answer with the results its headers list and no others, and when everything is
+ * destroyed must have given all memory back.
+ *
+ * The input keeps the promises that no library can check: a destroyed handle is not used, and what
+ * is called memory is memory.
+ */
+
+#include "capi.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define FILE_PAGES 16
+#define FILE_NAME "dmacore-fuzz"
+
+static void call_memory(void)
+{
+	struct dmacore_system *system = pick(SYSTEM);
+	uint64_t first = address("first"), size = length("size");
+	union storage region;
+	void *host = NULL;
+
+	switch (byte() % 5) {
+	case 0:
+	case 1:
+		structure(&region, sizeof(region.region));
+		region.region.base = first;
+		region.region.backing = one_in(32) ? byte() : 1 + byte() % 3;
+		region.region.flags = one_in(32) ? byte() : byte() & DMACORE_MEMORY_READ_ONLY;
+		region.region.fd = one_in(16) ? -1 : world.file;
+		region.region.fd_offset = one_in(8) ? number("offset") : (byte() & 7) * PAGE;
+		region.region.read = one_in(32) ? NULL : read_region;
+		region.region.write = one_in(32) ? NULL : write_region;
+		if (region.region.backing == DMACORE_MEMORY_HOST) {
+			/* Behind the end of the address space, or memory. */
+			if (one_in(32) && size != 0)
+				region.region.host = (void *)(uintptr_t)(0 - (size - 1));
+			else if (!one_in(32))
+				region.region.host = ram_range(&size);
+		}
+		region.region.size = size;
+		region.region.opaque = (void *)(uintptr_t)size;
+		world.has_used_file |= region.region.backing == DMACORE_MEMORY_FD;
+		/* The kernel answers ENOMEM to a mapping that is larger than the address space. */
+		world.is_starved |= region.region.backing == DMACORE_MEMORY_FD;
+		if (RESULT(dmacore_memory_add(system, one_in(64) ? NULL : &region.region), EINVAL,
+			   E2BIG, EEXIST, EOPNOTSUPP, EBADF, EACCES, ENODEV, ENOMEM) == 0)
+			remember(first, size);
+		break;
+	case 2:
+		(void)RESULT(dmacore_memory_remove(system, first, size), EINVAL, ENOENT, EBUSY,
+			     ENOMEM);
+		break;
+	case 3:
+		(void)RESULT(dmacore_memory_phys_to_host(system, first, size, OUT(&host)), EINVAL,
+			     EFAULT, EOPNOTSUPP);
+		break;
+	default:
+		host = one_in(2) ? ram_range(&size) : (void *)(uintptr_t)first;
+		(void)RESULT(dmacore_memory_host_to_phys(system, host, size, OUT(&first)), EINVAL,
+			     EFAULT);
+		break;
+	}
+}
+
+static void call_domain(void)
+{
+	struct dmacore_domain *domain = pick(DOMAIN);
+	struct dmacore_device *device = pick(DEVICE);
+
+	if (one_in(3))
+		(void)RESULT(dmacore_domain_detach(domain, device), EINVAL, EBUSY);
+	else
+		(void)RESULT(dmacore_domain_attach(domain, device), EINVAL, EBUSY);
+}
+
+static void call_device(void)
+{
+	struct dmacore_device *device = pick(DEVICE);
+	struct dmacore_fault faults[4];
+	uint64_t beyond = 0, lost;
+	size_t count_max = byte() % 5, count = 0;
+
+	switch (byte() % 3) {
+	case 0:
+		(void)RESULT(dmacore_device_set_streaming_mask(device, mask(), OUT(&beyond)),
+			     EINVAL);
+		break;
+	case 1:
+		(void)RESULT(dmacore_device_set_coherent_mask(device, mask(), OUT(&beyond)),
+			     EINVAL);
+		break;
+	default:
+		(void)RESULT(dmacore_fault_take(device, one_in(8) ? NULL : faults, count_max,
+						OUT(&count), OUT(&lost)),
+			     EINVAL);
+		CHECK(count <= count_max);
+		break;
+	}
+}
+
+static void add_mapping(struct mapping mapping)
+{
+	remember(mapping.dma, mapping.size);
+	if (world.mapping_count < MAPPINGS_MAX)
+		world.mappings[world.mapping_count++] = mapping;
+}
+
+static void call_map(void)
+{
+	struct object *device = pick_object(DEVICE);
+	struct mapping mapping = { .device = device->handle, .size = length("size") };
+	uint32_t attributes = one_in(64) ? byte() : 0;
+	void *buffer = NULL;
+	int result;
+
+	mapping.direction = one_in(32) ? byte() : byte() % 3;
+	if (one_in(2) || (device->is_flat && !one_in(4)))
+		buffer = ram_range(&mapping.size);
+	else
+		world.has_lied |= device->is_flat;
+	if (one_in(2)) {
+		if (buffer == NULL)
+			buffer = (void *)(uintptr_t)address("buffer");
+		result =
+			RESULT(dmacore_map_single(mapping.device, buffer, mapping.size,
+						  mapping.direction, attributes, OUT(&mapping.dma)),
+			       EINVAL, ENXIO, EPERM, EFAULT, ERANGE, ENOSPC, ENOMEM);
+	} else {
+		dmacore_phys_t phys = buffer != NULL ? (uintptr_t)buffer : address("phys");
+
+		result = RESULT(dmacore_map_phys(mapping.device, phys, mapping.size,
+						 mapping.direction, attributes, OUT(&mapping.dma)),
+				EINVAL, ENXIO, EPERM, ERANGE, ENOSPC, ENOMEM);
+	}
+	if (result == 0)
+		add_mapping(mapping);
+}
+
+static void call_alloc_coherent(void)
+{
+	struct mapping mapping = { .device = pick(DEVICE), .size = length("size") };
+	int result = RESULT(dmacore_alloc_coherent(mapping.device, mapping.size, OUT(&mapping.cpu),
+						   OUT(&mapping.dma)),
+			    EINVAL, ENXIO, EPERM, EOPNOTSUPP, EFAULT, ERANGE, ENOSPC, ENOMEM);
+
+	if (result != 0)
+		return;
+	for (uint64_t i = 0; i < mapping.size; i++)
+		CHECK(((uint8_t *)mapping.cpu)[i] == 0);
+	memset(mapping.cpu, 0x5a, mapping.size);
+	add_mapping(mapping);
+}
+
+/* A mapping that was made, seldom changed a little or made up. */
+static struct mapping take_mapping(void)
+{
+	struct mapping mapping = { .device = pick(DEVICE) };
+
+	if (world.mapping_count != 0 && !one_in(8))
+		mapping = world.mappings[byte() % world.mapping_count];
+	switch (byte()) {
+	case 1:
+		mapping.device = pick(DEVICE);
+		break;
+	case 2:
+		mapping.dma = address("dma");
+		break;
+	case 3:
+		mapping.size = length("size");
+		break;
+	case 4:
+		mapping.direction = byte();
+		break;
+	case 5:
+		mapping.cpu = world.ram + byte();
+		break;
+	}
+	fuzz_trace("    mapping %#" PRIx64 ", size %#" PRIx64, mapping.dma, mapping.size);
+	return mapping;
+}
+
+static void call_unmap(void)
+{
+	struct mapping gone = take_mapping();
+	int result;
+
+	if (gone.cpu != NULL)
+		result = RESULT(dmacore_free_coherent(gone.device, gone.size, gone.cpu, gone.dma),
+				EINVAL, EBUSY);
+	else
+		result = RESULT(
+			dmacore_unmap(gone.device, gone.dma, gone.size, gone.direction, one_in(64)),
+			EINVAL);
+	if (result != 0)
+		return;
+	for (size_t i = 0; i < world.mapping_count; i++)
+		if (world.mappings[i].device == gone.device && world.mappings[i].dma == gone.dma &&
+		    world.mappings[i].size == gone.size && world.mappings[i].cpu == gone.cpu) {
+			world.mappings[i] = world.mappings[--world.mapping_count];
+			return;
+		}
+}
+
+static void call_sync(void)
+{
+	struct mapping mapping = take_mapping();
+
+	if (one_in(2))
+		(void)RESULT(dmacore_sync_for_cpu(mapping.device, mapping.dma, mapping.size,
+						  mapping.direction),
+			     EINVAL);
+	else
+		(void)RESULT(dmacore_sync_for_device(mapping.device, mapping.dma, mapping.size,
+						     mapping.direction),
+			     EINVAL);
+}
+
+static void call_view(void)
+{
+	static uint8_t scratch[16 * PAGE];
+	struct dmacore_view *view = pick(VIEW);
+	struct dmacore_translation translation;
+	dmacore_dma_t dma = address("dma");
+	uint64_t size = length("size");
+	uint32_t access = one_in(32) ? byte() : byte() & 3;
+	void *buffer = one_in(64) ? NULL : scratch;
+
+	if (size > sizeof(scratch))
+		size = sizeof(scratch);
+	switch (world.has_lied ? 0 : byte() % 3) {
+	case 0:
+		if (RESULT(dmacore_view_translate(view, dma, access, OUT(&translation)), EINVAL,
+			   ENOENT, EACCES, EPERM) == 0) {
+			CHECK(translation.first <= dma && dma <= translation.last);
+			CHECK((translation.access & access) == access);
+		}
+		break;
+	case 1:
+		(void)RESULT(dmacore_view_read(view, dma, buffer, size), EINVAL, ENOENT, EACCES,
+			     EFAULT, EPERM, EOPNOTSUPP, EIO);
+		break;
+	default:
+		(void)RESULT(dmacore_view_write(view, dma, buffer, size), EINVAL, ENOENT, EACCES,
+			     EFAULT, EPERM, EOPNOTSUPP, EIO);
+		break;
+	}
+}
+
+static void call_space(void)
+{
+	struct dmacore_iova_space *space = pick(SPACE);
+	uint64_t first = address("first"), size = length("size");
+	dmacore_iova_t iova;
+
+	switch (byte() % 4) {
+	case 0:
+		(void)RESULT(dmacore_iova_space_allocate(
+				     space, size, one_in(4) ? number("alignment") : 0,
+				     one_in(4) ? first : UINT64_MAX, OUT(&iova)),
+			     EINVAL, ENOSPC, ENOMEM);
+		break;
+	case 1:
+		(void)RESULT(dmacore_iova_space_free(space, first, size), EINVAL);
+		break;
+	case 2:
+		if (RESULT(dmacore_iova_space_reserve(space, first, first + size - 1), EINVAL,
+			   ERANGE, EBUSY, ENOMEM) == 0)
+			remember(first, size);
+		break;
+	default:
+		(void)RESULT(dmacore_iova_space_unreserve(space, first, first + size - 1), EINVAL);
+		break;
+	}
+}
+
+static void call_table(void)
+{
+	struct dmacore_pagetable *table = pick(TABLE);
+	struct dmacore_translation translation;
+	uint64_t iova = address("iova"), size = length("size"), out;
+	uint32_t access = one_in(32) ? byte() : byte() & 3;
+
+	switch (byte() % 6) {
+	case 0:
+	case 1:
+		if (RESULT(dmacore_pagetable_map(table, iova, address("phys"), size, access),
+			   EINVAL, ERANGE, EEXIST, ENOMEM) == 0)
+			remember(iova, size);
+		break;
+	case 2:
+		(void)RESULT(dmacore_pagetable_unmap(table, iova, size, access & 1, OUT(&out)),
+			     EINVAL, ERANGE, EOPNOTSUPP);
+		break;
+	case 3:
+		(void)RESULT(dmacore_pagetable_translate(table, iova, access, OUT(&translation)),
+			     EINVAL, ENOENT, EACCES);
+		break;
+	case 4:
+		(void)RESULT(dmacore_pagetable_reclaim(table), EINVAL);
+		break;
+	default:
+		(void)RESULT(dmacore_pagetable_root(table, OUT(&out)), EINVAL);
+		break;
+	}
+}
+
+static void call_statistics(void)
+{
+	union storage storage;
+
+	switch (byte() % 4) {
+	case 0:
+		structure(&storage, sizeof(storage.device_statistics));
+		(void)RESULT(
+			dmacore_device_statistics(pick(DEVICE), OUT(&storage.device_statistics)),
+			EINVAL, E2BIG);
+		break;
+	case 1:
+		structure(&storage, sizeof(storage.domain_statistics));
+		(void)RESULT(
+			dmacore_domain_statistics(pick(DOMAIN), OUT(&storage.domain_statistics)),
+			EINVAL, E2BIG);
+		break;
+	case 2:
+		structure(&storage, sizeof(storage.space_statistics));
+		(void)RESULT(
+			dmacore_iova_space_statistics(pick(SPACE), OUT(&storage.space_statistics)),
+			EINVAL, E2BIG);
+		break;
+	default:
+		structure(&storage, sizeof(storage.table_statistics));
+		(void)RESULT(
+			dmacore_pagetable_statistics(pick(TABLE), OUT(&storage.table_statistics)),
+			EINVAL, E2BIG);
+		break;
+	}
+	CHECK(dmacore_version() == DMACORE_VERSION);
+}
+
+void step(void)
+{
+	uint8_t call = byte();
+
+	if (world.depth == 0) {
+		(void)allocation_has_failed();
+		world.is_starved = false;
+		if ((call & 0xe0) == 0xe0)
+			allocation_fail_after(byte() & 7);
+	}
+	switch (call & 31) {
+	case 0:
+		destroy_nothing();
+		break;
+	case 1:
+		create_machine();
+		break;
+	case 2:
+	case 3:
+	case 4:
+	case 5:
+	case 6:
+		create();
+		break;
+	case 7:
+		/* Not inside a callback, which may belong to the object. */
+		if (world.depth == 0)
+			destroy(pick_object(1 + byte() % (KIND_COUNT - 1)));
+		break;
+	case 8:
+	case 9:
+	case 10:
+		call_memory();
+		break;
+	case 11:
+	case 12:
+		call_domain();
+		break;
+	case 13:
+		call_device();
+		break;
+	case 14:
+	case 15:
+	case 16:
+	case 17:
+		call_map();
+		break;
+	case 18:
+		call_alloc_coherent();
+		break;
+	case 19:
+	case 20:
+		call_unmap();
+		break;
+	case 21:
+		call_sync();
+		break;
+	case 22:
+	case 23:
+	case 24:
+		call_view();
+		break;
+	case 25:
+		touch(pick_object(VIEW_MAPPING));
+		break;
+	case 26:
+	case 27:
+		call_space();
+		break;
+	case 28:
+	case 29:
+		call_table();
+		break;
+	default:
+		call_statistics();
+		break;
+	}
+}
+
+/* A mapping of the file that is left shows in the process's list of mappings. */
+static bool file_is_mapped(void)
+{
+	static char text[1 << 20];
+	size_t size = 0;
+	ssize_t count;
+	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+
+	CHECK(fd >= 0);
+	while ((count = read(fd, text + size, sizeof(text) - 1 - size)) > 0)
+		size += (size_t)count;
+	close(fd);
+	text[size] = 0;
+	return strstr(text, FILE_NAME) != NULL;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static _Alignas(4096) uint8_t ram[RAM_PAGES * PAGE];
+	static int file = -1;
+
+	if (file < 0) {
+		file = memfd_create(FILE_NAME, MFD_CLOEXEC);
+		CHECK(file >= 0 && ftruncate(file, FILE_PAGES * PAGE) == 0);
+	}
+	world = (struct world){ .program = { data, data + size }, .ram = ram, .file = file };
+	allocation_begin();
+
+	/* The order in which everything goes at the end: from some slot on, up or down. */
+	uint8_t order = byte();
+
+	while (!program_is_over(&world.program))
+		step();
+	for (size_t i = 0; i < OBJECTS_MAX; i++)
+		destroy(&world.objects[(order & 1 ? order + i : order - i) % OBJECTS_MAX]);
+	CHECK(world.table_pages == 0);
+	CHECK(world.pool_ranges == 0 || world.may_leak);
+	CHECK(!world.has_used_file || !file_is_mapped());
+	CHECK(allocation_end() == 0 || world.may_leak);
+	return 0;
+}

@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#include "capi.h"
+
+#include <errno.h>
+
+union handle {
+	void *any;
+	struct dmacore_system *system;
+	struct dmacore_iommu *iommu;
+	struct dmacore_device *device;
+	struct dmacore_domain *domain;
+	struct dmacore_view *view;
+	struct dmacore_view_mapping *view_mapping;
+	struct dmacore_iova_space *space;
+	struct dmacore_pagetable *table;
+};
+
+static struct object *free_slot(void)
+{
+	for (size_t i = 0; i < OBJECTS_MAX; i++)
+		if (world.objects[i].kind == NOTHING)
+			return &world.objects[i];
+	return NULL;
+}
+
+static const struct dmacore_pagetable_options *table_options(void)
+{
+	static union storage options, allocator;
+
+	if (one_in(4))
+		return NULL;
+	structure(&options, sizeof(options.table));
+	options.table.format = one_in(32) ? byte() : DMACORE_PAGETABLE_VTD_SECOND_STAGE;
+	options.table.levels = one_in(32) ? byte() : 3 + byte() % 3;
+	options.table.reserved = one_in(64);
+	if (one_in(2)) {
+		structure(&allocator, sizeof(allocator.table_allocator));
+		allocator.table_allocator.allocate = one_in(64) ? NULL : allocate_table;
+		allocator.table_allocator.free = one_in(64) ? NULL : free_table;
+		allocator.table_allocator.opaque = &world;
+		options.table.allocator = &allocator.table_allocator;
+	}
+	return &options.table;
+}
+
+static int create_system(struct object *object, union handle *out)
+{
+	static union storage options, allocator;
+
+	structure(&options, sizeof(options.system));
+	options.system.flags = one_in(32) ? byte() : byte() & DMACORE_SYSTEM_FLAT;
+	options.system.reserved = one_in(64);
+	options.system.report = on_report;
+	options.system.report_opaque = &world;
+	if (one_in(2)) {
+		structure(&allocator, sizeof(allocator.memory_allocator));
+		allocator.memory_allocator.allocate = one_in(64) ? NULL : allocate_pool;
+		allocator.memory_allocator.free = one_in(64) ? NULL : free_pool;
+		allocator.memory_allocator.opaque = &world;
+		options.system.memory_allocator = &allocator.memory_allocator;
+	}
+	object->is_flat = options.system.flags == DMACORE_SYSTEM_FLAT;
+	return RESULT(dmacore_system_create(&options.system, OUT(&out->system)), EINVAL, E2BIG,
+		      ENOMEM);
+}
+
+static int create_iommu(struct object *object, union handle *out)
+{
+	struct object *system = pick_object(SYSTEM);
+	union storage options;
+
+	structure(&options, sizeof(options.iommu));
+	options.iommu.flags = one_in(64);
+	options.iommu.pagetable = table_options();
+	object->is_flat = system->is_flat;
+	return RESULT(dmacore_iommu_create(system->handle, one_in(8) ? NULL : &options.iommu,
+					   OUT(&out->iommu)),
+		      EINVAL, E2BIG, ENOMEM);
+}
+
+static int create_device(struct object *object, union handle *out)
+{
+	static const char *const names[] = { NULL, "", "nvme0",
+					     "a name that is longer than it may be" };
+	struct object *system = pick_object(SYSTEM);
+	union storage options;
+
+	structure(&options, sizeof(options.device));
+	options.device.flags = one_in(32) ? byte() : byte() & DMACORE_DEVICE_TRACK_DIRECT;
+	options.device.fault_capacity = one_in(16) ? (uint32_t)number("capacity") : byte() & 7;
+	options.device.name = names[one_in(32) ? 3 : byte() % 3];
+	options.device.iommu = one_in(3) ? NULL : pick(IOMMU);
+	options.device.streaming_mask = mask();
+	options.device.coherent_mask = mask();
+	options.device.bus_limit = one_in(8) ? mask() : 0;
+	options.device.fault = one_in(8) ? NULL : on_fault;
+	options.device.fault_opaque = &world;
+	object->is_flat = system->is_flat;
+	return RESULT(dmacore_device_create(system->handle, one_in(32) ? NULL : &options.device,
+					    OUT(&out->device)),
+		      EINVAL, E2BIG, ENOMEM);
+}
+
+static int create_domain(struct object *object, union handle *out)
+{
+	struct object *iommu = pick_object(IOMMU);
+	union storage options;
+
+	structure(&options, sizeof(options.domain));
+	options.domain.type = one_in(32) ? byte() : 1 + byte() % 2;
+	options.domain.flags = one_in(64);
+	if (options.domain.type == DMACORE_DOMAIN_DMA || one_in(32)) {
+		options.domain.first = one_in(4) ? number("first") & ~(PAGE - 1) : 0;
+		options.domain.last = one_in(4) ? number("last") | (PAGE - 1) : 0;
+	}
+	object->is_flat = iommu->is_flat;
+	return RESULT(dmacore_domain_create(iommu->handle, one_in(8) ? NULL : &options.domain,
+					    OUT(&out->domain)),
+		      EINVAL, ERANGE, E2BIG, ENOMEM);
+}
+
+static int create_space(union handle *out)
+{
+	union storage options;
+
+	structure(&options, sizeof(options.space));
+	options.space.granule = one_in(2) ? number("granule") : 0;
+	options.space.first = one_in(2) ? number("first") : 0;
+	options.space.last = one_in(2) ? number("last") : 0;
+	options.space.flags = one_in(64);
+	return RESULT(
+		dmacore_iova_space_create(one_in(4) ? NULL : &options.space, OUT(&out->space)),
+		EINVAL, E2BIG, ENOMEM);
+}
+
+static int map_view(struct object *object, union handle *out)
+{
+	struct dmacore_view *view = pick(VIEW);
+	dmacore_dma_t dma = address("dma");
+	uint64_t size = length("size"), sum = 0;
+	int result;
+
+	object->access = one_in(32) ? byte() : 1 + byte() % 3;
+	result = RESULT(dmacore_view_map(view, dma, size, object->access, OUT(&out->view_mapping),
+					 OUT(&object->segments), OUT(&object->count)),
+			EINVAL, ENOENT, EACCES, EFAULT, EPERM, EOPNOTSUPP, EAGAIN, ENOMEM);
+	if (result != 0)
+		return result;
+	for (size_t i = 0; i < object->count; i++)
+		sum += object->segments[i].size;
+	CHECK(sum == size);
+	return result;
+}
+
+void create(void)
+{
+	struct object object = { .kind = 1 + byte() % (KIND_COUNT - 1) };
+	struct object *slot = free_slot();
+	/* A failed call must set it to NULL. */
+	union handle handle = { .any = &world };
+	int result = 0;
+
+	/* Not inside a callback, where the slot could be taken twice. */
+	if (slot == NULL || world.depth != 0)
+		return;
+	switch (object.kind) {
+	case NOTHING:
+	case KIND_COUNT:
+	case SYSTEM:
+		result = create_system(&object, &handle);
+		break;
+	case IOMMU:
+		result = create_iommu(&object, &handle);
+		break;
+	case DEVICE:
+		result = create_device(&object, &handle);
+		break;
+	case DOMAIN:
+		result = create_domain(&object, &handle);
+		break;
+	case VIEW:
+		result = RESULT(dmacore_view_create(pick(DEVICE), OUT(&handle.view)), EINVAL,
+				ENOMEM);
+		break;
+	case VIEW_MAPPING:
+		result = map_view(&object, &handle);
+		break;
+	case SPACE:
+		result = create_space(&handle);
+		break;
+	case TABLE:
+		result = RESULT(dmacore_pagetable_create(table_options(), OUT(&handle.table)),
+				EINVAL, E2BIG, ENOMEM);
+		break;
+	}
+	if (result != 0) {
+		/* It is also still set when the call was told to put it nowhere. */
+		CHECK(handle.any == NULL || result == -EINVAL);
+		return;
+	}
+	CHECK(handle.any != NULL && handle.any != &world);
+	object.handle = handle.any;
+	*slot = object;
+}
+
+static void keep(enum kind kind, void *handle, bool is_flat)
+{
+	if (handle != NULL)
+		*free_slot() =
+			(struct object){ .kind = kind, .handle = handle, .is_flat = is_flat };
+}
+
+/*
+ * A whole machine at once, which the fuzzer would take long to come by: memory, a device with or
+ * without an IOMMU and a domain, and a view. An allocation may fail on the way.
+ */
+void create_machine(void)
+{
+	struct dmacore_system_options system_options = DMACORE_SYSTEM_OPTIONS_INIT;
+	struct dmacore_device_options device_options = DMACORE_DEVICE_OPTIONS_INIT;
+	struct dmacore_domain_options domain_options = DMACORE_DOMAIN_OPTIONS_INIT;
+	struct dmacore_memory_region region = DMACORE_MEMORY_REGION_INIT;
+	union handle system, device, domain = { .any = NULL }, view;
+	uint8_t how = byte();
+	bool is_flat = how & 1;
+
+	if (world.depth != 0 || count_objects(NOTHING) < 5)
+		return;
+	system_options.flags = is_flat ? DMACORE_SYSTEM_FLAT : 0;
+	system_options.report = on_report;
+	system_options.report_opaque = &world;
+	(void)RESULT(dmacore_system_create(&system_options, &system.system), ENOMEM);
+	keep(SYSTEM, system.any, is_flat);
+	region.size = RAM_PAGES * PAGE;
+	region.backing = DMACORE_MEMORY_HOST;
+	region.host = world.ram;
+	(void)RESULT(dmacore_memory_add(system.system, &region), EINVAL, EOPNOTSUPP, ENOMEM);
+	if ((how & 2) != 0) {
+		(void)RESULT(dmacore_iommu_create(system.system, NULL, &device_options.iommu),
+			     EINVAL, ENOMEM);
+		keep(IOMMU, device_options.iommu, is_flat);
+		domain_options.type = how & 4 ? DMACORE_DOMAIN_DMA : DMACORE_DOMAIN_IDENTITY;
+		(void)RESULT(dmacore_domain_create(device_options.iommu, &domain_options,
+						   &domain.domain),
+			     EINVAL, ENOMEM);
+		keep(DOMAIN, domain.any, is_flat);
+	}
+	device_options.flags = how & 8 ? DMACORE_DEVICE_TRACK_DIRECT : 0;
+	device_options.streaming_mask = UINT64_MAX;
+	device_options.coherent_mask = UINT64_MAX;
+	device_options.fault = on_fault;
+	device_options.fault_opaque = &world;
+	(void)RESULT(dmacore_device_create(system.system, &device_options, &device.device), EINVAL,
+		     ENOMEM);
+	keep(DEVICE, device.any, is_flat);
+	if ((how & 2) != 0)
+		(void)RESULT(dmacore_domain_attach(domain.domain, device.device), EINVAL);
+	(void)RESULT(dmacore_view_create(device.device, &view.view), EINVAL, ENOMEM);
+	keep(VIEW, view.any, is_flat);
+}
+
+void touch(const struct object *mapping)
+{
+	if (world.has_lied)
+		return;
+	for (size_t i = 0; i < mapping->count; i++) {
+		volatile uint8_t *first = mapping->segments[i].host;
+		volatile uint8_t *last = first + mapping->segments[i].size - 1;
+		uint8_t seen = *first ^ *last;
+
+		if ((mapping->access & DMACORE_ACCESS_WRITE) != 0) {
+			*first = seen;
+			*last = seen;
+		}
+	}
+}
+
+static void forget_mappings(const struct dmacore_device *device)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < world.mapping_count; i++)
+		if (world.mappings[i].device != device)
+			world.mappings[kept++] = world.mappings[i];
+	world.mapping_count = kept;
+}
+
+#define DESTROY(call) (fuzz_trace(#call), call)
+
+void destroy(struct object *object)
+{
+	struct object gone = *object;
+
+	/* Before the call: a callback that runs in it finds the handle gone. */
+	object->kind = NOTHING;
+	object->handle = NULL;
+	switch (gone.kind) {
+	case NOTHING:
+	case KIND_COUNT:
+		break;
+	case SYSTEM:
+		DESTROY(dmacore_system_destroy(gone.handle));
+		break;
+	case IOMMU:
+		DESTROY(dmacore_iommu_destroy(gone.handle));
+		break;
+	case DEVICE:
+		forget_mappings(gone.handle);
+		DESTROY(dmacore_device_destroy(gone.handle));
+		break;
+	case DOMAIN:
+		DESTROY(dmacore_domain_destroy(gone.handle));
+		break;
+	case VIEW:
+		DESTROY(dmacore_view_destroy(gone.handle));
+		break;
+	case VIEW_MAPPING:
+		touch(&gone);
+		DESTROY(dmacore_view_unmap(gone.handle));
+		break;
+	case SPACE:
+		DESTROY(dmacore_iova_space_destroy(gone.handle));
+		break;
+	case TABLE:
+		DESTROY(dmacore_pagetable_destroy(gone.handle));
+		break;
+	}
+}
+
+void destroy_nothing(void)
+{
+	dmacore_system_destroy(NULL);
+	dmacore_iommu_destroy(NULL);
+	dmacore_device_destroy(NULL);
+	dmacore_domain_destroy(NULL);
+	dmacore_view_destroy(NULL);
+	dmacore_view_unmap(NULL);
+	dmacore_iova_space_destroy(NULL);
+	dmacore_pagetable_destroy(NULL);
+}
