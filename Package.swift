@@ -60,7 +60,25 @@ let coreTargets: [Target] = [
     ]),
 ]
 
-let testTargets: [Target] = []
+/// A test target: imports are as explicit as in the core, `unsafe` markers are not asked for.
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .testTarget(
+    name: name, dependencies: dependencies + ["ReferenceModels", "TestSupport"],
+    swiftSettings: [.enableUpcomingFeature("MemberImportVisibility")])
+}
+
+let testTargets: [Target] = [
+  .target(name: "ReferenceModels", path: "Tests/ReferenceModels"),
+  .target(name: "TestSupport", dependencies: ["CDMACore"], path: "Tests/TestSupport"),
+  tests("TestSupportTests", ["CDMACore"]),
+  tests("PrimitivesTests", ["CPlatform", "Primitives"]),
+  tests("AddressingTests", ["Addressing", "Primitives"]),
+  tests("IOVAAllocationTests", ["Addressing", "IOVAAllocation", "Primitives"]),
+  tests("PageTablesTests", ["Addressing", "CDMACore", "PageTables", "Primitives"]),
+  tests(
+    "ModelTests",
+    ["Addressing", "CDMACore", "CExports", "IOVAAllocation", "PageTables", "Primitives"]),
+]
 
 let tidyTargets: [Target] = [.testTarget(name: "TidyTests")]
 

@@ -48,14 +48,15 @@ extension PageTableFormat {
     Int(truncatingIfNeeded: input &>> UInt64(shift(at: level))) & (entryCount &- 1)
   }
 
-  /// The bytes of input that one entry of this level covers, less one.
-  static func spanMask(at level: Int) -> UInt64 { (1 &<< UInt64(shift(at: level))) &- 1 }
-
-  /// The highest input address of a table of so many levels.
-  static func lastInput(levels: Int) -> UInt64 {
-    let bits = shift(at: levels)
+  /// The bytes of input that one entry of this level covers, less one. An entry above the root covers
+  /// the whole table, which may be all 64 bits.
+  static func spanMask(at level: Int) -> UInt64 {
+    let bits = shift(at: level)
     return bits >= 64 ? UInt64.max : (1 &<< UInt64(bits)) &- 1
   }
+
+  /// The highest input address of a table of so many levels.
+  static func lastInput(levels: Int) -> UInt64 { spanMask(at: levels) }
 
   static var lastOutput: UInt64 {
     outputBits >= 64 ? UInt64.max : (1 &<< UInt64(outputBits)) &- 1

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+/// A page table as a dictionary of leaves by their first addresses.
+public struct PageTableModel {
+  /// What one leaf maps.
+  public struct Leaf: Equatable, Sendable {
+    public let first: UInt64
+    public let size: UInt64
+    public let target: UInt64
+    public let access: UInt32
+
+    public var last: UInt64 { first + (size - 1) }
+  }
+
+  // From the smallest up.
+  private let leafSizes: [UInt64]
+  private let lastInput: UInt64
+  private let lastOutput: UInt64
+  private let accessBits: UInt32
+  public private(set) var leaves: [UInt64: Leaf] = [:]
+
+  public init(
+    leafSizes: [UInt64], lastInput: UInt64, lastOutput: UInt64, accessBits: UInt32 = 3
+  ) {
+    self.leafSizes = leafSizes
+    self.lastInput = lastInput
+    self.lastOutput = lastOutput
+    self.accessBits = accessBits
+  }
+
+  private var granule: UInt64 { leafSizes[0] }
+
+  public var mappedBytes: UInt64 { leaves.values.map(\.size).reduce(0, +) }
+
+  public func leaf(at address: UInt64) -> Leaf? {
+    for size in leafSizes {
+      if let leaf = leaves[address / size * size], leaf.size == size { return leaf }
+    }
+    return nil
+  }
+
+  /// The leaves of a mapping: at each place the largest that starts there on both sides and fits.
+  public static func leaves(
+    from first: UInt64, to target: UInt64, size: UInt64, access: UInt32, sizes: [UInt64]
+  ) -> [Leaf] {
+    var leaves: [Leaf] = []
+    var offset: UInt64 = 0
+    while offset < size {
+      let fitting = sizes.last {
+        (first + offset) % $0 == 0 && (target + offset) % $0 == 0 && size - offset >= $0
+      }!
+      leaves.append(
+        Leaf(first: first + offset, size: fitting, target: target + offset, access: access))
+      offset += fitting
+    }
+    return leaves
+  }
+
+  public mutating func map(
+    _ first: UInt64, to target: UInt64, size: UInt64, access: UInt32
+  ) throws(Refusal) {
+    try checkWrap(first, size)
+    guard first % granule == 0, target % granule == 0, size % granule == 0, access != 0,
+      access & ~accessBits == 0
+    else { throw .invalid }
+    guard UInt128(first) + UInt128(size) <= UInt128(lastInput) + 1,
+      UInt128(target) + UInt128(size) <= UInt128(lastOutput) + 1
+    else { throw .outOfRange }
+    guard overlapping(first, first + (size - 1)).isEmpty else { throw .exists }
+    let made = Self.leaves(from: first, to: target, size: size, access: access, sizes: leafSizes)
+    for leaf in made { leaves[leaf.first] = leaf }
+  }
+
+  /// Returns how many bytes were unmapped.
+  public mutating func unmap(
+    _ first: UInt64, size: UInt64, crossingHoles: Bool
+  ) throws(Refusal) -> UInt64 {
+    try checkWrap(first, size)
+    guard first % granule == 0, size % granule == 0 else { throw .invalid }
+    guard UInt128(first) + UInt128(size) <= UInt128(lastInput) + 1 else { throw .outOfRange }
+    let last = first + (size - 1)
+    let touched = overlapping(first, last)
+    guard touched.allSatisfy({ $0.first >= first && $0.last <= last }) else {
+      throw .notSupported
+    }
+    var next = first
+    var unmapped: UInt64 = 0
+    for leaf in touched {
+      guard crossingHoles || leaf.first == next else { break }
+      leaves[leaf.first] = nil
+      unmapped += leaf.size
+      // The last leaf of the space has no next address, and nothing comes behind it.
+      next = leaf.last &+ 1
+    }
+    return unmapped
+  }
+
+  /// A range that wraps is refused before anything else is looked at.
+  private func checkWrap(_ first: UInt64, _ size: UInt64) throws(Refusal) {
+    guard size > 0 else { throw .invalid }
+    guard !first.addingReportingOverflow(size - 1).overflow else { throw .outOfRange }
+  }
+
+  /// The leaves that touch a range, in order.
+  private func overlapping(_ first: UInt64, _ last: UInt64) -> [Leaf] {
+    leaves.values.filter { $0.first <= last && $0.last >= first }.sorted { $0.first < $1.first }
+  }
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import CDMACore
+import Foundation
+
+/// A caller's table allocator: pages whose physical addresses are not those of this process.
+///
+/// It notes every page that is freed wrongly. Pages come full of ones, because an allocator need not
+/// zero them. Any thread may use it.
+public final class TablePages: @unchecked Sendable {
+  private let lock = NSLock()
+  private var pages: [UInt64: UnsafeMutableRawPointer] = [:]
+  private var pageSize = 4096
+  private var nextPhysical: UInt64
+  private var allocationsLeft: Int?
+  private var wrongFrees: [String] = []
+
+  /// - Parameter firstPhysical: the address of the first page; later ones lie below, with gaps.
+  public init(firstPhysical: UInt64 = 0x12_3400_0000) { nextPhysical = firstPhysical }
+
+  deinit {
+    for host in pages.values { host.deallocate() }
+  }
+
+  /// For the library; this object must outlive what is made with it.
+  public var allocator: dmacore_table_allocator {
+    dmacore_table_allocator(
+      struct_size: MemoryLayout<dmacore_table_allocator>.size,
+      allocate: { size, page, opaque in TablePages.from(opaque).allocate(size, page!) },
+      free: { page, size, opaque in TablePages.from(opaque).free(page!.pointee, size) },
+      opaque: Unmanaged.passUnretained(self).toOpaque())
+  }
+
+  private static func from(_ opaque: UnsafeMutableRawPointer?) -> TablePages {
+    Unmanaged<TablePages>.fromOpaque(opaque!).takeUnretainedValue()
+  }
+
+  /// Lets so many allocations succeed and all after them fail; nil lets all succeed.
+  public func failAfter(_ count: Int?) { lock.withLock { allocationsLeft = count } }
+
+  /// Pages that the library has.
+  public var liveCount: Int { lock.withLock { pages.count } }
+
+  /// Frees of pages that were not allocated like that.
+  public var misuses: [String] { lock.withLock { wrongFrees } }
+
+  /// All pages, by their physical addresses.
+  public var hosts: [UInt64: UnsafeMutablePointer<UInt64>] {
+    lock.withLock { pages.mapValues { $0.assumingMemoryBound(to: UInt64.self) } }
+  }
+
+  /// A word of a page, as a walker that knows physical addresses alone reads it.
+  public func word(at physical: UInt64) -> UInt64? {
+    lock.withLock {
+      let offset = physical % UInt64(pageSize)
+      return pages[physical - offset]?.load(fromByteOffset: Int(offset), as: UInt64.self)
+    }
+  }
+
+  private func allocate(_ size: Int, _ out: UnsafeMutablePointer<dmacore_table_page>) -> CInt {
+    lock.withLock {
+      if let left = allocationsLeft {
+        guard left > 0 else { return -ENOMEM }
+        allocationsLeft = left - 1
+      }
+      precondition(pages.isEmpty || size == pageSize, "All pages of a table have one size.")
+      pageSize = size
+      let host = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: size)
+      memset(host, 0xFF, size)
+      let physical = nextPhysical & ~UInt64(size - 1)
+      nextPhysical = physical - UInt64(3 * size)
+      pages[physical] = host
+      out.pointee = dmacore_table_page(host: host, phys: physical)
+      return 0
+    }
+  }
+
+  private func free(_ given: dmacore_table_page, _ size: Int) {
+    lock.withLock {
+      guard let host = pages[given.phys], host == given.host, size == pageSize else {
+        wrongFrees.append("page \(hex(given.phys)) of \(size) bytes")
+        return
+      }
+      pages[given.phys] = nil
+      host.deallocate()
+    }
+  }
+}
