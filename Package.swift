@@ -70,11 +70,27 @@ func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 let testTargets: [Target] = [
   .target(name: "ReferenceModels", path: "Tests/ReferenceModels"),
   .target(name: "TestSupport", dependencies: ["CDMACore"], path: "Tests/TestSupport"),
+  .target(
+    name: "MachineSupport",
+    dependencies: ["Addressing", "CDMACore", "Domains", "PageTables", "Primitives", "TestSupport"],
+    path: "Tests/MachineSupport"),
   tests("TestSupportTests", ["CDMACore"]),
   tests("PrimitivesTests", ["CPlatform", "Primitives"]),
   tests("AddressingTests", ["Addressing", "Primitives"]),
   tests("IOVAAllocationTests", ["Addressing", "IOVAAllocation", "Primitives"]),
   tests("PageTablesTests", ["Addressing", "CDMACore", "PageTables", "Primitives"]),
+  tests(
+    "DomainsTests",
+    [
+      "Addressing", "CDMACore", "Domains", "IOVAAllocation", "MachineSupport", "PageTables",
+      "Primitives",
+    ]),
+  tests(
+    "MappingTests",
+    [
+      "Addressing", "CDMACore", "Domains", "MachineSupport", "Mapping", "PageTables",
+      "Primitives",
+    ]),
   tests(
     "ModelTests",
     ["Addressing", "CDMACore", "CExports", "IOVAAllocation", "PageTables", "Primitives"]),

@@ -200,9 +200,10 @@ private struct FormatRun<F: PageTableFormat> {
 
   init(levels: Int) {
     lastInput = F.lastInput(levels: levels)
-    // A leaf of all that the space has would be the only one.
     leafSizes = (0..<levels).filter { F.hasLeaf(at: $0) }.map { F.spanMask(at: $0) + 1 }
-    model = PageTableModel(leafSizes: leafSizes, lastInput: lastInput, lastOutput: F.lastOutput)
+    model = PageTableModel(
+      spans: (0..<levels).map { F.spanMask(at: $0) + 1 }, leafSizes: leafSizes,
+      lastInput: lastInput, lastOutput: F.lastOutput)
   }
 
   mutating func step(_ table: borrowing PageTable<F>) throws {
@@ -231,6 +232,10 @@ private struct FormatRun<F: PageTableFormat> {
       } catch { found.0 = error.code }
       try demand(found == expected, "unmap of \(hex(first))+\(hex(size)): \(found), not \(expected)")
     }
+    if generator.onceIn(10) {
+      table.reclaim(after: {})
+      model.reclaim()
+    }
     for address in [first, first + (size - 1), first &- 1] {
       let found = table.lookUp(IOVA(address))
       let leaf = model.leaf(at: address)
@@ -248,7 +253,10 @@ private struct FormatRun<F: PageTableFormat> {
     let expected = model.leaves.values.sorted { $0.first < $1.first }
       .map { [$0.first, $0.last, $0.target] }
     try demandSame(found, expected, "leaves")
-    try demandSame(table.statistics.mappedBytes, model.mappedBytes, "mapped bytes")
+    let statistics = table.statistics
+    try demandSame(statistics.mappedBytes, model.mappedBytes, "mapped bytes")
+    try demandSame(statistics.tableCount, UInt64(model.tableCount), "tables")
+    try demandSame(statistics.retiredCount, UInt64(model.retiredCount), "retired tables")
   }
 
   /// A few units of one leaf size, near the start, the end, or the border of entries of the root.

@@ -41,7 +41,7 @@ struct PageTableMapTests {
       VTdSecondStage.self, levels: 3, map: ["0x1ff000+0x40002000 -> 0x1ff000 r"],
       yields: (["L2[0] L1[0] L0[511] 0x1ff000 r"]
         + (1..<512).map { "L2[0] L1[\($0)] \(hex(UInt64($0) << 21)) r" }
-        + ["L2[1] L1[0] L0[0] 0x40000000 r"])
+        + ["L2[1] L1[0] 0x40000000 r", "L2[1] L1[1] L0[0] 0x40200000 r"])
         .joined(separator: "\n"))
   }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-/// A page table as a dictionary of leaves by their first addresses.
+/// A page table as a dictionary of leaves by their first addresses, and a set of tables.
 public struct PageTableModel {
   /// What one leaf maps.
   public struct Leaf: Equatable, Sendable {
@@ -12,23 +12,33 @@ public struct PageTableModel {
     public var last: UInt64 { first + (size - 1) }
   }
 
-  // From the smallest up.
+  /// A table other than the root: its level, and which of that level's it is.
+  private struct Table: Hashable {
+    let level: Int
+    let number: UInt64
+  }
+
+  // What an entry covers, from the lowest level up; and those of them that a leaf can cover.
+  private let spans: [UInt64]
   private let leafSizes: [UInt64]
   private let lastInput: UInt64
   private let lastOutput: UInt64
-  private let accessBits: UInt32
+  private var tables: Set<Table> = []
   public private(set) var leaves: [UInt64: Leaf] = [:]
+  /// Tables that leaves have replaced since the last reclaim.
+  public private(set) var retiredCount = 0
 
-  public init(
-    leafSizes: [UInt64], lastInput: UInt64, lastOutput: UInt64, accessBits: UInt32 = 3
-  ) {
+  public init(spans: [UInt64], leafSizes: [UInt64], lastInput: UInt64, lastOutput: UInt64) {
+    self.spans = spans
     self.leafSizes = leafSizes
     self.lastInput = lastInput
     self.lastOutput = lastOutput
-    self.accessBits = accessBits
   }
 
   private var granule: UInt64 { leafSizes[0] }
+
+  /// Tables in use, the root and the retired ones included.
+  public var tableCount: Int { 1 + tables.count + retiredCount }
 
   public var mappedBytes: UInt64 { leaves.values.map(\.size).reduce(0, +) }
 
@@ -61,15 +71,33 @@ public struct PageTableModel {
   ) throws(Refusal) {
     try checkWrap(first, size)
     guard first % granule == 0, target % granule == 0, size % granule == 0, access != 0,
-      access & ~accessBits == 0
+      access <= 3
     else { throw .invalid }
     guard UInt128(first) + UInt128(size) <= UInt128(lastInput) + 1,
       UInt128(target) + UInt128(size) <= UInt128(lastOutput) + 1
     else { throw .outOfRange }
     guard overlapping(first, first + (size - 1)).isEmpty else { throw .exists }
     let made = Self.leaves(from: first, to: target, size: size, access: access, sizes: leafSizes)
-    for leaf in made { leaves[leaf.first] = leaf }
+    for leaf in made { store(leaf) }
   }
+
+  /// Stores a leaf with the tables above it, and retires those in its place.
+  private mutating func store(_ leaf: Leaf) {
+    leaves[leaf.first] = leaf
+    for level in spans.indices.dropLast() {
+      let table = Table(level: level, number: leaf.first / spans[level + 1])
+      if spans[level] >= leaf.size { tables.insert(table) }
+    }
+    guard leaf.size > granule else { return }
+    let replaced = tables.filter { table in
+      let span = spans[table.level + 1]
+      return span <= leaf.size && table.number * span / leaf.size == leaf.first / leaf.size
+    }
+    tables.subtract(replaced)
+    retiredCount += replaced.count
+  }
+
+  public mutating func reclaim() { retiredCount = 0 }
 
   /// Returns how many bytes were unmapped.
   public mutating func unmap(

@@ -5,8 +5,8 @@ import Foundation
 
 /// A caller's table allocator: pages whose physical addresses are not those of this process.
 ///
-/// It notes every page that is freed wrongly. Pages come full of ones, because an allocator need not
-/// zero them. Any thread may use it.
+/// It notes every page that is freed wrongly, and lives while the library has a page. Pages come full
+/// of ones, because an allocator need not zero them. Any thread may use it.
 public final class TablePages: @unchecked Sendable {
   private let lock = NSLock()
   private var pages: [UInt64: UnsafeMutableRawPointer] = [:]
@@ -18,21 +18,21 @@ public final class TablePages: @unchecked Sendable {
   /// - Parameter firstPhysical: the address of the first page; later ones lie below, with gaps.
   public init(firstPhysical: UInt64 = 0x12_3400_0000) { nextPhysical = firstPhysical }
 
-  deinit {
-    for host in pages.values { host.deallocate() }
-  }
-
-  /// For the library; this object must outlive what is made with it.
+  /// For the library.
   public var allocator: dmacore_table_allocator {
     dmacore_table_allocator(
       struct_size: MemoryLayout<dmacore_table_allocator>.size,
-      allocate: { size, page, opaque in TablePages.from(opaque).allocate(size, page!) },
-      free: { page, size, opaque in TablePages.from(opaque).free(page!.pointee, size) },
+      allocate: { size, page, opaque in
+        let pages = Unmanaged<TablePages>.fromOpaque(opaque!)
+        guard pages.takeUnretainedValue().allocate(size, page!) else { return -ENOMEM }
+        _ = pages.retain()
+        return 0
+      },
+      free: { page, size, opaque in
+        let pages = Unmanaged<TablePages>.fromOpaque(opaque!)
+        if pages.takeUnretainedValue().free(page!.pointee, size) { pages.release() }
+      },
       opaque: Unmanaged.passUnretained(self).toOpaque())
-  }
-
-  private static func from(_ opaque: UnsafeMutableRawPointer?) -> TablePages {
-    Unmanaged<TablePages>.fromOpaque(opaque!).takeUnretainedValue()
   }
 
   /// Lets so many allocations succeed and all after them fail; nil lets all succeed.
@@ -57,10 +57,10 @@ public final class TablePages: @unchecked Sendable {
     }
   }
 
-  private func allocate(_ size: Int, _ out: UnsafeMutablePointer<dmacore_table_page>) -> CInt {
+  private func allocate(_ size: Int, _ out: UnsafeMutablePointer<dmacore_table_page>) -> Bool {
     lock.withLock {
       if let left = allocationsLeft {
-        guard left > 0 else { return -ENOMEM }
+        guard left > 0 else { return false }
         allocationsLeft = left - 1
       }
       precondition(pages.isEmpty || size == pageSize, "All pages of a table have one size.")
@@ -71,18 +71,20 @@ public final class TablePages: @unchecked Sendable {
       nextPhysical = physical - UInt64(3 * size)
       pages[physical] = host
       out.pointee = dmacore_table_page(host: host, phys: physical)
-      return 0
+      return true
     }
   }
 
-  private func free(_ given: dmacore_table_page, _ size: Int) {
+  /// Whether the page was there to be freed.
+  private func free(_ given: dmacore_table_page, _ size: Int) -> Bool {
     lock.withLock {
       guard let host = pages[given.phys], host == given.host, size == pageSize else {
         wrongFrees.append("page \(hex(given.phys)) of \(size) bytes")
-        return
+        return false
       }
       pages[given.phys] = nil
       host.deallocate()
+      return true
     }
   }
 }

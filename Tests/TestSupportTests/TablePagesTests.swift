@@ -33,12 +33,14 @@ struct TablePagesTests {
   @Test func theCountdownFailsWhatComesAfterIt() {
     let pages = TablePages()
     pages.failAfter(2)
-    #expect(allocate(pages) != nil)
-    #expect(allocate(pages) != nil)
+    var given = [allocate(pages), allocate(pages)]
+    #expect(given.allSatisfy { $0 != nil })
     #expect(allocate(pages) == nil)
     pages.failAfter(nil)
-    #expect(allocate(pages) != nil)
+    given.append(allocate(pages))
     #expect(pages.liveCount == 3)
+    for case let page? in given { free(pages, page) }
+    #expect(pages.liveCount == 0)
   }
 
   @Test func aWrongFreeIsNotedAndFreesNothing() throws {
@@ -51,5 +53,16 @@ struct TablePagesTests {
     free(pages, page)
     free(pages, page)
     #expect(pages.misuses.count == 3)
+  }
+
+  @Test func theAllocatorLivesWhileAPageDoes() throws {
+    var pages: TablePages? = TablePages()
+    weak let observer = pages
+    let allocator = pages!.allocator
+    var page = try #require(allocate(pages!))
+    pages = nil
+    #expect(observer != nil)
+    allocator.free(&page, 4096, allocator.opaque)
+    #expect(observer == nil)
   }
 }

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import IOVAAllocation
+import MachineSupport
+import PageTables
+import Primitives
+import TestSupport
+import Testing
+
+@testable import Domains
+
+@Suite("Domain")
+struct DomainTests {
+  private static let page: UInt64 = 1 << 12
+  private static let large: UInt64 = 2 << 20
+  private static let huge: UInt64 = 1 << 30
+
+  // MARK: - Options
+
+  @Test func anIdentityDomainHasNoRangeOfItsOwn() throws {
+    try withMachine { machine in
+      #expect(throws: Failure.invalidArgument) { try machine.domain(.identity, first: 4096) }
+      #expect(throws: Failure.invalidArgument) { try machine.domain(.identity, last: 4095) }
+      let translation = try machine.domain(.identity).pointee.translation
+      #expect(translation == nil)
+    }
+  }
+
+  @Test(arguments: [(1, 0xFFFF), (4096, 0x1_0000), (0x2000, 0x1FFF), (0, 0x10_0800)])
+  func boundsAreWholePagesInOrder(_ first: UInt64, _ last: UInt64) throws {
+    try withMachine { machine in
+      #expect(throws: Failure.invalidArgument) {
+        try machine.domain(.dma, first: first, last: last)
+      }
+    }
+  }
+
+  @Test func boundsLieWithinWhatThePageTableTranslates() throws {
+    try withMachine { machine in
+      #expect(throws: Failure.outOfRange) {
+        try machine.domain(.dma, last: (1 << 48) + 4095)
+      }
+      let domain = try machine.domain(.dma, last: (1 << 48) - 1)
+      #expect(domain.pointee.translation!.pointee.space.bounds.last.rawValue == (1 << 48) - 1)
+    }
+  }
+
+  @Test func theDefaultBoundsAreAllButTheFirstPage() throws {
+    try withMachine { machine in
+      let bounds = try machine.domain(.dma).pointee.translation!.pointee.space.bounds
+      #expect(bounds.first.rawValue == 4096)
+      #expect(bounds.last.rawValue == (1 << 48) - 1)
+    }
+  }
+
+  @Test func aDomainThatCannotBeMadeLeavesNothing() throws {
+    try withMachine { machine in
+      machine.tables.failAfter(0)
+      #expect(throws: Failure.noMemory) { try machine.domain(.dma) }
+      #expect(!Box.isShared(machine.iommu))
+    }
+  }
+
+  // MARK: - Mapping
+
+  /// Maps memory and checks that each end leads where it must.
+  private func map(
+    _ domain: UnsafeMutablePointer<Domain>, _ first: UInt64, _ size: UInt64,
+    limit: UInt64 = UInt64.max
+  ) throws -> (range: IOVARange, leafSize: UInt64) {
+    let translation = domain.pointee.translation!
+    let range = try translation.pointee.map(
+      try physical(first, size: size), access: [.read, .write], limit: limit)
+    #expect(range.extent == size - 1)
+    for offset in [0, size - 1] {
+      let iova = range.first.rawValue + offset
+      let leaf = translation.pointee.table.lookUp(IOVA(iova))
+      #expect(leaf.isMapped)
+      #expect(leaf.target + (iova - leaf.first) == first + offset)
+    }
+    let leaf = translation.pointee.table.lookUp(range.first)
+    return (range, leaf.last - leaf.first + 1)
+  }
+
+  private func unmap(_ domain: UnsafeMutablePointer<Domain>, _ range: IOVARange) {
+    domain.pointee.translation!.pointee.unmap(range)
+    domain.pointee.translation!.pointee.free(range)
+  }
+
+  @Test(arguments: [
+    (DomainTests.huge, DomainTests.huge, DomainTests.huge),
+    (DomainTests.large, DomainTests.large, DomainTests.large),
+    (DomainTests.huge, DomainTests.huge - DomainTests.page, DomainTests.large),
+    (DomainTests.large, DomainTests.huge, DomainTests.large),
+    (DomainTests.page, DomainTests.large, DomainTests.page),
+    (DomainTests.large, DomainTests.large - DomainTests.page, DomainTests.page),
+    (DomainTests.large, DomainTests.large + DomainTests.page, DomainTests.large),
+  ])
+  func memoryThatIsAlignedHasTheLargestLeavesThatFit(
+    _ first: UInt64, _ size: UInt64, _ leafSize: UInt64
+  ) throws {
+    try withMachine { machine in
+      let domain = try machine.domain(.dma)
+      _ = try map(domain, 0x7000, 0x1000)
+      #expect(try map(domain, first, size).leafSize == leafSize)
+    }
+  }
+
+  @Test func smallLeavesServeWhereNoAlignedPlaceIsFree() throws {
+    try withMachine { machine in
+      // One large leaf has one aligned place here. A page in it leaves its bytes room elsewhere.
+      let domain = try machine.domain(
+        .dma, first: Self.large - Self.page, last: 2 * Self.large + Self.page - 1)
+      let aligned = try map(domain, Self.large, Self.large)
+      #expect(aligned.leafSize == Self.large)
+      #expect(aligned.range.first.rawValue == Self.large)
+      unmap(domain, aligned.range)
+      _ = try map(domain, 0x7000, Self.page)
+      let inside = try map(domain, 0x7000, Self.page)
+      #expect(inside.range.first.rawValue == 2 * Self.large - Self.page)
+      let small = try map(domain, Self.large, Self.large)
+      #expect(small.leafSize == Self.page)
+      #expect(small.range.first.rawValue == Self.large - Self.page)
+      #expect(throws: Failure.noSpace) { try map(domain, Self.large, Self.large) }
+    }
+  }
+
+  @Test func mappingsStayUnderTheDevicesLimit() throws {
+    try withMachine { machine in
+      let domain = try machine.domain(.dma)
+      let range = try map(domain, 0x5000_0000_0000, 0x2000, limit: 0xFFFF).range
+      #expect(range.last.rawValue <= 0xFFFF)
+      #expect(throws: Failure.outOfRange) { try map(domain, 0x1000, 0x1000, limit: 0xFFF) }
+      #expect(throws: Failure.outOfRange) { try map(domain, 0x1000, 0x1000, limit: 0x1FFE) }
+      #expect(throws: Failure.noSpace) { try map(domain, 0x1000, 0xE000, limit: 0xFFFF) }
+    }
+  }
+
+  @Test func memoryThatThePageTableCannotNameIsOutOfRange() throws {
+    try withMachine { machine in
+      let domain = try machine.domain(.dma)
+      #expect(try map(domain, (1 << 52) - 4096, 4096).leafSize == 4096)
+      #expect(throws: Failure.outOfRange) { try map(domain, 1 << 52, 4096) }
+      #expect(throws: Failure.outOfRange) { try map(domain, (1 << 52) - 4096, 8192) }
+    }
+  }
+
+  @Test func aMappingThatFailsChangesNothing() throws {
+    try withMachine { machine in
+      let domain = try machine.domain(.dma)
+      for count in 0..<3 {
+        machine.tables.failAfter(count)
+        #expect(throws: Failure.noMemory) { try map(domain, 0x1000, 0x3000) }
+        let statistics = domain.pointee.statistics
+        #expect(statistics.mappingCount == 0)
+        #expect(statistics.iovaBytes == 0)
+        #expect(statistics.mappedBytes == 0)
+      }
+      machine.tables.failAfter(nil)
+      _ = try map(domain, 0x1000, 0x3000)
+    }
+  }
+
+  @Test func statisticsCountWhatIsMapped() throws {
+    try withMachine { machine in
+      let domain = try machine.domain(.dma)
+      let range = try map(domain, 0x1000, 0x3000).range
+      let statistics = domain.pointee.statistics
+      #expect(statistics.mappingCount == 1)
+      #expect(statistics.iovaBytes == 0x3000)
+      #expect(statistics.mappedBytes == 0x3000)
+      #expect(statistics.tableCount == 4)
+      #expect(statistics.tableBytes == 4 * 4096)
+      unmap(domain, range)
+      #expect(domain.pointee.statistics.mappedBytes == 0)
+      #expect(try machine.domain(.identity).pointee.statistics.tableCount == 0)
+    }
+  }
+}

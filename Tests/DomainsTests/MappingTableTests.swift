@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import MachineSupport
+import Primitives
+import TestSupport
+import Testing
+
+@testable import Domains
+
+@Suite("MappingTable")
+struct MappingTableTests {
+  private func insert(
+    _ table: borrowing MappingTable, _ first: UInt64, _ last: UInt64,
+    _ direction: Direction = .bidirectional, _ kind: MappingRecord.Kind = .streaming
+  ) throws {
+    let (cell, _) = try table.take()
+    let range = try DMARange(first: DMAAddress(first), last: DMAAddress(last))
+    let record = MappingRecord(
+      kind: kind, direction: direction, domain: nil, memory: nil, stamp: 0)
+    table.insert(cell, range, record)
+  }
+
+  private func claim(
+    _ table: borrowing MappingTable, _ first: UInt64, _ last: UInt64,
+    isWanted: (MappingRecord) -> Bool = { _ in true }
+  ) throws -> MappingTable.Link? {
+    let range = try DMARange(first: DMAAddress(first), last: DMAAddress(last))
+    return table.claim(range, isWanted: isWanted)
+  }
+
+  /// A permission in words, which can be compared.
+  private func permission(
+    _ table: borrowing MappingTable, at address: UInt64, _ access: Access
+  ) -> String {
+    switch table.permission(at: address, access) {
+    case .permitted(let first, let last, let granted):
+      "\(first) to \(last), access \(granted.rawValue)"
+    case .denied(let last): "denied to \(last)"
+    case .unmapped(let last): "unmapped to \(last)"
+    }
+  }
+
+  // MARK: - Making and undoing
+
+  @Test func aRecordIsClaimedOnce() throws {
+    let table = try MappingTable()
+    try insert(table, 10, 19)
+    let claimed = try #require(try claim(table, 10, 19))
+    let again = try claim(table, 10, 19)
+    #expect(again == nil)
+    table.giveBack(claimed)
+  }
+
+  @Test(arguments: [(9, 19), (11, 19), (10, 18), (10, 20), (10, 10)])
+  func aClaimNamesBothEndsOfTheRecord(_ first: UInt64, _ last: UInt64) throws {
+    let table = try MappingTable()
+    try insert(table, 10, 19)
+    let claimed = try claim(table, first, last)
+    #expect(claimed == nil)
+    #expect(table.totals.count == 1)
+  }
+
+  @Test func ofRecordsOfOneRangeTheWantedOneIsClaimed() throws {
+    let table = try MappingTable()
+    try insert(table, 10, 19, .toDevice)
+    try insert(table, 10, 19, .fromDevice)
+    let claimed = try #require(try claim(table, 10, 19) { $0.direction == .fromDevice })
+    #expect(claimed.pointee.payload.direction == .fromDevice)
+    let other = try claim(table, 10, 19) { $0.direction == .bidirectional }
+    #expect(other == nil)
+    table.giveBack(claimed)
+  }
+
+  @Test func recordsAndBytesAreCounted() throws {
+    let table = try MappingTable()
+    try insert(table, 10, 19)
+    try insert(table, 0, 0)
+    let claimed = try #require(try claim(table, 10, 19))
+    let (count, bytes, total) = table.totals
+    #expect(count == 1)
+    #expect(bytes == 1)
+    #expect(total == 2)
+    table.giveBack(claimed)
+  }
+
+  @Test func thereAreCellsForAsManyRecordsAsWanted() throws {
+    let table = try MappingTable()
+    for first in UInt64(0)..<500 { try insert(table, first * 10, first * 10 + 4) }
+    for first in (UInt64(0)..<500).reversed() {
+      let claimed = try #require(try claim(table, first * 10, first * 10 + 4))
+      table.giveBack(claimed)
+    }
+    #expect(table.totals.count == 0)
+  }
+
+  @Test func cleaningUpClaimsEachRecordOnce() throws {
+    let table = try MappingTable()
+    for first in UInt64(0)..<5 { try insert(table, first, first) }
+    var firsts: [UInt64] = []
+    while let node = table.claimAny() {
+      firsts.append(node.pointee.first)
+      table.giveBack(node)
+    }
+    #expect(firsts.sorted() == [0, 1, 2, 3, 4])
+  }
+
+  // MARK: - Looking up
+
+  @Test func aRangeIsCoveredByOneWantedRecordThatHoldsAllOfIt() throws {
+    let table = try MappingTable()
+    try insert(table, 10, 19)
+    try insert(table, 20, 29, .toDevice)
+    func covers(_ first: UInt64, _ last: UInt64, _ direction: Direction) throws -> Bool {
+      let range = try DMARange(first: DMAAddress(first), last: DMAAddress(last))
+      return table.covers(range) { $0.direction == direction }
+    }
+    #expect(try covers(10, 19, .bidirectional))
+    #expect(try covers(13, 15, .bidirectional))
+    #expect(try covers(29, 29, .toDevice))
+    #expect(try !covers(15, 20, .bidirectional))
+    #expect(try !covers(9, 12, .bidirectional))
+    #expect(try !covers(20, 29, .fromDevice))
+  }
+
+  @Test func theRecordThatStartsAtAnAddressIsDescribedBeforeOthersThere() throws {
+    let table = try MappingTable()
+    try insert(table, 10, 39)
+    try insert(table, 20, 29)
+    let found = table.describe(20)
+    #expect(found?.first == 20)
+    #expect(found?.last == 29)
+    #expect(table.describe(30)?.first == 10)
+    #expect(table.describe(40)?.first == nil)
+  }
+
+  @Test func recordsAboveAMaskAreCountedByTheirKind() throws {
+    let table = try MappingTable()
+    try insert(table, 0, 99)
+    try insert(table, 100, 199)
+    try insert(table, 150, 150, .bidirectional, .coherent)
+    #expect(table.count(.streaming, above: 198) == 1)
+    #expect(table.count(.streaming, above: 199) == 0)
+    #expect(table.count(.streaming, above: 98) == 2)
+    #expect(table.count(.streaming, above: 99) == 1)
+    #expect(table.count(.coherent, above: 149) == 1)
+    #expect(table.count(.coherent, above: 150) == 0)
+    #expect(table.count(.streaming, above: UInt64.max) == 0)
+  }
+
+  // MARK: - Permission
+
+  @Test func aHoleReachesToTheNextMappingOrTheEnd() throws {
+    let table = try MappingTable()
+    #expect(permission(table, at: 0, .read) == "unmapped to \(UInt64.max)")
+    try insert(table, 10, 19)
+    #expect(permission(table, at: 0, .read) == "unmapped to 9")
+    #expect(permission(table, at: 20, .read) == "unmapped to \(UInt64.max)")
+  }
+
+  @Test func anAccessIsPermittedOverTheWholeMapping() throws {
+    let table = try MappingTable()
+    try insert(table, 10, 19, .toDevice)
+    #expect(permission(table, at: 15, .read) == "10 to 19, access 1")
+    #expect(permission(table, at: 15, [.read, .write]) == "denied to 19")
+  }
+
+  @Test func ofMappingsThatPermitTheOneThatReachesFarthestAnswers() throws {
+    let table = try MappingTable()
+    try insert(table, 10, 19)
+    try insert(table, 12, 39)
+    try insert(table, 14, 24)
+    #expect(permission(table, at: 15, .write) == "12 to 39, access 3")
+  }
+
+  @Test func aDenialEndsWhereAnotherMappingStartsOrTheFirstDenyingOneEnds() throws {
+    let table = try MappingTable()
+    try insert(table, 10, 39, .toDevice)
+    #expect(permission(table, at: 15, .write) == "denied to 39")
+    try insert(table, 12, 29, .toDevice)
+    #expect(permission(table, at: 15, .write) == "denied to 29")
+    try insert(table, 20, 24, .fromDevice)
+    #expect(permission(table, at: 15, .write) == "denied to 19")
+    #expect(permission(table, at: 20, .write) == "20 to 24, access 2")
+  }
+
+  @Test func everyAddressOfSmallTablesIsPermittedAsAScanSays() throws {
+    var generator = SeededGenerator(seed: RunSettings.seed)
+    for _ in 0..<RunSettings.steps(60) {
+      let table = try MappingTable()
+      var mappings: [(ClosedRange<UInt64>, Direction)] = []
+      for _ in 0..<generator.below(6) {
+        let first = UInt64(generator.below(20))
+        let last = first + UInt64(generator.below(8))
+        let direction = generator.one(of: [Direction.bidirectional, .toDevice, .fromDevice])
+        try insert(table, first, last, direction)
+        mappings.append((first...last, direction))
+      }
+      for address in UInt64(0)..<30 {
+        for access in [Access.read, .write, [.read, .write]] {
+          func permits(_ address: UInt64) -> Bool {
+            mappings.contains {
+              $0.0.contains(address) && $0.1.access.isSuperset(of: access)
+            }
+          }
+          let isMapped = mappings.contains { $0.0.contains(address) }
+          switch table.permission(at: address, access) {
+          case .permitted(let first, let last, _):
+            try demand((first...last).allSatisfy(permits), "\(mappings) permit too much")
+            try demand((first...last).contains(address), "\(address) is outside")
+          case .denied(let last):
+            try demand(isMapped, "\(address) is not mapped in \(mappings)")
+            try demand(!(address...last).contains(where: permits), "\(mappings) deny too much")
+          case .unmapped(let last):
+            let end = min(last, 40)
+            try demand(
+              !mappings.contains { $0.0.overlaps(address...end) }, "\(address) in \(mappings)")
+          }
+        }
+      }
+    }
+  }
+
+  // MARK: - Attachment
+
+  @Test func aDomainStaysWhileThereAreRecordsOrCallsUnderWay() throws {
+    try withMachine { machine in
+      let table = try MappingTable()
+      let domain = try machine.domain(.dma)
+      try table.attach(domain)
+      let (cell, found) = try table.take()
+      #expect(found == domain)
+      #expect(throws: Failure.busy) { try table.detach(domain) }
+      let record = MappingRecord(
+        kind: .streaming, direction: .toDevice, domain: domain, memory: nil, stamp: 0)
+      table.insert(cell, try dma(10, size: 1), record)
+      #expect(throws: Failure.busy) { try table.detach(domain) }
+      let claimed = try #require(try claim(table, 10, 10))
+      #expect(throws: Failure.busy) { try table.detach(domain) }
+      table.giveBack(claimed)
+      try table.detach(domain)
+      #expect(table.domain == nil)
+    }
+  }
+
+  @Test func oneDomainIsAttachedAndOnlyThatOneDetached() throws {
+    try withMachine { machine in
+      let table = try MappingTable()
+      let (domain, other) = (try machine.domain(.dma), try machine.domain(.identity))
+      #expect(throws: Failure.invalidArgument) { try table.detach(domain) }
+      try table.attach(domain)
+      #expect(throws: Failure.busy) { try table.attach(other) }
+      #expect(throws: Failure.busy) { try table.attach(domain) }
+      #expect(throws: Failure.invalidArgument) { try table.detach(other) }
+      #expect(table.domain == domain)
+      let hadIdentity = table.hasIdentity
+      #expect(!hadIdentity)
+      try table.detach(domain)
+      try table.attach(other)
+      #expect(table.domain == other)
+      let hasIdentity = table.hasIdentity
+      #expect(hasIdentity)
+    }
+  }
+}

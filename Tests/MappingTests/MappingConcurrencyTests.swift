@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import CDMACore
+import Domains
+import MachineSupport
+import Mapping
+import Primitives
+import Synchronization
+import TestSupport
+import Testing
+
+/// Devices that several threads use.
+private struct SharedDevices: @unchecked Sendable {
+  let devices: [UnsafeMutablePointer<Device>]
+
+  subscript(thread: Int) -> UnsafeMutablePointer<Device> { devices[thread % devices.count] }
+}
+
+private final class Tally: Sendable {
+  let count = Atomic<Int>(0)
+
+  func note() { count.add(1, ordering: .relaxed) }
+}
+
+@Suite("Mapping on several threads")
+struct MappingConcurrencyTests {
+  /// Maps and unmaps memory of the thread's own, and looks where each mapping leads.
+  private static func work(
+    _ device: UnsafeMutablePointer<Device>, thread: Int, seed: UInt64
+  ) throws {
+    var generator = SeededGenerator(seed: seed &+ UInt64(thread))
+    var live: [(address: UInt64, memory: PhysicalRange)] = []
+    for _ in 0..<RunSettings.steps(400) {
+      if live.count < 6, generator.onceIn(2) {
+        let first = UInt64(thread + 1) << 32 + UInt64(generator.below(1 << 20))
+        let memory = try physical(first, size: UInt64(1 + generator.below(20_000)))
+        live.append((try device.pointee.map(memory, .bidirectional).rawValue, memory))
+      } else if !live.isEmpty {
+        let (address, memory) = live.remove(at: generator.below(live.count))
+        let range = try dma(address, size: memory.extent + 1)
+        try demandSame(
+          try arrival(of: range.first.rawValue, .write, by: device), memory.first.rawValue,
+          "first byte")
+        try demandSame(
+          try arrival(of: range.last.rawValue, .read, by: device), memory.last.rawValue,
+          "last byte")
+        try device.pointee.sync(range, .bidirectional)
+        try device.pointee.unmap(range, .bidirectional)
+      }
+    }
+    for (address, memory) in live {
+      try device.pointee.unmap(try dma(address, size: memory.extent + 1), .bidirectional)
+    }
+  }
+
+  @Test(arguments: [Path.trackedDirect, .trackedIdentity, .translated])
+  func threadsMapForOneDevice(_ path: Path) throws {
+    try withMachine { machine in
+      let shared = SharedDevices(devices: [try machine.device(on: path)])
+      let seed = RunSettings.seed
+      try onThreads(3) { try Self.work(shared[$0], thread: $0, seed: seed) }
+      #expect(shared[0].pointee.statistics.mappingCount == 0)
+      #expect(machine.reports.all == [])
+    }
+  }
+
+  @Test func threadsMapForDevicesOfOneDomain() throws {
+    try withMachine { machine in
+      let domain = try machine.domain(.dma)
+      let shared = SharedDevices(devices: try (0..<3).map { _ in try machine.device() })
+      for device in shared.devices { try device.pointee.attach(domain) }
+      let seed = RunSettings.seed
+      try onThreads(3) { try Self.work(shared[$0], thread: $0, seed: seed) }
+      #expect(domain.pointee.statistics.mappingCount == 0)
+      #expect(domain.pointee.statistics.mappedBytes == 0)
+      #expect(machine.reports.all == [])
+    }
+  }
+
+  @Test(arguments: Path.allCases)
+  func coherentMemoryIsNeverRefusedToThreads(_ path: Path) throws {
+    try withMachine { machine in
+      let shared = SharedDevices(devices: [try machine.device(on: path)])
+      try onThreads(3) { thread in
+        for step in 0..<RunSettings.steps(200) {
+          let size = UInt64(1 + (thread + step) % 3) << 12
+          let (cpu, address) = try shared[0].pointee.allocateCoherent(size: size)
+          try demandSame(cpu.load(as: UInt64.self), 0, "first word")
+          cpu.storeBytes(of: UInt64(thread + 1), as: UInt64.self)
+          let arrived = try arrival(of: address.rawValue, .read, by: shared[0])
+          try demandSame(arrived, UInt64(UInt(bitPattern: cpu)), "place of the memory")
+          try demandSame(cpu.load(as: UInt64.self), UInt64(thread + 1), "own word")
+          try shared[0].pointee.freeCoherent(cpu, address, size: size)
+        }
+      }
+      #expect(machine.memory.liveCount == 0)
+      #expect(machine.reports.all == [])
+    }
+  }
+
+  @Test func ofThreadsThatUnmapOneMappingOneSucceeds() throws {
+    try withMachine { machine in
+      let shared = SharedDevices(devices: [try machine.device(on: .translated)])
+      for _ in 0..<50 {
+        let address = try shared[0].pointee.map(try physical(0x1000, size: 4096), .toDevice)
+        let range = try dma(address.rawValue, size: 4096)
+        let succeeded = Tally()
+        try onThreads(3) { _ in
+          do throws(Failure) {
+            try shared[0].pointee.unmap(range, .toDevice)
+            succeeded.note()
+          } catch {
+            try demandSame(error, .invalidArgument, "why it is not unmapped")
+          }
+        }
+        #expect(succeeded.count.load(ordering: .relaxed) == 1)
+      }
+    }
+  }
+
+  @Test func aDomainNeverChangesUnderAMapping() throws {
+    try withMachine { machine in
+      let domains = SharedDomains(
+        domains: [try machine.domain(.dma), try machine.domain(.identity)])
+      let shared = SharedDevices(devices: [try machine.device { $0.flags = 1 }])
+      let isOver = Flag()
+      try onThreads(3) { thread in
+        guard thread > 0 else {
+          for step in 0..<RunSettings.steps(200) {
+            let domain = domains.domains[step % 2]
+            try shared[0].pointee.attach(domain)
+            while true {
+              do throws(Failure) {
+                try shared[0].pointee.detach(domain)
+                break
+              } catch { try demandSame(error, .busy, "why the domain stays") }
+            }
+          }
+          isOver.set()
+          return
+        }
+        let first = UInt64(thread) << 20
+        while !isOver.isSet {
+          do throws(Failure) {
+            let memory = try PhysicalRange(first: PhysicalAddress(first), size: 4096)
+            let address = try shared[0].pointee.map(memory, .toDevice)
+            let range = try DMARange(first: address, size: 4096)
+            try shared[0].pointee.sync(range, .toDevice)
+            try shared[0].pointee.unmap(range, .toDevice)
+          } catch {
+            try demandSame(error, .notPermitted, "why nothing is mapped")
+          }
+        }
+      }
+      #expect(shared[0].pointee.statistics.mappingCount == 0)
+      #expect(machine.reports.all == [])
+      for domain in domains.domains {
+        #expect(domain.pointee.statistics.deviceCount == 0)
+        #expect(domain.pointee.statistics.mappedBytes == 0)
+      }
+    }
+  }
+}
+
+/// Domains that several threads use.
+private struct SharedDomains: @unchecked Sendable {
+  let domains: [UnsafeMutablePointer<Domain>]
+}
