@@ -92,6 +92,12 @@ let testTargets: [Target] = [
       "Primitives",
     ]),
   tests(
+    "TranslationTests",
+    [
+      "Addressing", "CDMACore", "Domains", "MachineSupport", "Mapping", "Primitives",
+      "Translation",
+    ]),
+  tests(
     "ModelTests",
     ["Addressing", "CDMACore", "CExports", "IOVAAllocation", "PageTables", "Primitives"]),
 ]

@@ -51,7 +51,8 @@ final class IOVASpaceWorld<Model: IOVASpaceModel>: World {
       try free(range.first, size: UInt64(range.size), &log)
     case .freeWrongly(let number, let firstOff, let sizeOff):
       guard let range = range(number, isReserved: nil) else { return }
-      try free(range.first &+ firstOff, size: UInt64(truncatingIfNeeded: range.size) &+ sizeOff, &log)
+      try free(
+        range.first &+ firstOff, size: UInt64(truncatingIfNeeded: range.size) &+ sizeOff, &log)
     case .reserve(let first, let last):
       try reserve(first: first, last: last, &log)
     case .unreserve(let number):
@@ -129,7 +130,8 @@ final class IOVASpaceWorld<Model: IOVASpaceModel>: World {
     try demandSame(statistics.allocated_bytes, saturated(allocated), "allocated_bytes")
     try demandSame(statistics.reserved_bytes, saturated(reserved), "reserved_bytes")
     try demandSame(statistics.free_bytes, saturated(model.free), "free_bytes")
-    try demandSame(statistics.largest_free_bytes, saturated(model.largestFree), "largest_free_bytes")
+    try demandSame(
+      statistics.largest_free_bytes, saturated(model.largestFree), "largest_free_bytes")
   }
 
   /// The space goes with its ranges; the address sanitizer sees what would be lost.

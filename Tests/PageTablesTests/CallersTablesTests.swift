@@ -60,7 +60,8 @@ struct CallersTablesTests {
     let pages = TablePages()
     do {
       let table = try Table(levels: 5, allocator: pages.allocator)
-      try table.map(range((1 << 48) - Self.page, 2 * Self.page), to: PhysicalAddress(0), access: .read)
+      try table.map(
+        range((1 << 48) - Self.page, 2 * Self.page), to: PhysicalAddress(0), access: .read)
       #expect(pages.liveCount == 9)
     }
     #expect(pages.liveCount == 0)
@@ -115,7 +116,8 @@ struct CallersTablesTests {
   /// Words that would lead a walk that believed them astray: tables at addresses where none is, at
   /// address 0, at the page itself; leaves; reserved bits; nothing.
   private static let hostileWords: [UInt64] = [
-    0, UInt64.max, 0x3, 0x0000_7FFF_DEAD_B003, 0x000F_FFFF_FFFF_F083, 0x1000_0001, 0x83, 0x4000_0083,
+    0, UInt64.max, 0x3, 0x0000_7FFF_DEAD_B003, 0x000F_FFFF_FFFF_F083, 0x1000_0001, 0x83,
+    0x4000_0083,
     0x81, 0x2,
   ]
 

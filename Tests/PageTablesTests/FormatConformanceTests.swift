@@ -63,7 +63,8 @@ struct FormatConformanceTests {
     func check<F: PageTableFormat>(_: F.Type) throws {
       var generator = SeededGenerator(seed: RunSettings.seed)
       for level in 1..<F.levelCounts.upperBound {
-        for address in [0, F.granule.bytes, F.lastOutput] + (0..<20).map({ _ in generator.next() }) {
+        for address in [0, F.granule.bytes, F.lastOutput] + (0..<20).map({ _ in generator.next() })
+        {
           let table = PhysicalAddress(address & F.lastOutput & ~F.granule.mask)
           try demandSame(F.decode(F.table(table), at: level), .table(table), "entry")
         }
@@ -78,7 +79,8 @@ struct FormatConformanceTests {
       var generator = SeededGenerator(seed: RunSettings.seed)
       for _ in 0..<5_000 {
         // Few bits set and many: formats tell by few.
-        let word = generator.next() & generator.next() & (generator.onceIn(2) ? generator.next() : ~0)
+        let word =
+          generator.next() & generator.next() & (generator.onceIn(2) ? generator.next() : ~0)
         if case .table = F.decode(word, at: 0) { throw Divergence("\(hex(word)) is a table at 0") }
         for level in 0..<F.levelCounts.upperBound {
           guard case .leaf(let output, let access) = F.decode(word, at: level) else { continue }
@@ -230,7 +232,8 @@ private struct FormatRun<F: PageTableFormat> {
       do throws(Failure) {
         found.1 = try table.unmap(range, crossingHoles: crosses)
       } catch { found.0 = error.code }
-      try demand(found == expected, "unmap of \(hex(first))+\(hex(size)): \(found), not \(expected)")
+      try demand(
+        found == expected, "unmap of \(hex(first))+\(hex(size)): \(found), not \(expected)")
     }
     if generator.onceIn(10) {
       table.reclaim(after: {})
