@@ -78,6 +78,7 @@ let testTargets: [Target] = [
   tests("PrimitivesTests", ["CPlatform", "Primitives"]),
   tests("AddressingTests", ["Addressing", "Primitives"]),
   tests("IOVAAllocationTests", ["Addressing", "IOVAAllocation", "Primitives"]),
+  tests("MemoryMapTests", ["Addressing", "CDMACore", "MemoryMap", "Primitives"]),
   tests("PageTablesTests", ["Addressing", "CDMACore", "PageTables", "Primitives"]),
   tests(
     "DomainsTests",

@@ -176,7 +176,9 @@ final class MappingWorld: World {
       forCPU
       ? dmacore_sync_for_cpu(machine.device, address, size, direction)
       : dmacore_sync_for_device(machine.device, address, size, direction)
-    let mapping = isRange(address, size) ? model.mapping(around: address, size: size, direction: direction) : nil
+    let mapping =
+      isRange(address, size)
+      ? model.mapping(around: address, size: size, direction: direction) : nil
     let code = mapping == nil ? -EINVAL : 0
     log.note(
       "dmacore_sync_for_\(forCPU ? "cpu" : "device")(device, \(hex(address)), \(size), \(direction))",
@@ -405,7 +407,6 @@ final class MappingWorld: World {
 struct MappingStepMaker {
   func step(_ generator: inout SeededGenerator) -> MappingStep {
     let number = generator.below(64)
-    let access = UInt32(1 + generator.below(3))
     switch generator.below(32) {
     case 0..<6:
       return .map(
@@ -432,9 +433,13 @@ struct MappingStepMaker {
       return .write(
         number, offset: offset(&generator), count: 1 + generator.below(400),
         value: UInt8(truncatingIfNeeded: generator.next()))
-    case 24, 25: return .translate(number, offset: offset(&generator), access: UInt32(generator.below(4)))
+    case 24, 25:
+      return .translate(
+        number, offset: offset(&generator), access: UInt32(generator.below(4)))
     case 26:
-      return .pin(number, offset: offset(&generator), size: size(&generator) / 4 + 1, access: access)
+      return .pin(
+        number, offset: offset(&generator), size: size(&generator) / 4 + 1,
+        access: UInt32(1 + generator.below(3)))
     case 27, 28: return .unpin(number)
     case 29: return .allocateCoherent(size: 1 + generator.below(3 * 4096))
     case 30:
