@@ -26,7 +26,8 @@ struct TableRecord {
   let words: UnsafeMutablePointer<UInt64>
   let physical: UInt64
   /// The next one in a list of tables that are not in use yet.
-  var next: UnsafeMutablePointer<TableRecord>?
+  var nextWords: UnsafeMutablePointer<UInt64>?
+  var nextRecord: UnsafeMutablePointer<TableRecord>?
 }
 
 /// Tables that are made and not in use yet.
@@ -40,7 +41,8 @@ struct TableList: ~Copyable {
 
   mutating func push(_ page: TablePage) {
     if let record = unsafe page.record {
-      unsafe record.pointee.next = first?.record
+      unsafe record.pointee.nextWords = first?.words
+      unsafe record.pointee.nextRecord = first?.record
     } else {
       unsafe page.words.pointee = UInt64(UInt(bitPattern: first?.words))
     }
@@ -51,15 +53,20 @@ struct TableList: ~Copyable {
   mutating func pop() -> TablePage? {
     guard let page = first else { return nil }
     if let record = unsafe page.record {
-      first = unsafe record.pointee.next.map {
-        unsafe TablePage(words: $0.pointee.words, record: $0)
+      if let words = unsafe record.pointee.nextWords {
+        first = unsafe TablePage(words: words, record: record.pointee.nextRecord)
+      } else {
+        first = nil
       }
-    } else {
-      // SAFETY: `push` stored the address of the words of a page that it was given, or 0.
-      let next = unsafe UnsafeMutablePointer<UInt64>(bitPattern: UInt(page.words.pointee))
-      first = unsafe next.map { unsafe TablePage(words: $0, record: nil) }
-      unsafe page.words.pointee = 0
+      return page
     }
+    // SAFETY: `push` stored the address of the words of a page that it was given, or 0.
+    if let words = unsafe UnsafeMutablePointer<UInt64>(bitPattern: UInt(page.words.pointee)) {
+      first = unsafe TablePage(words: words, record: nil)
+    } else {
+      first = nil
+    }
+    unsafe page.words.pointee = 0
     return page
   }
 }
@@ -127,7 +134,7 @@ struct TableMemory: ~Copyable {
     let words = unsafe host.bindMemory(to: UInt64.self, capacity: entryCount)
     // SAFETY: `raw` has room for the record and, at a level above 0, for one word an entry.
     let record = unsafe raw.bindMemory(to: TableRecord.self, capacity: 1)
-    unsafe record.initialize(to: TableRecord(words: words, physical: page.phys, next: nil))
+    unsafe record.initialize(to: TableRecord(words: words, physical: page.phys))
     if level != 0 { unsafe Self.children(of: record).update(repeating: 0, count: entryCount) }
     return unsafe TablePage(words: words, record: record)
   }
