@@ -32,9 +32,9 @@ func core(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
 let coreTargets: [Target] = [
   .target(name: "CDMACore", path: "include", publicHeadersPath: "."),
   .target(name: "CPlatform"),
-  core("Primitives", ["CPlatform"]),
+  core("Primitives", ["CDMACore", "CPlatform"]),
   core("Addressing", ["Primitives"]),
-  core("IOVAAllocation", ["Addressing", "Primitives"]),
+  core("IOVAAllocation", ["Addressing", "CDMACore", "CPlatform", "Primitives"]),
   core("PageTables", ["Addressing", "CDMACore", "CPlatform", "Primitives"]),
   core("MemoryMap", ["Addressing", "CDMACore", "CPlatform", "Primitives"]),
   core(
@@ -75,9 +75,9 @@ let testTargets: [Target] = [
     dependencies: ["Addressing", "CDMACore", "Domains", "PageTables", "Primitives", "TestSupport"],
     path: "Tests/MachineSupport"),
   tests("TestSupportTests", ["CDMACore"]),
-  tests("PrimitivesTests", ["CPlatform", "Primitives"]),
+  tests("PrimitivesTests", ["CPlatform", "MachineSupport", "Primitives"]),
   tests("AddressingTests", ["Addressing", "Primitives"]),
-  tests("IOVAAllocationTests", ["Addressing", "IOVAAllocation", "Primitives"]),
+  tests("IOVAAllocationTests", ["Addressing", "IOVAAllocation", "MachineSupport", "Primitives"]),
   tests("MemoryMapTests", ["Addressing", "CDMACore", "MemoryMap", "Primitives"]),
   tests("PageTablesTests", ["Addressing", "CDMACore", "PageTables", "Primitives"]),
   tests(

@@ -538,6 +538,7 @@ static void iova_space_allocate__gives_no_address_to_two_threads(void **state)
 	struct dmacore_iova_space_statistics statistics = { .struct_size = sizeof(statistics) };
 	static struct ownership ownership;
 	struct worker workers[THREADS] = { 0 };
+	dmacore_iova_t iova;
 
 	(void)state;
 	options.last = SPACE_PAGES * PAGE - 1;
@@ -550,8 +551,136 @@ static void iova_space_allocate__gives_no_address_to_two_threads(void **state)
 		join(&workers[i]);
 	assert_ok(dmacore_iova_space_statistics(ownership.space, &statistics));
 	assert_int_equal(statistics.allocated_count, 0);
-	assert_int_equal(statistics.largest_free_bytes, SPACE_PAGES * PAGE);
+	assert_int_equal(statistics.refused_frees, 0);
+	/* Whatever caches hold, all of it is there for whoever wants it in one piece. */
+	assert_ok(dmacore_iova_space_allocate(ownership.space, SPACE_PAGES * PAGE, 0, UINT64_MAX,
+					      &iova));
+	assert_int_equal(iova, 0);
 	dmacore_iova_space_destroy(ownership.space);
+}
+
+/* A queue of ranges from the threads that allocate to those that free. */
+#define PASSED_MAX 64
+
+struct passing {
+	struct dmacore_iova_space *space;
+	atomic_uint owners[SPACE_PAGES];
+	pthread_mutex_t lock;
+	struct {
+		dmacore_iova_t iova;
+		uint64_t pages;
+	} passed[PASSED_MAX];
+	unsigned count;
+	unsigned givers;
+};
+
+#define PASSING_BASE (4 * GIB - SPACE_PAGES / 2 * PAGE)
+
+/* Allocates, for a device of 32 bits or of 64 by the worker's number, and passes on. */
+static void *allocate_and_pass(void *opaque)
+{
+	struct worker *worker = opaque;
+	struct passing *passing = worker->shared;
+	uint64_t limit = worker->index % 2 ? UINT32_MAX : UINT64_MAX;
+	uint64_t seed = worker->index;
+
+	for (unsigned round = 0; round < 8 * ROUNDS; round++) {
+		uint64_t pages = 1 + random_next(&seed) % 8;
+		dmacore_iova_t iova;
+		int error =
+			dmacore_iova_space_allocate(passing->space, pages * PAGE, 0, limit, &iova);
+		bool is_passed = false;
+
+		worker->wrong += error && error != -ENOSPC;
+		if (error) {
+			sched_yield();
+			continue;
+		}
+		worker->wrong += iova + pages * PAGE - 1 > limit;
+		for (uint64_t i = 0; i < pages; i++)
+			worker->wrong +=
+				atomic_fetch_add(&passing->owners[(iova - PASSING_BASE) / PAGE + i],
+						 1) != 0;
+		while (!is_passed) {
+			pthread_mutex_lock(&passing->lock);
+			is_passed = passing->count < PASSED_MAX;
+			if (is_passed) {
+				passing->passed[passing->count].iova = iova;
+				passing->passed[passing->count++].pages = pages;
+			}
+			pthread_mutex_unlock(&passing->lock);
+			if (!is_passed)
+				sched_yield();
+		}
+	}
+	pthread_mutex_lock(&passing->lock);
+	passing->givers--;
+	pthread_mutex_unlock(&passing->lock);
+	return NULL;
+}
+
+static void *take_and_free(void *opaque)
+{
+	struct worker *worker = opaque;
+	struct passing *passing = worker->shared;
+	bool is_over = false;
+
+	for (unsigned round = 0; !is_over; round++) {
+		dmacore_iova_t iova = 0;
+		uint64_t pages = 0;
+
+		pthread_mutex_lock(&passing->lock);
+		if (passing->count) {
+			iova = passing->passed[--passing->count].iova;
+			pages = passing->passed[passing->count].pages;
+		} else {
+			is_over = passing->givers == 0;
+		}
+		pthread_mutex_unlock(&passing->lock);
+		for (uint64_t i = 0; i < pages; i++)
+			atomic_fetch_sub(&passing->owners[(iova - PASSING_BASE) / PAGE + i], 1);
+		if (pages)
+			worker->wrong +=
+				dmacore_iova_space_free(passing->space, iova, pages * PAGE) != 0;
+		else
+			sched_yield();
+		if (round % 1024 == 0)
+			worker->wrong += dmacore_iova_space_drain(passing->space) != 0;
+	}
+	return NULL;
+}
+
+static void iova_space_free__takes_what_another_thread_allocated(void **state)
+{
+	struct dmacore_iova_space_options options = DMACORE_IOVA_SPACE_OPTIONS_INIT;
+	struct dmacore_iova_space_statistics statistics = { .struct_size = sizeof(statistics) };
+	static struct passing passing = { .lock = PTHREAD_MUTEX_INITIALIZER, .givers = THREADS };
+	struct worker givers[THREADS] = { 0 }, takers[2] = { 0 };
+	dmacore_iova_t iova;
+
+	(void)state;
+	options.first = PASSING_BASE;
+	options.last = PASSING_BASE + SPACE_PAGES * PAGE - 1;
+	assert_ok(dmacore_iova_space_create(&options, &passing.space));
+	for (unsigned i = 0; i < THREADS; i++) {
+		givers[i] = (struct worker){ .shared = &passing, .index = i };
+		start(&givers[i], allocate_and_pass);
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		takers[i] = (struct worker){ .shared = &passing };
+		start(&takers[i], take_and_free);
+	}
+	for (unsigned i = 0; i < THREADS; i++)
+		join(&givers[i]);
+	for (unsigned i = 0; i < 2; i++)
+		join(&takers[i]);
+	assert_ok(dmacore_iova_space_statistics(passing.space, &statistics));
+	assert_int_equal(statistics.allocated_count, 0);
+	assert_int_equal(statistics.refused_frees, 0);
+	assert_ok(dmacore_iova_space_allocate(passing.space, SPACE_PAGES * PAGE, 0, UINT64_MAX,
+					      &iova));
+	assert_int_equal(iova, PASSING_BASE);
+	dmacore_iova_space_destroy(passing.space);
 }
 
 int main(void)
@@ -568,6 +697,7 @@ int main(void)
 		cmocka_unit_test(pagetable_map__works_on_ranges_beside_each_other),
 		cmocka_unit_test(pagetable_map__makes_each_table_once),
 		cmocka_unit_test(iova_space_allocate__gives_no_address_to_two_threads),
+		cmocka_unit_test(iova_space_free__takes_what_another_thread_allocated),
 	};
 
 	return run_group("threads", tests);

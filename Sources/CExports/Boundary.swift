@@ -12,9 +12,12 @@ func status(_ body: () throws(Failure) -> Void) -> CInt {
     try body()
     return 0
   } catch {
-    return -error.code
+    return 0 &- error.code
   }
 }
+
+/// What C gets for a failure: the negated `errno`.
+func status(_ failure: Failure) -> CInt { 0 &- failure.code }
 
 /// The value behind a handle. C holds the address of a value that `create` placed.
 func value<Value: ~Copyable>(

@@ -60,8 +60,11 @@ public struct Domain: ~Copyable, Held {
           last: IOVA(last == 0 ? highest : last))
         guard bounds.isAligned(to: Device.granule) else { throw .invalidArgument }
         guard bounds.last.rawValue <= highest else { throw .outOfRange }
+        let reporter = unsafe iommu.pointee.system.pointee.reporter
         return Translation(
-          table: table, space: try IOVASpace(bounds: bounds, granule: Device.granule))
+          table: table,
+          space: try IOVASpace(
+            bounds: bounds, granule: Device.granule, isChecked: false, reporter: reporter))
       }
     }
     unsafe Box.hold(iommu)
@@ -122,7 +125,8 @@ extension Domain.Translation {
     guard pages.last <= table.lastOutput, highest >= lowest, highest &- lowest >= pages.extent
     else { throw .outOfRange }
     let size = pages.extent &+ 1
-    let range = try allocate(size: size, alignment: preferredAlignment(for: pages), limit: limit)
+    let first = try allocate(size: size, alignment: preferredAlignment(for: pages), limit: limit)
+    let range = try IOVARange(first: first, size: size)
     do throws(Failure) {
       // The space says that the range is free, whatever somebody wrote to the table's pages.
       try table.map(range, to: pages.first, access: access, isKnownFree: true)
@@ -135,7 +139,7 @@ extension Domain.Translation {
 
   private func allocate(
     size: UInt64, alignment: UInt64, limit: UInt64
-  ) throws(Failure) -> IOVARange {
+  ) throws(Failure) -> IOVA {
     do throws(Failure) {
       return try space.allocate(size: size, alignment: alignment, limit: limit)
     } catch {

@@ -5,7 +5,7 @@ import Primitives
 
 /// The faults of a device, oldest first, of which it keeps as many as fit and counts the others.
 ///
-/// Locked, rank 6.
+/// Locked, rank 7.
 @safe
 public struct FaultRing: ~Copyable {
   private struct State {

@@ -2,303 +2,274 @@
 
 import Addressing
 import Primitives
+import Synchronization
 
 // Theory of operation: IOVA allocation.
 //
 // 1. Concepts
 // An IOVA space is the set of addresses first...last, cut into granules. Each granule is free,
-// allocated or reserved. Allocation finds a free range of a size, at a multiple of an alignment,
-// below a limit, and takes the highest there is.
+// allocated or reserved. Allocation finds a free range of a size under constraints: where it may
+// lie, how it is aligned, what it may not cross. A gap is a free range between two in use.
 //
 // 2. Implementation
-// The ranges in use, allocated and reserved alike, are nodes of one treap ordered by address
-// (Primitives/Treap.swift). Free ranges are not stored: they are the gaps between neighbours, the
-// gap below the first and the gap above the last. Each subtree knows its longest gap, so a search
-// passes over every subtree that cannot hold the size.
-// 2.1 Allocation walks from high to low: the gap above the last range, then in each subtree the
-// right part, the gap behind the node, the gap before it, the left part. With granule alignment
-// the first gap that is long enough and below the limit fits, and the walk is O(log n). With a
-// larger alignment a gap may be long enough and hold no aligned place; then the walk goes on, and
-// its result is still exact: it fails only when no place exists.
-// 2.2 Free finds the node by its first address and unlinks it. It needs no memory, because a gap
-// needs no record, and so it cannot fail. It is refused unless the range is exactly one that was
-// allocated, so that a wrong free changes nothing.
-// 2.3 Reserving inserts a node like an allocation's, marked.
+// 2.1 The store has the ranges in use, allocated and reserved, in a B+ tree that knows of every part
+// of the space its longest gap and its largest aligned block (IOVATree.swift; docs/IOVA.md has the
+// algorithm and the proof of its bounds). Gaps have no records of their own, so that freeing needs
+// no memory: it makes a gap longer.
+// 2.2 In front of it, ranges of a power of two of granules that were freed are kept for the next who
+// wants such a one: in the cell of the processor (IOVACaches.swift), and between the cells in a
+// depot of full magazines (IOVAStore.swift). A cached range is free for the callers and in use for
+// the tree. Ranges come to the caches by being freed, never otherwise. They are naturally aligned:
+// what else is freed goes to the store.
+// 2.3 An allocation that finds nothing takes all the locks, lets every cache give back what it has,
+// and looks again. With all the locks there is one moment at which nothing is free that fits; so the
+// failure is exact, whatever other threads do. Reserving goes the same way.
+// 2.4 Ranges below 4 GiB are kept for devices that reach no others: whoever reaches above gets what
+// lies below only when nothing above is left, in the caches neither. The two zones are cached apart.
+// Above, where there is plenty, a place near the last change will do, which the processor has at
+// hand; below, the highest place is taken, which keeps what is free together.
+// 2.5 A kind of range that nobody has asked for or freed for a while is retired: its magazines give
+// their ranges back to the tree, one with every 16th operation of the store.
+// 2.6 A checked space has no caches. Every free is compared with what is allocated.
 //
 // 3. Locking
-// One lock a space (rank 5), held for one tree operation. Nodes come from a slab that is refilled
-// before the lock is taken.
+// A cell's lock (rank 5) for a few loads and stores; the store's lock (rank 6) for one operation on
+// the tree, or for exchanging magazines. A thread that has a cell may take the store; all cells are
+// taken in order. Nodes and magazines are allocated before any lock is taken; so an operation that
+// finds too few of them gives its locks back and comes again.
 //
 // 4. What this does not do
 // It does not know which ranges are mapped, nor whether a device still has a translation of a range
-// cached: the caller frees a range once it has not. It keeps no caches in front of the tree.
+// cached: the caller frees a range once it has not. It starts no thread and reads no clock: caches
+// that nobody uses while the store is not used either stay as they are.
+//
+// References: Bonwick and Adams, "Magazines and Vmem", USENIX 2001.
 
 /// A set of I/O virtual addresses of which ranges are allocated and freed.
 ///
 /// Locked: any thread may call anything at any time.
 @safe
 public struct IOVASpace: ~Copyable, @unchecked Sendable {
-  private typealias Link = UnsafeMutablePointer<IOVANode>
-
-  /// What the space's lock guards.
-  private struct Ranges: ~Copyable {
-    var tree = Treap<IOVANode>()
-    var cells = Slab<IOVANode>()
-    var counts = Counts()
-  }
-
-  /// Ranges in use and the bytes in them, modulo 2^64.
-  private struct Counts {
-    var allocatedCount: UInt64 = 0
-    var allocatedBytes: UInt64 = 0
-    var reservedCount: UInt64 = 0
-    var reservedBytes: UInt64 = 0
-
-    // `sign` is 1 or, modulo 2^64, -1.
-    mutating func add(_ node: IOVANode, sign: UInt64) {
-      let size = (node.range.extent &+ 1) &* sign
-      if node.isReserved {
-        reservedCount &+= sign
-        reservedBytes &+= size
-      } else {
-        allocatedCount &+= sign
-        allocatedBytes &+= size
-      }
-    }
-  }
-
-  /// The numbers that `iova.h` explains.
-  public struct Statistics {
-    public let allocatedCount: UInt64
-    public let allocatedBytes: UInt64
-    public let reservedCount: UInt64
-    public let reservedBytes: UInt64
-    public let freeBytes: UInt64
-    public let largestFreeBytes: UInt64
-  }
-
   /// The addresses of the space.
   public let bounds: IOVARange
-  private let granule: Granule
-  private let lock: Lock
-  private let ranges: UnsafeMutablePointer<Ranges>
+  let granule: Granule
+  /// The bits of an address that lie inside a granule, and how many there are.
+  let mask: UInt64
+  let shift: UInt64
+  /// Whether every free is checked at once, for which there are no caches.
+  public let isChecked: Bool
+
+  // The highest address of the lower zone; of a space that ends there, the highest there is.
+  let lowZoneLast: UInt64
+  /// Powers of two of granules that are cached; 0 in a checked space.
+  let orderCount: UInt64
+  let caches: IOVACaches
+  /// Frees that were refused without a look at the store.
+  ///
+  /// An atomic has an address. So the space has one as well, and is never copied for a call.
+  let refusedOutside = Atomic<UInt64>(0)
+  let lock: BriefLock
+  let store: UnsafeMutablePointer<IOVAStore>
+  let reporter: Reporter
 
   /// - Throws: `invalidArgument` when the bounds are not aligned to the granule, `noMemory`.
-  public init(bounds: IOVARange, granule: Granule) throws(Failure) {
+  public init(
+    bounds: IOVARange, granule: Granule, isChecked: Bool, reporter: Reporter
+  ) throws(Failure) {
     guard bounds.isAligned(to: granule) else { throw .invalidArgument }
-    let lock = try Lock(.iovaSpace)
-    let ranges = unsafe try Box<Ranges>.place { () throws(Failure) in Ranges() }
+    let shift = UInt64(granule.shift)
+    let (first, last) = (bounds.first.rawValue &>> shift, bounds.last.rawValue &>> shift)
+    // The largest power of two up to last - first + 1, which may be one more than a number holds.
+    let extent = last &- first
+    let largest = extent == UInt64.max ? 63 : 63 &- (extent &+ 1).leadingZeroBitCount
+    let orderCount = isChecked ? 0 : largest &+ 1
+    let caches = try IOVACaches(orderCount: orderCount)
+    let store = unsafe try Box<IOVAStore>.place { () throws(Failure) in
+      try IOVAStore(first: first, last: last, shift: granule.shift, hasCaches: !isChecked)
+    }
+    let below4G = UInt64(UInt32.max)
     self.bounds = bounds
     self.granule = granule
-    self.lock = lock
-    unsafe self.ranges = ranges
+    mask = granule.mask
+    self.shift = shift
+    self.isChecked = isChecked
+    lowZoneLast = bounds.last.rawValue <= below4G ? UInt64.max : below4G
+    self.orderCount = UInt64(orderCount)
+    lock = caches.storeLock
+    self.caches = caches
+    unsafe self.store = store
+    self.reporter = reporter
   }
 
-  deinit { unsafe Box.destroy(ranges) }
+  deinit { unsafe Box.destroy(store) }
 
-  /// Allocates the highest free range of `size` bytes, rounded up to the granule, that starts at a
-  /// multiple of `alignment` and has no byte above `limit`.
+  // MARK: - Allocating and freeing
+
+  // What a cache serves takes no call, so that nothing need be kept across one: the rest is left to
+  // a function of the same arguments that does it all. Their results are those of C: 0, or a negated
+  // `errno` value.
+
+  /// Allocates a free range of `size` bytes, rounded up to the granule, that starts at a multiple of
+  /// `alignment` and has no byte above `limit`.
   ///
   /// - Parameter alignment: a power of two, or 0 for the granule's.
-  /// - Throws: `invalidArgument`, `noSpace` when there is no such range, `noMemory`.
-  public func allocate(
-    size: UInt64, alignment: UInt64, limit: UInt64
-  ) throws(Failure) -> IOVARange {
-    guard let size = granule.roundedUp(size), alignment & (alignment &- 1) == 0 else {
-      throw .invalidArgument
+  /// - Returns: 0, or that of `invalidArgument`, `noSpace` when there is no such range, or `noMemory`;
+  ///   `address` is written on success only.
+  @inline(__always)
+  public static func allocate(
+    _ space: UnsafePointer<IOVASpace>, _ size: UInt64, _ alignment: UInt64, _ limit: UInt64,
+    _ address: UnsafeMutablePointer<UInt64>
+  ) -> Int32 {
+    let extent = size &- 1
+    // Of a size of 0, or less than the granule, this is more than there are.
+    let order =
+      unsafe UInt64(truncatingIfNeeded: size.trailingZeroBitCount) &- space.pointee.shift
+    if unsafe size & extent == 0 && order < space.pointee.orderCount
+      && alignment & (alignment &- 1) == 0 && alignment <= size
+    {
+      let kind = unsafe IOVAKind(
+        order: Int(bitPattern: UInt(order)), isHigh: limit > space.pointee.lowZoneLast)
+      if let rack = unsafe space.pointee.caches.likelyRack(kind),
+        let found = rack.pop(extent: extent, limit: limit)
+      {
+        unsafe address.pointee = found
+        return 0
+      }
     }
-    let alignment = max(alignment, granule.bytes)
-    let cell = unsafe try takeCell()
-    defer { lock.unlock() }
-    guard let place = highestPlace(size: size, alignment: alignment, limit: limit) else {
-      unsafe ranges.pointee.cells.giveBack(cell)
-      throw .noSpace
-    }
-    // The place lies in a gap, so that the range neither wraps nor leaves the space.
-    let range = try IOVARange(first: IOVA(place), size: size)
-    unsafe link(IOVANode(range, isReserved: false), in: cell)
-    return range
+    return unsafe allocateSlowly(space, size, alignment, limit, address)
   }
 
   /// Frees a range that `allocate` returned; `size` is rounded up as it was there.
   ///
-  /// - Throws: `invalidArgument` when there is no such allocation.
+  /// - Returns: 0, or that of `invalidArgument` when it is seen that there is no such allocation: in a
+  ///   checked space, for a range that is not a power of two of granules, naturally aligned, and when
+  ///   the caches are full. It is reported.
+  @inline(__always)
+  public static func free(
+    _ space: UnsafePointer<IOVASpace>, _ first: UInt64, _ size: UInt64
+  ) -> Int32 {
+    let extent = size &- 1
+    let order =
+      unsafe UInt64(truncatingIfNeeded: size.trailingZeroBitCount) &- space.pointee.shift
+    // A range that is aligned to its size has its extent in the bits that its address lacks.
+    if unsafe (size | first) & extent == 0 && order < space.pointee.orderCount
+      && first >= space.pointee.bounds.first.rawValue
+      && first | extent <= space.pointee.bounds.last.rawValue
+    {
+      let kind = unsafe IOVAKind(
+        order: Int(bitPattern: UInt(order)), isHigh: first > space.pointee.lowZoneLast)
+      if let rack = unsafe space.pointee.caches.likelyRack(kind), rack.push(first) { return 0 }
+    }
+    return unsafe freeSlowly(space, first, size)
+  }
+
+  @inline(never)
+  static func allocateSlowly(
+    _ space: UnsafePointer<IOVASpace>, _ size: UInt64, _ alignment: UInt64, _ limit: UInt64,
+    _ address: UnsafeMutablePointer<UInt64>
+  ) -> Int32 {
+    do throws(Failure) {
+      unsafe address.pointee = try space.pointee.allocateSlowly(
+        size: size, alignment: alignment, limit: limit
+      ).rawValue
+      return 0
+    } catch {
+      return 0 &- error.code
+    }
+  }
+
+  private func allocateSlowly(
+    size: UInt64, alignment: UInt64, limit: UInt64
+  ) throws(Failure) -> IOVA {
+    guard let bytes = granule.roundedUp(size), alignment & (alignment &- 1) == 0 else {
+      throw .invalidArgument
+    }
+    if let kind = kind(of: bytes, isHigh: limit > lowZoneLast), alignment <= bytes,
+      let address = takeCached(kind, bytes: bytes, limit: limit)
+    {
+      return IOVA(address)
+    }
+    return try place(bytes: bytes, alignment: alignment, limit: limit)
+  }
+
+  @inline(never)
+  static func freeSlowly(
+    _ space: UnsafePointer<IOVASpace>, _ first: UInt64, _ size: UInt64
+  ) -> Int32 {
+    do throws(Failure) {
+      unsafe try space.pointee.freeSlowly(first: first, size: size)
+      return 0
+    } catch {
+      return 0 &- error.code
+    }
+  }
+
+  private func freeSlowly(first: UInt64, size: UInt64) throws(Failure) {
+    guard let bytes = granule.roundedUp(size) else { throw refuse(first, size) }
+    let extent = bytes &- 1
+    if let kind = kind(of: bytes, isHigh: first > lowZoneLast), first & extent == 0,
+      first >= bounds.first.rawValue, first | extent <= bounds.last.rawValue,
+      putCached(kind, first)
+    {
+      return
+    }
+    try freeInStore(first, bytes: bytes)
+  }
+
+  /// The kind of ranges of this size, if they are cached.
+  private func kind(of bytes: UInt64, isHigh: Bool) -> IOVAKind? {
+    let order = UInt64(truncatingIfNeeded: bytes.trailingZeroBitCount) &- shift
+    guard bytes & (bytes &- 1) == 0, order < orderCount else { return nil }
+    return IOVAKind(order: Int(truncatingIfNeeded: order), isHigh: isHigh)
+  }
+
+  // MARK: - As Swift has it
+
+  /// Allocates a free range, as above.
+  ///
+  /// - Throws: `invalidArgument`, `noSpace`, `noMemory`.
+  public func allocate(
+    size: UInt64, alignment: UInt64, limit: UInt64
+  ) throws(Failure) -> IOVA {
+    var address: UInt64 = 0
+    let code = unsafe withUnsafePointer(to: self) { space in
+      unsafe Self.allocate(space, size, alignment, limit, &address)
+    }
+    guard code == 0 else { throw Failure(code: 0 &- code) }
+    return IOVA(address)
+  }
+
+  /// Allocates a free range of `size` bytes, rounded up to the granule, under constraints.
+  ///
+  /// - Throws: `invalidArgument` when they make no sense, `noSpace` when there is no such range,
+  ///   `noMemory`.
+  public func allocate(
+    size: UInt64, _ constraints: IOVAConstraints
+  ) throws(Failure) -> IOVA {
+    if constraints.placement == .anywhere && constraints.skew == 0 && constraints.boundary == 0
+      && constraints.first <= bounds.first.rawValue
+    {
+      guard constraints.first <= constraints.last else { throw .invalidArgument }
+      return try allocate(
+        size: size, alignment: constraints.alignment, limit: constraints.last)
+    }
+    guard let bytes = granule.roundedUp(size) else { throw .invalidArgument }
+    if constraints.areMetByCached(bytes: bytes, from: bounds.first.rawValue),
+      let kind = kind(of: bytes, isHigh: constraints.last > lowZoneLast),
+      let address = takeCached(kind, bytes: bytes, limit: constraints.last)
+    {
+      return IOVA(address)
+    }
+    return try place(bytes: bytes, constraints)
+  }
+
+  /// Frees a range, as above.
+  ///
+  /// - Throws: `invalidArgument`.
   public func free(first: IOVA, size: UInt64) throws(Failure) {
-    guard let size = granule.roundedUp(size) else { throw .invalidArgument }
-    let range = try IOVARange(first: first, size: size)
-    try unlink(range, isReserved: false)
-  }
-
-  /// Keeps a range of whole granules from being allocated.
-  ///
-  /// - Throws: `invalidArgument` when it is not aligned, `outOfRange` when it leaves the space,
-  ///   `busy` when a part of it is in use, `noMemory`.
-  public func reserve(_ range: IOVARange) throws(Failure) {
-    guard range.isAligned(to: granule) else { throw .invalidArgument }
-    guard bounds.contains(range) else { throw .outOfRange }
-    let cell = unsafe try takeCell()
-    defer { lock.unlock() }
-    guard isFree(range) else {
-      unsafe ranges.pointee.cells.giveBack(cell)
-      throw .busy
+    let code = unsafe withUnsafePointer(to: self) { space in
+      unsafe Self.free(space, first.rawValue, size)
     }
-    unsafe link(IOVANode(range, isReserved: true), in: cell)
+    guard code == 0 else { throw Failure(code: 0 &- code) }
   }
-
-  /// Lets a range be allocated again that `reserve` was given.
-  ///
-  /// - Throws: `invalidArgument` when there is no such reservation.
-  public func unreserve(_ range: IOVARange) throws(Failure) {
-    try unlink(range, isReserved: true)
-  }
-
-  public var statistics: Statistics {
-    lock.lock()
-    defer { lock.unlock() }
-    let counts = unsafe ranges.pointee.counts
-    // Modulo 2^64 throughout: of a space of 2^64 bytes the sums are 0 both when they are nothing
-    // and when they are everything, and the counts tell which.
-    let free = bounds.extent &+ 1 &- counts.allocatedBytes &- counts.reservedBytes
-    let isAllFree = counts.allocatedCount == 0 && counts.reservedCount == 0
-    return Statistics(
-      allocatedCount: counts.allocatedCount,
-      allocatedBytes: saturated(counts.allocatedBytes, isAll: counts.allocatedCount != 0),
-      reservedCount: counts.reservedCount,
-      reservedBytes: saturated(counts.reservedBytes, isAll: counts.reservedCount != 0),
-      freeBytes: saturated(free, isAll: isAllFree),
-      largestFreeBytes: longestFree)
-  }
-
-  /// `bytes`, but the largest number where it stands for 2^64 bytes, which are 0 modulo 2^64.
-  private func saturated(_ bytes: UInt64, isAll: Bool) -> UInt64 {
-    bytes == 0 && isAll ? UInt64.max : bytes
-  }
-
-  /// Takes the lock, and a cell for a new node with it.
-  ///
-  /// - Throws: `noMemory`; then the lock is not taken.
-  private func takeCell() throws(Failure) -> Link {
-    lock.lock()
-    while true {
-      if let cell = unsafe ranges.pointee.cells.take() { return unsafe cell }
-      lock.unlock()
-      let chunk = try Slab<IOVANode>.makeChunk()
-      lock.lock()
-      unsafe ranges.pointee.cells.add(chunk)
-    }
-  }
-
-  private func link(_ node: IOVANode, in cell: Link) {
-    unsafe cell.initialize(to: node)
-    unsafe ranges.pointee.tree.insert(cell)
-    unsafe ranges.pointee.counts.add(node, sign: 1)
-    checkInvariants()
-  }
-
-  private func unlink(_ range: IOVARange, isReserved: Bool) throws(Failure) {
-    lock.lock()
-    defer { lock.unlock() }
-    guard let node = unsafe ranges.pointee.tree.node(at: range.first.rawValue),
-      unsafe node.pointee.range == range && node.pointee.isReserved == isReserved
-    else { throw .invalidArgument }
-    unsafe ranges.pointee.tree.remove(node)
-    unsafe ranges.pointee.counts.add(node.pointee, sign: ~0)
-    unsafe ranges.pointee.cells.giveBack(node)
-    checkInvariants()
-  }
-
-  private func isFree(_ range: IOVARange) -> Bool {
-    var node = unsafe ranges.pointee.tree.root
-    while let current = unsafe node {
-      let other = unsafe current.pointee.range
-      if range.overlaps(other) { return false }
-      unsafe node = range.last < other.first ? current.pointee.left : current.pointee.right
-    }
-    return true
-  }
-
-  // MARK: - Search
-
-  /// What is looked for. All three are multiples of the granule, but for the limit.
-  private struct Request {
-    let size: UInt64
-    let alignment: UInt64
-    let limit: UInt64
-
-    /// The highest place for it in the gap of `length` bytes from `first`.
-    func place(from first: UInt64, length: UInt64) -> UInt64? {
-      // A gap that holds the size, which is not zero, has a last address.
-      length >= size ? place(first: first, last: first &+ (length &- 1)) : nil
-    }
-
-    /// The highest place for it in the free range from `first` to `last`.
-    func place(first: UInt64, last freeLast: UInt64) -> UInt64? {
-      guard first <= limit else { return nil }
-      let last = min(freeLast, limit)
-      guard last &- first >= size &- 1 else { return nil }
-      let place = (last &- (size &- 1)) & ~(alignment &- 1)
-      return place >= first ? place : nil
-    }
-  }
-
-  private func highestPlace(size: UInt64, alignment: UInt64, limit: UInt64) -> UInt64? {
-    let request = Request(size: size, alignment: alignment, limit: limit)
-    guard let root = unsafe ranges.pointee.tree.root else {
-      return request.place(first: bounds.first.rawValue, last: bounds.last.rawValue)
-    }
-    let (first, last) = unsafe (root.pointee.subtreeFirst, root.pointee.subtreeLast)
-    // At the end of the 64-bit space `last + 1` wraps to 0; then the gap above is empty.
-    return unsafe request.place(from: last &+ 1, length: bounds.last.rawValue &- last)
-      ?? Self.highestPlace(for: request, below: root)
-      ?? request.place(from: bounds.first.rawValue, length: first &- bounds.first.rawValue)
-  }
-
-  private static func highestPlace(for request: Request, below node: Link?) -> UInt64? {
-    guard let node = unsafe node,
-      unsafe node.pointee.longestGap >= request.size && node.pointee.subtreeFirst <= request.limit
-    else { return nil }
-    let range = unsafe node.pointee.range
-    let before = unsafe node.pointee.gapBefore
-    return unsafe highestPlace(for: request, below: node.pointee.right)
-      ?? request.place(from: range.last.rawValue &+ 1, length: node.pointee.gapBehind)
-      ?? request.place(from: range.first.rawValue &- before, length: before)
-      ?? highestPlace(for: request, below: node.pointee.left)
-  }
-
-  /// The bytes of the longest free range, where the largest number stands for 2^64 too.
-  private var longestFree: UInt64 {
-    guard let root = unsafe ranges.pointee.tree.root else {
-      return saturated(bounds.extent &+ 1, isAll: true)
-    }
-    return unsafe max(
-      root.pointee.longestGap,
-      max(
-        root.pointee.subtreeFirst &- bounds.first.rawValue,
-        bounds.last.rawValue &- root.pointee.subtreeLast))
-  }
-}
-
-extension IOVASpace {
-  #if DMACORE_INTERNAL_CHECKS
-    /// Traps unless the ranges in use are aligned, inside the space, in order and apart.
-    private func checkInvariants() {
-      var count: UInt64 = 0
-      var node = unsafe ranges.pointee.tree.first
-      while let current = unsafe node {
-        let range = unsafe current.pointee.range
-        precondition(range.isAligned(to: granule), "A range is not aligned to the granule.")
-        precondition(bounds.contains(range), "A range leaves the space.")
-        count += 1
-        unsafe node = ranges.pointee.tree.first(above: range.first.rawValue)
-        if let next = unsafe node {
-          precondition(unsafe range.last < next.pointee.range.first, "Two ranges overlap.")
-        }
-      }
-      let counts = unsafe ranges.pointee.counts
-      precondition(
-        count == counts.allocatedCount + counts.reservedCount, "The counts are not the tree's.")
-    }
-  #else
-    private func checkInvariants() {}
-  #endif
 }

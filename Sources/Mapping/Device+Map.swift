@@ -27,8 +27,8 @@ import Primitives
 // mappings keep one all the same, to find misuse.
 //
 // 3. Locking
-// The mapping table's lock (rank 3) twice a call, the IOVA space's (rank 5) once, none of them while
-// anything is allocated or called back.
+// The mapping table's lock (rank 3) twice a call, those of the IOVA space (ranks 5 and 6) once, none
+// of them while anything is allocated or called back.
 //
 // 4. What this does not do
 // It does not bounce: memory that a device cannot reach is refused. Devices are coherent with the

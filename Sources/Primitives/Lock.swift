@@ -9,8 +9,9 @@ public enum LockRank: UInt32, Sendable {
   case memoryMap = 2
   case deviceMappings = 3
   case pins = 4
-  case iovaSpace = 5
-  case faultRing = 6
+  case iovaCache = 5
+  case iovaStore = 6
+  case faultRing = 7
 }
 
 /// Mutual exclusion between threads.

@@ -110,12 +110,14 @@ struct DomainTests {
   @Test func smallLeavesServeWhereNoAlignedPlaceIsFree() throws {
     try withMachine { machine in
       // One large leaf has one aligned place here. A page in it leaves its bytes room elsewhere.
-      let domain = try machine.domain(
-        .dma, first: Self.large - Self.page, last: 2 * Self.large + Self.page - 1)
-      let aligned = try map(domain, Self.large, Self.large)
+      func makeDomain() throws -> UnsafeMutablePointer<Domain> {
+        try machine.domain(
+          .dma, first: Self.large - Self.page, last: 2 * Self.large + Self.page - 1)
+      }
+      let aligned = try map(makeDomain(), Self.large, Self.large)
       #expect(aligned.leafSize == Self.large)
       #expect(aligned.range.first.rawValue == Self.large)
-      unmap(domain, aligned.range)
+      let domain = try makeDomain()
       _ = try map(domain, 0x7000, Self.page)
       let inside = try map(domain, 0x7000, Self.page)
       #expect(inside.range.first.rawValue == 2 * Self.large - Self.page)

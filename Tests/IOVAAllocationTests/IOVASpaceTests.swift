@@ -12,7 +12,7 @@ struct IOVASpaceTests {
 
   /// A space of pages `first` to `last`, both included.
   private func space(pages first: UInt64, _ last: UInt64) throws -> IOVASpace {
-    try IOVASpace(bounds: Self.pages(first, last), granule: Granule(shift: 12))
+    try checkedSpace(Self.pages(first, last))
   }
 
   private static func pages(_ first: UInt64, _ last: UInt64) throws -> IOVARange {
@@ -24,10 +24,9 @@ struct IOVASpaceTests {
     _ space: borrowing IOVASpace, pages count: UInt64 = 1, alignedTo alignment: UInt64 = 0,
     below limit: UInt64 = UInt64.max
   ) throws -> UInt64 {
-    let range = try space.allocate(
+    let place = try space.allocate(
       size: count * Self.page, alignment: alignment * Self.page, limit: limit)
-    #expect(range.extent == count * Self.page - 1)
-    return range.first.rawValue / Self.page
+    return place.rawValue / Self.page
   }
 
   private func free(
@@ -59,8 +58,10 @@ struct IOVASpaceTests {
 
   @Test func aSizeIsRoundedUpToTheGranule() throws {
     let space = try space(pages: 1, 8)
-    #expect(try space.allocate(size: 1, alignment: 0, limit: UInt64.max).extent == 4095)
-    #expect(try space.allocate(size: 4097, alignment: 0, limit: UInt64.max).extent == 8191)
+    _ = try space.allocate(size: 1, alignment: 0, limit: UInt64.max)
+    #expect(space.statistics.allocatedBytes == 4096)
+    _ = try space.allocate(size: 4097, alignment: 0, limit: UInt64.max)
+    #expect(space.statistics.allocatedBytes == 3 * 4096)
   }
 
   @Test(arguments: [0, UInt64.max - 4094, UInt64.max])
@@ -81,7 +82,7 @@ struct IOVASpaceTests {
 
   @Test func anAlignmentBelowTheGranuleIsTheGranules() throws {
     let space = try space(pages: 1, 8)
-    #expect(try space.allocate(size: 1, alignment: 2, limit: UInt64.max).first == IOVA(8 << 12))
+    #expect(try space.allocate(size: 1, alignment: 2, limit: UInt64.max) == IOVA(8 << 12))
   }
 
   @Test func aGapThatHoldsNoAlignedPlaceIsPassedOver() throws {
@@ -108,11 +109,12 @@ struct IOVASpaceTests {
   }
 
   @Test func theWholeSpaceOfA64BitMachineCanBeUsed() throws {
-    let space = try IOVASpace(
-      bounds: IOVARange(first: IOVA(0), last: IOVA(UInt64.max)), granule: Granule(shift: 12))
-    #expect(try space.allocate(size: 1, alignment: 0, limit: UInt64.max).last == IOVA(UInt64.max))
+    let space = try checkedSpace(IOVARange(first: IOVA(0), last: IOVA(UInt64.max)))
+    #expect(
+      try space.allocate(size: 1, alignment: 0, limit: UInt64.max)
+        == IOVA(UInt64.max - (Self.page - 1)))
     let rest = try space.allocate(size: 0 &- 2 * Self.page, alignment: 0, limit: UInt64.max)
-    #expect(rest.first == IOVA(Self.page))
+    #expect(rest == IOVA(Self.page))
     #expect(try allocate(space) == 0)
     #expect(space.statistics.freeBytes == 0)
     #expect(throws: Failure.noSpace) { try self.allocate(space) }
@@ -157,8 +159,8 @@ struct IOVASpaceTests {
 
   @Test func freeRoundsTheSizeAsAllocateDoes() throws {
     let space = try space(pages: 1, 8)
-    let range = try space.allocate(size: 5000, alignment: 0, limit: UInt64.max)
-    try space.free(first: range.first, size: 4097)
+    let place = try space.allocate(size: 5000, alignment: 0, limit: UInt64.max)
+    try space.free(first: place, size: 4097)
     #expect(space.statistics.allocatedCount == 0)
   }
 
@@ -230,11 +232,10 @@ struct IOVASpaceTests {
   // MARK: - Bounds and statistics
 
   @Test func boundsThatAreNotWholeGranulesAreRefused() throws {
-    let granule = Granule(shift: 12)
     for (first, last) in [(0x800, 0x1FFF), (0x1000, 0x1800), (0x1000, 0x2000)] {
       #expect(throws: Failure.invalidArgument) {
         let bounds = try IOVARange(first: IOVA(UInt64(first)), last: IOVA(UInt64(last)))
-        _ = try IOVASpace(bounds: bounds, granule: granule)
+        _ = try checkedSpace(bounds)
       }
     }
   }
@@ -255,7 +256,7 @@ struct IOVASpaceTests {
 
   @Test func sixteenExbibytesAreTheLargestNumber() throws {
     let all = try IOVARange(first: IOVA(0), last: IOVA(UInt64.max))
-    let space = try IOVASpace(bounds: all, granule: Granule(shift: 12))
+    let space = try checkedSpace(all)
     #expect(space.statistics.freeBytes == UInt64.max)
     #expect(space.statistics.largestFreeBytes == UInt64.max)
     try space.reserve(all)
@@ -266,11 +267,47 @@ struct IOVASpaceTests {
     #expect(space.statistics.freeBytes == UInt64.max)
   }
 
+  /// Of whose number the 64 bits are 0.
+  @Test(arguments: [false, true])
+  func aSpaceMayHave2To64Granules(isChecked: Bool) throws {
+    let all = try IOVARange(first: IOVA(0), last: IOVA(UInt64.max))
+    let space =
+      isChecked
+      ? try checkedSpace(all, granule: Granule(shift: 0))
+      : try cachedSpace(all, granule: Granule(shift: 0))
+    #expect(space.largestFree(in: all) == UInt64.max)
+    try space.reserve(all)
+    #expect(space.statistics.reservedBytes == UInt64.max && space.statistics.freeBytes == 0)
+    #expect(throws: Failure.noSpace) {
+      try space.allocate(size: 1, alignment: 0, limit: UInt64.max)
+    }
+    try space.unreserve(all)
+    #expect(
+      try space.allocate(size: UInt64.max, IOVAConstraints(placement: .bottomUp)) == IOVA(0))
+    #expect(
+      try space.allocate(size: 1, alignment: 0, limit: UInt64.max) == IOVA(UInt64.max))
+    #expect(space.statistics.allocatedBytes == UInt64.max && space.statistics.freeBytes == 0)
+    try space.free(first: IOVA(UInt64.max), size: 1)
+    try space.free(first: IOVA(0), size: UInt64.max)
+    space.drain()
+    #expect(space.largestFree(in: all) == UInt64.max)
+  }
+
+  @Test func anAlignmentThatIsNoPowerOfTwoIsInvalidHoweverTheRangeIsPlaced() throws {
+    let space = try space(pages: 1, 8)
+    for placement in [.anywhere, .topDown, .bottomUp, .exact] as [IOVAConstraints.Placement] {
+      #expect(throws: Failure.invalidArgument) {
+        try space.allocate(
+          size: 1, IOVAConstraints(placement: placement, alignment: 3, first: Self.page))
+      }
+    }
+  }
+
   @Test func aGranuleOfOneByteIsAnOrdinaryOne() throws {
-    let space = try IOVASpace(
-      bounds: IOVARange(first: IOVA(10), last: IOVA(12)), granule: Granule(shift: 0))
-    #expect(try space.allocate(size: 2, alignment: 2, limit: UInt64.max).first == IOVA(10))
-    #expect(try space.allocate(size: 1, alignment: 0, limit: UInt64.max).first == IOVA(12))
+    let space = try checkedSpace(
+      IOVARange(first: IOVA(10), last: IOVA(12)), granule: Granule(shift: 0))
+    #expect(try space.allocate(size: 2, alignment: 2, limit: UInt64.max) == IOVA(10))
+    #expect(try space.allocate(size: 1, alignment: 0, limit: UInt64.max) == IOVA(12))
     #expect(throws: Failure.noSpace) {
       try space.allocate(size: 1, alignment: 0, limit: UInt64.max)
     }

@@ -13,13 +13,19 @@ struct IOVASpaceModelTests {
     IOVASpaceShape(first: 0x7F, last: 0x17E, granule: 1),
     IOVASpaceShape(first: UInt64.max - 0xF_FFFF, last: UInt64.max, granule: 0x800),
     IOVASpaceShape(first: 0, last: UInt64.max, granule: 1 << 62),
+    IOVASpaceShape(first: 0x1000, last: 0xFFFF_FFFF_FFFF, granule: 4096),
+    IOVASpaceShape(first: 0xFFFE_0000, last: 0x1_0002_FFFF, granule: 4096),
+    IOVASpaceShape(first: 0, last: UInt64.max, granule: 1),
   ]
+
+  private static func name(_ shape: IOVASpaceShape) -> String {
+    "\(hex(shape.first))...\(hex(shape.last)) by \(hex(shape.granule))"
+  }
 
   @Test(arguments: shapes)
   func everyStepGivesWhatASortedArrayGives(_ shape: IOVASpaceShape) throws {
     let maker = IOVASpaceStepMaker(shape: shape, crowd: 24)
-    let name = "IOVA space \(hex(shape.first))...\(hex(shape.last)) by \(hex(shape.granule))"
-    try explore(name, steps: RunSettings.steps(10_000)) {
+    try explore("IOVA space \(Self.name(shape))", steps: RunSettings.steps(10_000)) {
       try IOVASpaceWorld(shape, model: model(shape))
     } by: { generator in
       maker.step(&generator)
@@ -28,6 +34,30 @@ struct IOVASpaceModelTests {
 
   private func model(_ shape: IOVASpaceShape) -> SortedRangesModel {
     SortedRangesModel(first: shape.first, last: shape.last, granule: shape.granule)
+  }
+
+  /// More ranges than a node of the tree has room for.
+  @Test(arguments: shapes)
+  func everyStepInACrowdGivesWhatASortedArrayGives(_ shape: IOVASpaceShape) throws {
+    let maker = IOVASpaceStepMaker(shape: shape, crowd: 300, isRoomy: true)
+    try explore("crowded IOVA space \(Self.name(shape))", steps: RunSettings.steps(3_000)) {
+      try IOVASpaceWorld(shape, model: model(shape))
+    } by: { generator in
+      maker.step(&generator)
+    }
+  }
+
+  @Test(arguments: shapes, [false, true])
+  func everyAddressThatACacheGivesIsFreeAndFulfilsTheConstraints(
+    _ shape: IOVASpaceShape, isRoomy: Bool
+  ) throws {
+    let maker = IOVASpaceStepMaker(
+      shape: shape, crowd: 24, prefersPowers: true, isRoomy: isRoomy)
+    try explore("cached IOVA space \(Self.name(shape))", steps: RunSettings.steps(6_000)) {
+      try IOVACachedSpaceWorld(shape)
+    } by: { generator in
+      maker.step(&generator)
+    }
   }
 
   /// Every history of a space of eight granules: each step of a small alphabet at each place.
@@ -42,6 +72,10 @@ struct IOVASpaceModelTests {
       .free(1),
       .reserve(first: 0x4000, last: 0x4FFF),
       .unreserve(0),
+      .allocateWith(
+        size: 0x2000,
+        IOVAConstraintsModel(placement: .bottomUp, alignment: 0x2000, skew: 0x1000)),
+      .allocateWith(size: 0x2000, IOVAConstraintsModel(boundary: 0x4000, last: 0x7FFF)),
     ]
     try withEverySequence(of: alphabet, length: RunSettings.historyLength) { history in
       try follow(history) {
@@ -55,8 +89,10 @@ struct IOVASpaceModelTests {
   @Test func theModelsAgree() throws {
     var sorted = SortedRangesModel(first: 0x1000, last: 0x20FFF, granule: 0x1000)
     var map = GranuleMapModel(first: 0x1000, last: 0x20FFF, granule: 0x1000)
+    let maker = IOVASpaceStepMaker(
+      shape: IOVASpaceShape(first: 0x1000, last: 0x20FFF, granule: 0x1000), crowd: 12)
     var generator = SeededGenerator(seed: RunSettings.seed)
-    for _ in 0..<2_000 {
+    for _ in 0..<4_000 {
       if generator.onceIn(2), let range = sorted.ranges.randomElement(using: &generator) {
         if range.isReserved {
           try sorted.unreserve(first: range.first, last: range.last)
@@ -67,11 +103,10 @@ struct IOVASpaceModelTests {
         }
       } else {
         let size = UInt64(generator.below(0x5000) + 1)
-        let alignment = UInt64(0x800) << UInt64(generator.below(5))
-        let limit = UInt64(generator.below(0x24000))
-        let one = try? sorted.allocate(size: size, alignment: alignment, limit: limit)
-        let other = try? map.allocate(size: size, alignment: alignment, limit: limit)
-        #expect(one == other)
+        let constraints = maker.constraints(size, &generator)
+        let one = Result { try sorted.allocate(size: size, constraints) }
+        let other = Result { try map.allocate(size: size, constraints) }
+        #expect("\(one)" == "\(other)", "\(hex(size)) bytes, \(constraints)")
       }
       try #require(sorted.ranges == map.ranges)
       try #require(sorted.free == map.free && sorted.largestFree == map.largestFree)

@@ -1,42 +1,39 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 import CDMACore
+import Foundation
 import ReferenceModels
 import TestSupport
-
-/// The shape of an IOVA space and of the requests made to it.
-struct IOVASpaceShape: Sendable {
-  let first: UInt64
-  let last: UInt64
-  let granule: UInt64
-}
 
 /// What is done to an IOVA space. Numbers of ranges count around those that are in use.
 enum IOVASpaceStep {
   case allocate(size: UInt64, alignment: UInt64, limit: UInt64)
+  case allocateWith(size: UInt64, IOVAConstraintsModel)
   case free(Int)
   /// With a first address and a size that are off by so much.
   case freeWrongly(Int, firstOff: UInt64, sizeOff: UInt64)
   case reserve(first: UInt64, last: UInt64)
   case unreserve(Int)
   case unreserveWrongly(Int, lastOff: UInt64)
+  case largestFree(first: UInt64, last: UInt64)
+  case drain
+  case visit
 }
 
-/// An IOVA space, through the functions that C calls, beside a model.
+/// An IOVA space without caches, through the functions that C calls, beside a model that tells every
+/// result and every address.
 final class IOVASpaceWorld<Model: IOVASpaceModel>: World {
   // nil when it has ended.
   private var space: OpaquePointer?
   private var model: Model
+  private let shape: IOVASpaceShape
+  private var allocations: UInt64 = 0
+  private var frees: UInt64 = 0
+  private var refusals: UInt64 = 0
 
   init(_ shape: IOVASpaceShape, model: Model) throws {
-    var options = dmacore_iova_space_options()
-    options.struct_size = MemoryLayout<dmacore_iova_space_options>.size
-    options.granule = shape.granule
-    options.first = shape.first
-    options.last = shape.last
-    var space: OpaquePointer?
-    try demandSame(dmacore_iova_space_create(&options, &space), 0, "create")
-    self.space = space
+    space = try shape.space(flags: DMACORE_IOVA_SPACE_CHECKED.rawValue)
+    self.shape = shape
     self.model = model
   }
 
@@ -46,6 +43,8 @@ final class IOVASpaceWorld<Model: IOVASpaceModel>: World {
     switch step {
     case .allocate(let size, let alignment, let limit):
       try allocate(size: size, alignment: alignment, limit: limit, &log)
+    case .allocateWith(let size, let constraints):
+      try allocate(size: size, constraints, &log)
     case .free(let number):
       guard let range = range(number, isReserved: false) else { return }
       try free(range.first, size: UInt64(range.size), &log)
@@ -61,6 +60,13 @@ final class IOVASpaceWorld<Model: IOVASpaceModel>: World {
     case .unreserveWrongly(let number, let lastOff):
       guard let range = range(number, isReserved: nil) else { return }
       try unreserve(first: range.first, last: range.last &+ lastOff, &log)
+    case .largestFree(let first, let last):
+      try largestFree(first: first, last: last, &log)
+    case .drain:
+      log.note("dmacore_iova_space_drain(space)", gives: 0)
+      try demandSame(dmacore_iova_space_drain(space), 0, "result of drain")
+    case .visit:
+      try demandSame(visitedRanges(of: space), shape.pieces(model.ranges), "ranges")
     }
   }
 
@@ -93,14 +99,48 @@ final class IOVASpaceWorld<Model: IOVASpaceModel>: World {
       "dmacore_iova_space_allocate(space, \(hex(size)), \(hex(alignment)), \(hex(limit)), &iova)",
       gives: expected.code)
     if let value = expected.value { log.note("assert_int_equal(iova, \(hex(value)));") }
+    allocations += expected.code == 0 ? 1 : 0
     try demandSame(found, expected.code, "result of allocate")
     try demandSame(iova, expected.value ?? untouched, "place")
+  }
+
+  private func allocate(
+    size: UInt64, _ constraints: IOVAConstraintsModel, _ log: inout StepLog
+  ) throws {
+    let untouched: UInt64 = 0x5A5A
+    var iova = untouched
+    var given = dmacore_iova_constraints(constraints)
+    let found = dmacore_iova_space_allocate_with(space, size, &given, &iova)
+    let expected = result { model throws(Refusal) in
+      try model.allocate(size: size, constraints)
+    }
+    log.note(constraints.assignment)
+    log.note(
+      "dmacore_iova_space_allocate_with(space, \(hex(size)), &constraints, &iova)",
+      gives: expected.code)
+    if let value = expected.value { log.note("assert_int_equal(iova, \(hex(value)));") }
+    allocations += expected.code == 0 ? 1 : 0
+    try demandSame(found, expected.code, "result of allocate_with")
+    try demandSame(iova, expected.value ?? untouched, "place")
+  }
+
+  private func largestFree(first: UInt64, last: UInt64, _ log: inout StepLog) throws {
+    var bytes: UInt64 = 0
+    let found = dmacore_iova_space_largest_free(space, first, last, &bytes)
+    log.note(
+      "dmacore_iova_space_largest_free(space, \(hex(first)), \(hex(last)), &bytes)", gives: found)
+    try demandSame(found, first <= last ? 0 : -EINVAL, "result of largest_free")
+    guard found == 0 else { return }
+    try demandSame(
+      bytes, saturated(shape.largestFree(model.ranges, first: first, last: last)), "largest_free")
   }
 
   private func free(_ first: UInt64, size: UInt64, _ log: inout StepLog) throws {
     let found = dmacore_iova_space_free(space, first, size)
     let expected = result { model throws(Refusal) in try model.free(first: first, size: size) }
     log.note("dmacore_iova_space_free(space, \(hex(first)), \(hex(size)))", gives: expected.code)
+    frees += expected.code == 0 ? 1 : 0
+    refusals += expected.code == 0 ? 0 : 1
     try demandSame(found, expected.code, "result of free")
   }
 
@@ -120,9 +160,7 @@ final class IOVASpaceWorld<Model: IOVASpaceModel>: World {
   }
 
   func compare() throws {
-    var statistics = dmacore_iova_space_statistics()
-    statistics.struct_size = MemoryLayout<dmacore_iova_space_statistics>.size
-    try demandSame(dmacore_iova_space_statistics(space, &statistics), 0, "result of statistics")
+    let statistics = try statistics(of: space)
     let reserved = model.ranges.filter(\.isReserved)
     let allocated = model.ranges.filter { !$0.isReserved }
     try demandSame(statistics.allocated_count, UInt64(allocated.count), "allocated_count")
@@ -132,6 +170,13 @@ final class IOVASpaceWorld<Model: IOVASpaceModel>: World {
     try demandSame(statistics.free_bytes, saturated(model.free), "free_bytes")
     try demandSame(
       statistics.largest_free_bytes, saturated(model.largestFree), "largest_free_bytes")
+    try demandSame(statistics.cached_count, 0, "cached_count")
+    try demandSame(statistics.cached_bytes, 0, "cached_bytes")
+    try demandSame(statistics.cache_allocations, 0, "cache_allocations")
+    try demandSame(statistics.store_allocations, allocations, "store_allocations")
+    try demandSame(statistics.store_frees, frees, "store_frees")
+    try demandSame(statistics.refused_frees, refusals, "refused_frees")
+    try demandSame(visitedRanges(of: space), shape.pieces(model.ranges), "ranges")
   }
 
   /// The space goes with its ranges; the address sanitizer sees what would be lost.
@@ -145,65 +190,4 @@ final class IOVASpaceWorld<Model: IOVASpaceModel>: World {
   }
 
   private func saturated(_ bytes: UInt128) -> UInt64 { UInt64(clamping: bytes) }
-}
-
-/// Makes random steps that often meet what is there already.
-struct IOVASpaceStepMaker {
-  let shape: IOVASpaceShape
-  /// How many ranges a run holds, more or less.
-  let crowd: Int
-
-  private var granuleCount: UInt128 {
-    (UInt128(shape.last) + 1 - UInt128(shape.first)) / UInt128(shape.granule)
-  }
-
-  func step(_ generator: inout SeededGenerator) -> IOVASpaceStep {
-    switch generator.below(20) {
-    case 0..<8:
-      return .allocate(
-        size: size(&generator), alignment: alignment(&generator), limit: limit(&generator))
-    case 8..<14:
-      return .free(generator.below(crowd))
-    case 14:
-      return .freeWrongly(
-        generator.below(crowd), firstOff: off(&generator), sizeOff: off(&generator))
-    case 15, 16:
-      let first = place(&generator)
-      return .reserve(first: first, last: first &+ (size(&generator) &- 1))
-    case 17, 18:
-      return .unreserve(generator.below(crowd))
-    default:
-      return .unreserveWrongly(generator.below(crowd), lastOff: off(&generator))
-    }
-  }
-
-  /// Mostly whole granules, some of them too many.
-  private func size(_ generator: inout SeededGenerator) -> UInt64 {
-    if generator.onceIn(50) { return generator.one(of: [0, 1, UInt64.max, UInt64.max - 4094]) }
-    let typical = max(1, Int(clamping: granuleCount / UInt128(crowd)))
-    let count = UInt64(generator.below(generator.onceIn(10) ? typical * crowd : typical) + 1)
-    let size = count.multipliedReportingOverflow(by: shape.granule)
-    guard !size.overflow else { return UInt64.max }
-    return generator.onceIn(8) ? max(1, size.partialValue - 1) : size.partialValue
-  }
-
-  private func alignment(_ generator: inout SeededGenerator) -> UInt64 {
-    if generator.onceIn(50) { return 3 }
-    guard generator.onceIn(3) else { return 0 }
-    return shape.granule << UInt64(generator.below(6))
-  }
-
-  private func limit(_ generator: inout SeededGenerator) -> UInt64 {
-    generator.onceIn(3) ? place(&generator) &- UInt64(generator.below(2)) : UInt64.max
-  }
-
-  /// Where a granule starts, in the space or next to it.
-  private func place(_ generator: inout SeededGenerator) -> UInt64 {
-    let index = UInt64.random(in: 0...UInt64(clamping: granuleCount), using: &generator)
-    return shape.first &+ index &* shape.granule
-  }
-
-  private func off(_ generator: inout SeededGenerator) -> UInt64 {
-    generator.one(of: [0, shape.granule, 1, UInt64.max, 0 &- shape.granule])
-  }
 }

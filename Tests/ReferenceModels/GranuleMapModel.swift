@@ -43,19 +43,72 @@ public struct GranuleMapModel: IOVASpaceModel {
   }
 
   public mutating func allocate(
-    size: UInt64, alignment: UInt64, limit: UInt64
+    size: UInt64, _ constraints: IOVAConstraintsModel
   ) throws(Refusal) -> UInt64 {
-    guard let count = granuleCount(size), alignment.nonzeroBitCount <= 1 else { throw .invalid }
-    for index in owners.indices.reversed() {
-      let place = address(index)
-      guard alignment == 0 || place % Int(alignment) == 0, index + count <= owners.count,
-        UInt64(address(index + count) - 1) <= limit,
-        owners[index..<index + count].allSatisfy({ $0 == nil })
-      else { continue }
-      occupy(index..<index + count, isReserved: false)
-      return UInt64(place)
+    guard let count = granuleCount(size), isValid(constraints, count) else { throw .invalid }
+    let fitting = owners.indices.filter { fits($0, count, constraints) }
+    let sure = fitting.filter { isSure(gap(around: $0), count, constraints) }
+    // Of the places in the gap that is furthest up, or down, the one furthest there is in it, too.
+    let candidates = sure.isEmpty ? fitting : sure
+    let found = constraints.placement == .bottomUp ? candidates.min() : candidates.max()
+    guard let found else { throw .noSpace }
+    occupy(found..<found + count, isReserved: false)
+    return UInt64(address(found))
+  }
+
+  private func isValid(_ constraints: IOVAConstraintsModel, _ count: Int) -> Bool {
+    let powers = (0..<63).map { UInt64(1) << UInt64($0) }
+    let (boundary, skew) = (constraints.boundary, constraints.skew)
+    guard constraints.alignment == 0 || powers.contains(constraints.alignment),
+      boundary == 0 || powers.contains(boundary) && boundary >= UInt64(count * granule),
+      skew % UInt64(granule) == 0,
+      skew == 0 || skew < constraints.alignment, constraints.first <= constraints.last
+    else { return false }
+    return constraints.placement != .exact || constraints.first % UInt64(granule) == 0
+  }
+
+  /// Whether so many granules from an index on are free and fulfil the constraints.
+  private func fits(_ index: Int, _ count: Int, _ constraints: IOVAConstraintsModel) -> Bool {
+    guard index + count <= owners.count,
+      owners[index..<index + count].allSatisfy({ $0 == nil })
+    else { return false }
+    let (place, end) = (address(index), address(index + count))
+    let alignment = max(Int(constraints.alignment), granule)
+    if place % alignment != Int(constraints.skew) { return false }
+    if constraints.boundary != 0 {
+      let boundary = Int(constraints.boundary)
+      if place / boundary != (end - 1) / boundary { return false }
     }
-    throw .noSpace
+    if constraints.placement == .exact && UInt64(place) != constraints.first { return false }
+    return UInt64(place) >= constraints.first && UInt64(end - 1) <= constraints.last
+  }
+
+  /// The free granules around a free one.
+  private func gap(around index: Int) -> Range<Int> {
+    let start = owners[..<index].lastIndex { $0 != nil }.map { $0 + 1 } ?? 0
+    let end = owners[index...].firstIndex { $0 != nil } ?? owners.count
+    return start..<end
+  }
+
+  /// Whether a gap has room for a request whichever way it lies, by the rule that `iova.h` hints at.
+  private func isSure(
+    _ gap: Range<Int>, _ count: Int, _ constraints: IOVAConstraintsModel
+  ) -> Bool {
+    let alignment = max(Int(constraints.alignment), granule) / granule
+    // The first granule of the space has a number, too.
+    let base = first / granule
+    func holdsBlock(_ length: Int) -> Bool {
+      gap.contains { (base + $0) % length == 0 && $0 + length <= gap.upperBound }
+    }
+    if alignment == 1 && constraints.boundary == 0 { return gap.count >= count }
+    if alignment == count && constraints.skew == 0 { return holdsBlock(count) }
+    var block = 1
+    while block < max(count, alignment) { block *= 2 }
+    if constraints.skew == 0 && holdsBlock(block) { return true }
+    let length = count + alignment - 1
+    let boundary = Int(min(constraints.boundary, 1 << 40)) / granule
+    guard boundary != 0 && alignment <= boundary else { return gap.count >= length }
+    return gap.count >= min(2 * length, 2 * boundary - 1)
   }
 
   public mutating func free(first: UInt64, size: UInt64) throws(Refusal) {

@@ -9,10 +9,49 @@ public protocol IOVASpaceModel {
   var largestFree: UInt128 { get }
   var free: UInt128 { get }
 
-  mutating func allocate(size: UInt64, alignment: UInt64, limit: UInt64) throws(Refusal) -> UInt64
+  mutating func allocate(
+    size: UInt64, _ constraints: IOVAConstraintsModel
+  ) throws(Refusal) -> UInt64
   mutating func free(first: UInt64, size: UInt64) throws(Refusal)
   mutating func reserve(first: UInt64, last: UInt64) throws(Refusal)
   mutating func unreserve(first: UInt64, last: UInt64) throws(Refusal)
+}
+
+extension IOVASpaceModel {
+  public mutating func allocate(
+    size: UInt64, alignment: UInt64, limit: UInt64
+  ) throws(Refusal) -> UInt64 {
+    try allocate(size: size, IOVAConstraintsModel(alignment: alignment, last: limit))
+  }
+}
+
+/// Where a range may lie, as `iova.h` has it.
+public struct IOVAConstraintsModel: Sendable {
+  public enum Placement: UInt32, CaseIterable, Sendable {
+    case anywhere = 0
+    case topDown = 1
+    case bottomUp = 2
+    case exact = 3
+  }
+
+  public var placement: Placement
+  public var alignment: UInt64
+  public var skew: UInt64
+  public var boundary: UInt64
+  public var first: UInt64
+  public var last: UInt64
+
+  public init(
+    placement: Placement = .anywhere, alignment: UInt64 = 0, skew: UInt64 = 0,
+    boundary: UInt64 = 0, first: UInt64 = 0, last: UInt64 = UInt64.max
+  ) {
+    self.placement = placement
+    self.alignment = alignment
+    self.skew = skew
+    self.boundary = boundary
+    self.first = first
+    self.last = last
+  }
 }
 
 /// A range in use. Sizes and ends have twice the bits of an address, so that nothing here wraps.
@@ -49,19 +88,19 @@ public struct SortedRangesModel: IOVASpaceModel {
   public var free: UInt128 { gaps.map { $0.end - $0.start }.reduce(0, +) }
 
   public mutating func allocate(
-    size: UInt64, alignment: UInt64, limit: UInt64
+    size: UInt64, _ constraints: IOVAConstraintsModel
   ) throws(Refusal) -> UInt64 {
-    guard let size = wholeGranules(size), alignment.nonzeroBitCount <= 1 else { throw .invalid }
-    let alignment = max(UInt128(alignment), granule)
-    for gap in gaps.reversed() {
-      let top = min(gap.end, UInt128(limit) + 1)
-      guard top >= size else { continue }
-      let place = (top - size) / alignment * alignment
-      guard place >= gap.start else { continue }
-      insert(IOVARangeModel(start: place, end: place + size, isReserved: false))
-      return UInt64(place)
-    }
-    throw .noSpace
+    guard let size = wholeGranules(size),
+      let request = SortedRangesRequest(size: size, granule: granule, constraints)
+    else { throw .invalid }
+    let gaps = constraints.placement == .bottomUp ? gaps : gaps.reversed()
+    let place =
+      gaps.lazy.filter { request.isSure($0.start, $0.end) }
+      .compactMap { request.place($0.start, $0.end) }.first
+      ?? gaps.lazy.compactMap { request.place($0.start, $0.end) }.first
+    guard let place else { throw .noSpace }
+    insert(IOVARangeModel(start: place, end: place + size, isReserved: false))
+    return UInt64(place)
   }
 
   public mutating func free(first: UInt64, size: UInt64) throws(Refusal) {

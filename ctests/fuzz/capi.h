@@ -121,6 +121,7 @@ union storage {
 	struct dmacore_device_options device;
 	struct dmacore_domain_options domain;
 	struct dmacore_iova_space_options space;
+	struct dmacore_iova_constraints constraints;
 	struct dmacore_device_statistics device_statistics;
 	struct dmacore_domain_statistics domain_statistics;
 	struct dmacore_iova_space_statistics space_statistics;

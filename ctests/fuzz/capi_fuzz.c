@@ -257,13 +257,49 @@ static void call_view(void)
 	}
 }
 
+static bool visit_range(dmacore_iova_t first, dmacore_iova_t last, uint32_t use, void *opaque)
+{
+	CHECK(opaque == &world);
+	CHECK(first <= last && use <= DMACORE_IOVA_RESERVED);
+	return !one_in(16);
+}
+
+static void read_line(const char *line, void *opaque)
+{
+	CHECK(opaque == &world);
+	CHECK(strlen(line) < 256);
+}
+
+static void look_at_space(struct dmacore_iova_space *space, uint64_t first, uint64_t size)
+{
+	uint64_t bytes;
+
+	switch (byte() % 4) {
+	case 0:
+		(void)RESULT(dmacore_iova_space_drain(space), EINVAL);
+		break;
+	case 1:
+		(void)RESULT(dmacore_iova_space_largest_free(space, first, first + size - 1,
+							     OUT(&bytes)),
+			     EINVAL);
+		break;
+	case 2:
+		(void)RESULT(dmacore_iova_space_visit(space, OUT(visit_range), &world), EINVAL);
+		break;
+	default:
+		(void)RESULT(dmacore_iova_space_dump(space, OUT(read_line), &world), EINVAL);
+		break;
+	}
+}
+
 static void call_space(void)
 {
 	struct dmacore_iova_space *space = pick(SPACE);
 	uint64_t first = address("first"), size = length("size");
+	union storage constraints;
 	dmacore_iova_t iova;
 
-	switch (byte() % 4) {
+	switch (byte() % 6) {
 	case 0:
 		(void)RESULT(dmacore_iova_space_allocate(
 				     space, size, one_in(4) ? number("alignment") : 0,
@@ -277,6 +313,24 @@ static void call_space(void)
 		if (RESULT(dmacore_iova_space_reserve(space, first, first + size - 1), EINVAL,
 			   ERANGE, EBUSY, ENOMEM) == 0)
 			remember(first, size);
+		break;
+	case 3:
+		structure(&constraints, sizeof(constraints.constraints));
+		constraints.constraints.placement = one_in(32) ? byte() : byte() % 4;
+		constraints.constraints.reserved = one_in(64);
+		constraints.constraints.alignment = one_in(4) ? number("alignment") : 0;
+		constraints.constraints.skew = one_in(8) ? number("skew") : 0;
+		constraints.constraints.boundary = one_in(4) ? number("boundary") : 0;
+		constraints.constraints.first = one_in(2) ? first : 0;
+		constraints.constraints.last = one_in(4) ? number("last") : UINT64_MAX;
+		if (RESULT(dmacore_iova_space_allocate_with(
+				   space, size, one_in(8) ? NULL : &constraints.constraints,
+				   OUT(&iova)),
+			   EINVAL, E2BIG, ENOSPC, ENOMEM) == 0)
+			remember(iova, size);
+		break;
+	case 4:
+		look_at_space(space, first, size);
 		break;
 	default:
 		(void)RESULT(dmacore_iova_space_unreserve(space, first, first + size - 1), EINVAL);

@@ -127,7 +127,9 @@ static int create_space(union handle *out)
 	options.space.granule = one_in(2) ? number("granule") : 0;
 	options.space.first = one_in(2) ? number("first") : 0;
 	options.space.last = one_in(2) ? number("last") : 0;
-	options.space.flags = one_in(64);
+	options.space.flags = one_in(64) ? byte() : one_in(2);
+	options.space.report = one_in(2) ? on_report : NULL;
+	options.space.report_opaque = &world;
 	return RESULT(
 		dmacore_iova_space_create(one_in(4) ? NULL : &options.space, OUT(&out->space)),
 		EINVAL, E2BIG, ENOMEM);

@@ -54,13 +54,15 @@ static unsigned long threshold_of(const char *operation)
 
 #define ROUNDS 100
 
-static void iova_space__meets_its_thresholds(void **state)
+static void check_iova_space(uint32_t flags)
 {
+	struct dmacore_iova_space_options options = DMACORE_IOVA_SPACE_OPTIONS_INIT;
+	struct dmacore_iova_constraints constraints = DMACORE_IOVA_CONSTRAINTS_INIT;
 	struct dmacore_iova_space *space;
 	dmacore_iova_t iova[16];
 
-	(void)state;
-	assert_ok(dmacore_iova_space_create(NULL, &space));
+	options.flags = flags;
+	assert_ok(dmacore_iova_space_create(&options, &space));
 	for (unsigned round = 0; round < ROUNDS; round++) {
 		bool is_steady = round > 0;
 
@@ -71,8 +73,29 @@ static void iova_space__meets_its_thresholds(void **state)
 		for (unsigned i = 0; i < 16; i++)
 			measure("iova_space_free", assert_ok(dmacore_iova_space_free(
 							   space, iova[i], (1 + i % 5) * PAGE)));
+		/* Through the caches, and past them with sizes that they do not take. */
+		for (unsigned i = 0; i < 16; i++) {
+			constraints.placement = i % 3;
+			constraints.alignment = i % 3 ? PAGE << i % 4 : 0;
+			constraints.boundary = i % 3 ? 16 * PAGE : 0;
+			measure("iova_space_allocate_with",
+				assert_ok(dmacore_iova_space_allocate_with(
+					space, (i % 3 ? 3 : 1 + i % 5) * PAGE, &constraints,
+					&iova[i])));
+		}
+		for (unsigned i = 0; i < 16; i++)
+			measure("iova_space_free",
+				assert_ok(dmacore_iova_space_free(space, iova[i],
+								  (i % 3 ? 3 : 1 + i % 5) * PAGE)));
 	}
 	dmacore_iova_space_destroy(space);
+}
+
+static void iova_space__meets_its_thresholds(void **state)
+{
+	(void)state;
+	check_iova_space(0);
+	check_iova_space(DMACORE_IOVA_SPACE_CHECKED);
 }
 
 static void pagetable__meets_its_thresholds(void **state)

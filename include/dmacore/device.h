@@ -183,7 +183,7 @@ int dmacore_device_set_coherent_mask(struct dmacore_device *device, dmacore_dma_
  * @out_statistics: receives the numbers; @out_statistics->struct_size says how many of them there
  *   is room for
  *
- * Context: any thread; locked (device mappings, rank 3; fault ring, rank 6); calls nothing back.
+ * Context: any thread; locked (device mappings, rank 3; fault ring, rank 7); calls nothing back.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.

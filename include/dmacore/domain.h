@@ -156,7 +156,8 @@ int dmacore_domain_detach(struct dmacore_domain *domain, struct dmacore_device *
  *
  * Numbers read beside mapping calls need not be of one moment.
  *
- * Context: any thread; locked (IOVA space, rank 5); calls nothing back.
+ * Context: any thread; locked (IOVA cache, rank 5; IOVA store, rank 6); calls nothing
+ *   back.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.

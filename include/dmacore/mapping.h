@@ -66,8 +66,9 @@ enum dmacore_direction {
  * except between dmacore_sync_for_cpu() and dmacore_sync_for_device(). Through an IOMMU the device
  * reaches the whole 4 KiB pages that the buffer lies in.
  *
- * Context: any thread; locked (device mappings, rank 3; IOVA space, rank 5) where a record is kept,
- *   lock-free otherwise; may call the table allocator, and wait for accesses in flight to end.
+ * Context: any thread; locked (device mappings, rank 3; IOVA cache, rank 5; IOVA store, rank 6)
+ *   where a record is kept, lock-free otherwise; may call the table allocator, and wait for accesses
+ *   in flight to end.
  * Ownership: @buffer stays the caller's and must outlive the mapping.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, @size is 0, the buffer wraps, or the direction or an attribute is
@@ -98,8 +99,9 @@ int dmacore_map_single(struct dmacore_device *device, void *buffer, uint64_t siz
  * As dmacore_map_single(), for memory known by its physical address. The range need not be in the
  * system's memory; an access to a part that is not there faults.
  *
- * Context: any thread; locked (device mappings, rank 3; IOVA space, rank 5) where a record is kept,
- *   lock-free otherwise; may call the table allocator, and wait for accesses in flight to end.
+ * Context: any thread; locked (device mappings, rank 3; IOVA cache, rank 5; IOVA store, rank 6)
+ *   where a record is kept, lock-free otherwise; may call the table allocator, and wait for accesses
+ *   in flight to end.
  * Ownership: the memory stays whose it was and must outlive the mapping. On a flat system it must
  *   be memory of this process.
  * Return: 0, or as dmacore_map_single(), without -EFAULT.
@@ -123,8 +125,9 @@ int dmacore_map_phys(struct dmacore_device *device, dmacore_phys_t phys, uint64_
  * Needs no memory and cannot fail for a mapping that lives, whatever has become of the device's
  * masks since it was made.
  *
- * Context: any thread; locked (device mappings, rank 3; IOVA space, rank 5) where a record is kept,
- *   lock-free otherwise; waits for accesses in flight to end; may call the report callback.
+ * Context: any thread; locked (device mappings, rank 3; IOVA cache, rank 5; IOVA store, rank 6)
+ *   where a record is kept, lock-free otherwise; waits for accesses in flight to end; may call the
+ *   report callback.
  * Ownership: the buffer is the CPU's again, whole.
  * Return: 0, or
  *   -EINVAL  @device is NULL, @size is 0, the range wraps, the direction or an attribute is unknown,

@@ -9,6 +9,9 @@
  * None of these changes errno: the library answers by return value alone.
  */
 
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -19,9 +22,6 @@
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
-
-/* Declared here because <sched.h> hides it without _GNU_SOURCE, which a header cannot ask for. */
-int sched_getcpu(void);
 
 /* Memory. */
 
@@ -106,6 +106,11 @@ static inline bool cplatform_replace_release(uint64_t *word, uint64_t expected, 
 					   __ATOMIC_RELAXED);
 }
 
+static inline uint64_t cplatform_exchange_acquire(uint64_t *word, uint64_t value)
+{
+	return __atomic_exchange_n(word, value, __ATOMIC_ACQUIRE);
+}
+
 static inline uint64_t cplatform_load_ordered(const uint64_t *word)
 {
 	return __atomic_load_n(word, __ATOMIC_SEQ_CST);
@@ -136,6 +141,84 @@ static inline void cplatform_hand_over(void)
 	__atomic_thread_fence(__ATOMIC_ACQ_REL);
 }
 
+/*
+ * Rows of a few dozen words. Here because the compiler would spoil them: it takes them for work for
+ * vectors, and the processors that the library runs on need not have those that compare such words.
+ * Each goes four ways at once instead, as no way waits for another.
+ */
+
+#define CPLATFORM_FOUR_WAYS _Pragma("clang loop vectorize(disable)")
+
+/*
+ * How many of 30 sorted words are not above @limit. Two steps that halve, each of which waits for the
+ * one before, and then seven compares that wait for nothing; no branch, which would go either way.
+ */
+static inline size_t cplatform_count_not_above(const uint64_t words[30], uint64_t limit)
+{
+	size_t at = words[14] <= limit ? 15 : 0;
+
+	at += words[at + 7] <= limit ? 8 : 0;
+	/* Of 15 words the eighth is on one side; seven are left. */
+	words += at;
+	return at + (words[0] <= limit) + (words[1] <= limit) + (words[2] <= limit) +
+	       (words[3] <= limit) + (words[4] <= limit) + (words[5] <= limit) +
+	       (words[6] <= limit);
+}
+
+/* All of 30 words, or-ed. */
+static inline uint64_t cplatform_or(const uint64_t words[30])
+{
+	uint64_t all = 0;
+
+	for (size_t i = 0; i < 30; i++)
+		all |= words[i];
+	return all;
+}
+
+/* A bit for each of 30 words: whether the bit @n of it is set. */
+static inline uint32_t cplatform_having_bit(const uint64_t words[30], unsigned n)
+{
+	uint32_t found = 0;
+
+#ifdef __SSE2__
+	/* Where the sign is, from which one instruction takes those of two words. */
+	__m128i shift = _mm_cvtsi32_si128(63 - (int)n);
+
+	for (unsigned i = 0; i < 30; i += 2) {
+		__m128i two = _mm_sll_epi64(_mm_loadu_si128((const __m128i *)(words + i)), shift);
+
+		found |= (uint32_t)_mm_movemask_pd(_mm_castsi128_pd(two)) << i;
+	}
+#else
+	for (unsigned i = 0; i < 30; i++)
+		found |= (uint32_t)(words[i] >> n & 1) << i;
+#endif
+	return found;
+}
+
+/* A bit for each of at most 32 words: whether it is not below @minimum. */
+static inline uint32_t cplatform_not_below(const uint64_t *words, size_t count, uint64_t minimum)
+{
+	uint32_t a = 0, b = 0;
+	size_t i = 0;
+
+	CPLATFORM_FOUR_WAYS
+	for (; i + 2 <= count; i += 2) {
+		a |= (uint32_t)(words[i] >= minimum) << i;
+		b |= (uint32_t)(words[i + 1] >= minimum) << i;
+	}
+	if (i < count)
+		a |= (uint32_t)(words[i] >= minimum) << i;
+	return a | b << 1;
+}
+
+/* Lets the processor fetch what will be used soon, a line of 64 bytes at a time. */
+static inline void cplatform_prefetch(const void *memory, size_t size)
+{
+	for (size_t offset = 0; offset < size; offset += 64)
+		__builtin_prefetch((const char *)memory + offset);
+}
+
 /* Locks and processors. */
 
 static inline size_t cplatform_mutex_size(void)
@@ -164,20 +247,68 @@ static inline void cplatform_mutex_unlock(void *mutex)
 	pthread_mutex_unlock((pthread_mutex_t *)mutex);
 }
 
-/* Negative where nobody knows, as on an old kernel or in a sandbox. */
+/*
+ * Where glibc 2.35 and later keep what the kernel tells a thread about itself, as an offset from the
+ * thread's pointer; an older glibc has no such symbol.
+ */
+extern const ptrdiff_t __rseq_offset __attribute__((__weak__));
+
+/*
+ * Where a thread finds the number of the processor it is on, as an offset from the thread's pointer,
+ * or 0 where it does not: the second word of what <linux/rseq.h> calls struct rseq.
+ */
+static inline ptrdiff_t cplatform_cpu_offset(void)
+{
+#ifdef __x86_64__
+	if (&__rseq_offset)
+		return __rseq_offset + 4;
+#endif
+	return 0;
+}
+
+/*
+ * The processor that the thread is on, or was a moment ago, with an offset from above that is not 0.
+ * Negative if the kernel does not tell.
+ */
+static inline int cplatform_likely_cpu(ptrdiff_t offset)
+{
+#ifdef __x86_64__
+	int cpu;
+
+	__asm__ volatile("movl %%fs:(%1), %0" : "=r"(cpu) : "r"(offset));
+	return cpu;
+#else
+	(void)offset;
+	return -1;
+#endif
+}
+
+/* As cplatform_current_cpu(), from the system; in CPlatform.c, out of the way of the code. */
+int cplatform_ask_current_cpu(void);
+
+/*
+ * The processor that the thread is on, or was a moment ago; negative where nobody knows, as on an old
+ * kernel or in a sandbox.
+ */
 static inline int cplatform_current_cpu(void)
 {
-	int saved = errno;
-	int cpu = sched_getcpu();
+	ptrdiff_t offset = cplatform_cpu_offset();
+	int cpu = offset ? cplatform_likely_cpu(offset) : -1;
 
-	if (cpu < 0)
-		errno = saved;
-	return cpu;
+	return cpu >= 0 ? cpu : cplatform_ask_current_cpu();
 }
 
 static inline long cplatform_cpu_count(void)
 {
 	return sysconf(_SC_NPROCESSORS_CONF);
+}
+
+/* A moment's rest for a loop that waits for another processor. */
+static inline void cplatform_pause(void)
+{
+#ifdef __x86_64__
+	__builtin_ia32_pause();
+#endif
 }
 
 static inline void cplatform_yield(void)
@@ -196,7 +327,7 @@ static inline void cplatform_sleep(void)
 }
 
 /*
- * Checks of what a thread holds, in CPlatform.c. A rank is below 32. cplatform_check_lock() says
+ * Checks of what a thread holds, in Checks.c. A rank is below 32. cplatform_check_lock() says
  * whether a lock of this rank may be taken, and notes that it is.
  */
 

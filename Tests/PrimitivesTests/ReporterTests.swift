@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-import Domains
 import MachineSupport
 import Primitives
 import Testing

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 import CDMACore
-import Primitives
 
 /// Where messages for people go. The levels are those of `types.h`.
 @safe

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import Primitives
+
+// What the caches do when a magazine is empty or full, and how they give back what they have.
+
+extension IOVASpace {
+  /// Full magazines of a kind in the depot at most. Two racks' worth for each processor: so much can
+  /// be on its way from processors that free to those that allocate.
+  private var fullMax: Int { 4 &* caches.cellCount &+ 4 }
+
+  /// Magazines at most: what a few busy kinds need. A range that finds none is freed in the store.
+  var magazinesMax: Int { 16 &* fullMax }
+
+  /// Empty magazines that stay when others are freed.
+  var emptiesKept: Int { 2 &* IOVAStore.emptiesWanted &+ caches.cellCount }
+
+  /// Takes a range of a kind from the rack, or gets a full magazine for it from the depot.
+  func takeCached(_ kind: IOVAKind, bytes: UInt64, limit: UInt64) -> UInt64? {
+    let cell = caches.current
+    return caches.rack(cell, kind).withLock { rack in
+      if let found = rack.take(extent: bytes &- 1, limit: limit) { return found }
+      guard rack.count == 0 else { return nil }
+      lock.lock()
+      if let full = unsafe store.pointee.takeFull(kind) {
+        if let empty = rack.takeFull(full) { unsafe store.pointee.addEmpty(empty) }
+        caches.note(cell, kind, inUse: true)
+      }
+      lock.unlock()
+      return rack.take(extent: bytes &- 1, limit: limit)
+    }
+  }
+
+  /// Puts a range into the rack, for which the depot takes a full magazine and gives an empty one.
+  /// Needs no memory: false if there is no room.
+  func putCached(_ kind: IOVAKind, _ address: UInt64) -> Bool {
+    let cell = caches.current
+    return caches.rack(cell, kind).withLock { rack in
+      if !rack.hasRoom() {
+        lock.lock()
+        makeRoom(cell, kind, &rack)
+        lock.unlock()
+      }
+      guard rack.hasRoom() else { return false }
+      rack.put(address)
+      return true
+    }
+  }
+
+  /// Gives a rack, whose magazines are full, an empty one to fill, if there is one; both locks are
+  /// taken.
+  private func makeRoom(_ cell: Int, _ kind: IOVAKind, _ rack: inout IOVARack) {
+    rack.resume()
+    if rack.hasRoom() {
+      caches.note(cell, kind, inUse: true)
+      return
+    }
+    if unsafe rack.hasBoth && store.pointee.fullCount(kind) >= fullMax { return }
+    guard let empty = unsafe store.pointee.takeEmpty() else { return }
+    if let full = rack.takeEmpty(empty) { unsafe store.pointee.addFull(full, kind) }
+    unsafe store.pointee.noteUse(kind)
+    caches.note(cell, kind, inUse: true)
+  }
+
+  // MARK: - Giving back
+
+  /// Gives all that is cached back to the tree; everything is locked.
+  func giveBackCaches(to store: inout IOVAStore) {
+    store.drains = store.drains &+ 1
+    caches.forEachRack { cell, kind, rack in
+      let surplus = rack.giveAll { magazine, count in
+        store.giveBack(magazine, kind, count: count)
+      }
+      if let surplus { store.addEmpty(surplus) }
+      caches.note(cell, kind, inUse: false)
+    }
+    store.giveBackAll()
+  }
+
+  /// Gives all that is cached back to the tree, and the caches' memory to the heap.
+  public func drain() {
+    guard !isChecked else { return }
+    caches.lockEverything()
+    unsafe giveBackCaches(to: &store.pointee)
+    caches.unlockRacksOnly()
+    lock.unlock()
+    for cell in 0..<caches.cellCount {
+      for index in 0..<Int(orderCount) * 2 {
+        let kind = IOVAKind(index: index)
+        caches.rack(cell, kind).withLock { rack in
+          lock.lock()
+          while !rack.isInUse, let given = rack.giveOne() {
+            unsafe store.pointee.addEmpty(given.magazine)
+          }
+          lock.unlock()
+        }
+      }
+    }
+    lock.lock()
+    let magazines = unsafe store.pointee.takeSurplus(beyond: 0)
+    finish()
+    IOVAStore.freeMagazines(from: magazines)
+  }
+
+  /// Looks at a kind of range, and retires a magazine of it if nobody uses it any more.
+  func age() {
+    lock.lock()
+    let kind = unsafe store.pointee.ageingKind
+    lock.unlock()
+    guard let kind else { return }
+    var uses: UInt64 = 0
+    for cell in 0..<caches.cellCount {
+      uses = uses &+ caches.rack(cell, kind).withLock { $0.uses }
+    }
+    var hasRetired = false
+    var isIdle = true
+    for cell in 0..<caches.cellCount where isIdle && !hasRetired {
+      caches.rack(cell, kind).withLock { rack in
+        lock.lock()
+        isIdle = unsafe store.pointee.isIdle(kind, uses: uses)
+        hasRetired = unsafe isIdle && store.pointee.retireOne(&rack, kind)
+        if !rack.isInUse { caches.note(cell, kind, inUse: false) }
+        lock.unlock()
+      }
+    }
+    lock.lock()
+    unsafe store.pointee.didLookAt(kind, hasRetired: hasRetired)
+    lock.unlock()
+  }
+}
