@@ -10,8 +10,6 @@
 #include <string.h>
 #include <time.h>
 
-#define RUNS 5
-
 static struct {
 	bool is_tiny;
 	unsigned int percent;
@@ -50,35 +48,74 @@ static int compare(const void *left, const void *right)
 	return (a > b) - (a < b);
 }
 
-static double now(void)
+uint64_t bench_clock(void)
 {
 	struct timespec time;
 
 	clock_gettime(CLOCK_MONOTONIC, &time);
-	return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
+	return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
+/* The time of one operation. */
+static double time_once(void (*run)(void *context, uint64_t count), void *context, uint64_t count)
+{
+	uint64_t start = bench_clock();
+
+	run(context, count);
+	return (double)(bench_clock() - start) / (double)count;
+}
+
+static double median(double *times)
+{
+	qsort(times, BENCH_RUNS, sizeof(times[0]), compare);
+	return times[BENCH_RUNS / 2];
 }
 
 double bench_time(void (*run)(void *context, uint64_t count), void *context, uint64_t count)
 {
-	double times[RUNS];
+	double times[BENCH_RUNS];
 
 	run(context, count);
-	for (int i = 0; i < RUNS; i++) {
-		double start = now();
+	for (int i = 0; i < BENCH_RUNS; i++)
+		times[i] = time_once(run, context, count);
+	return median(times);
+}
 
-		run(context, count);
-		times[i] = (now() - start) / (double)count;
-	}
-	qsort(times, RUNS, sizeof(times[0]), compare);
-	return times[RUNS / 2];
+static void prepare(const struct bench_run *run)
+{
+	if (run->prepare != NULL)
+		run->prepare(run->context);
+}
+
+void bench_time_turns(struct bench_run *runs, size_t run_count)
+{
+	double(*times)[BENCH_RUNS] = calloc(run_count, sizeof(*times));
+
+	BENCH_CHECK(times != NULL);
+	for (size_t i = 0; i < run_count; i++)
+		if (runs[i].run != NULL) {
+			prepare(&runs[i]);
+			runs[i].run(runs[i].context, runs[i].count);
+		}
+	for (int turn = 0; turn < BENCH_RUNS; turn++)
+		for (size_t i = 0; i < run_count; i++)
+			if (runs[i].run != NULL) {
+				prepare(&runs[i]);
+				runs[i].run(runs[i].context, runs[i].count / 8);
+				times[i][turn] =
+					time_once(runs[i].run, runs[i].context, runs[i].count);
+			}
+	for (size_t i = 0; i < run_count; i++)
+		runs[i].time = runs[i].run == NULL ? 0 : median(times[i]);
+	free(times);
 }
 
 static void print_row(const char *name, const char *unit, double value, const char *peer,
 		      double peer_value)
 {
 	if (bench.row_count == 0)
-		printf("%-28s %10s %17s %7s\n", "", "dmacore", "peer", "ratio");
-	printf("%-28s %10.5g %s", name, value, unit);
+		printf("%-32s %10s %17s %7s\n", "", "dmacore", "peer", "ratio");
+	printf("%-32s %10.5g %s", name, value, unit);
 	if (peer != NULL)
 		printf("%*s%10.5g %7.2g  %s", 7 - (int)strlen(unit), "", peer_value,
 		       value / peer_value, peer);
@@ -114,7 +151,7 @@ void bench_row_linux(const char *name, const char *unit, double value, double pe
 		     double known_value)
 {
 	bench_row(name, unit, value, peer_value == 0 ? NULL : "Linux 6.1", peer_value);
-	if (peer_value > 2 * known_value)
+	if (known_value != 0 && peer_value > 2 * known_value)
 		bench_note("does not count: Linux is known to take %.4g %s", known_value, unit);
 }
 
@@ -122,6 +159,8 @@ void bench_note(const char *format, ...)
 {
 	va_list arguments;
 
+	if (bench.is_tiny)
+		return;
 	printf("    ");
 	va_start(arguments, format);
 	vprintf(format, arguments);

@@ -15,6 +15,7 @@
 #include "peers/linux.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 /* Ends the process with a message unless @condition holds. */
@@ -34,6 +35,32 @@ bool bench_wants(const char *name);
 /* Runs the benchmark and returns the median of the time of one operation, in nanoseconds. */
 double bench_time(void (*run)(void *context, uint64_t count), void *context, uint64_t count);
 
+/*
+ * One of several that are timed in turns. @prepare, where there is one, comes before each time that
+ * @run is called, and the clock does not see it. @time receives the median of the time of one
+ * operation, in nanoseconds; without @run, which is how a peer is left out, it receives 0.
+ */
+struct bench_run {
+	void (*run)(void *context, uint64_t count);
+	void (*prepare)(void *context);
+	void *context;
+	uint64_t count;
+	double time;
+};
+
+/*
+ * Runs several benchmarks in turns, A B A B, and sets the median of each: a machine that gets
+ * slower or faster meanwhile does so for all of them. Each is run once to warm up, and an eighth
+ * of it again before the clock starts for its turn, because the others leave it a cold cache.
+ */
+void bench_time_turns(struct bench_run *runs, size_t run_count);
+
+/* How often each is timed. */
+#define BENCH_RUNS 5
+
+/* The time of a monotonic clock in nanoseconds. */
+uint64_t bench_clock(void);
+
 /* Reports a row; @peer is NULL where there is none to compare with. */
 void bench_row(const char *name, const char *unit, double value, const char *peer,
 	       double peer_value);
@@ -42,12 +69,12 @@ void bench_row(const char *name, const char *unit, double value, const char *pee
  * Reports a row beside Linux; @peer_value is 0 where Linux could not be built. @known_value is what
  * it is known to take on a fast machine: where it takes more than twice that, the table says that
  * the row does not count, because it tells more of this machine, or of how Linux was built, than of
- * us.
+ * us. 0: it is not known.
  */
 void bench_row_linux(const char *name, const char *unit, double value, double peer_value,
 		     double known_value);
 
-/* A line under the row above. */
+/* A line under the row above, but not with --tiny. */
 __attribute__((format(printf, 1, 2))) void bench_note(const char *format, ...);
 
 /* What a peer's shared object has, or NULL where it could not be built; always NULL with --tiny. */

@@ -2,18 +2,12 @@
 
 /* The IOVA allocator, beside Linux's and beside a search from end to end. */
 
-#include <dmacore/iova.h>
+#include "bench_iova.h"
 
-#include "bench.h"
-
+#include <stdio.h>
 #include <stdlib.h>
 
-#define PAGE_SHIFT 12
-#define PAGE (UINT64_C(1) << PAGE_SHIFT)
-#define LIMIT DMACORE_BIT_MASK(48)
-#define LIMIT_32 DMACORE_BIT_MASK(32)
-
-static struct dmacore_iova_space *create_space(uint64_t last)
+struct dmacore_iova_space *bench_create_space(uint64_t last)
 {
 	struct dmacore_iova_space_options options = DMACORE_IOVA_SPACE_OPTIONS_INIT;
 	struct dmacore_iova_space *space;
@@ -24,31 +18,33 @@ static struct dmacore_iova_space *create_space(uint64_t last)
 	return space;
 }
 
-/*
- * Ranges in use: a space of ours or of a peer's, and what is allocated there. Peers count addresses
- * in pages.
- */
-struct range {
-	uint64_t first;
-	uint64_t pages;
-};
-
-struct live {
-	struct dmacore_iova_space *space;
-	const struct linux_iova *linux_iova;
-	struct iova_domain *domain;
-	const struct gtree_peer *gtree;
-	struct gtree_space *tree;
-	uint64_t random;
-	uint64_t count;
-	struct range *ranges;
-};
-
-static void open_live(struct live *live, uint64_t count)
+void bench_open_live(struct live *live, uint64_t count, const struct linux_peer *linux_peer,
+		     const struct gtree_peer *gtree)
 {
-	*live = (struct live){ .random = BENCH_SEED, .count = count };
-	live->ranges = calloc(count, sizeof(live->ranges[0]));
+	/* On a line of the cache, so that two threads can have a part each; 16 bytes a range. */
+	size_t size = (count * sizeof(live->ranges[0]) + 63) / 64 * 64;
+
+	*live = (struct live){ .unit = 1, .count = count };
+	live->ranges = aligned_alloc(64, size);
 	BENCH_CHECK(live->ranges != NULL);
+	if (linux_peer != NULL) {
+		live->linux_iova = &linux_peer->iova;
+		live->domain = live->linux_iova->create();
+	} else if (gtree != NULL) {
+		live->gtree = gtree;
+		live->tree = gtree->create(LIMIT >> PAGE_SHIFT);
+	} else {
+		live->space = bench_create_space(LIMIT);
+		live->unit = PAGE;
+	}
+}
+
+struct dmacore_iova_space_statistics bench_statistics(const struct live *live)
+{
+	struct dmacore_iova_space_statistics statistics = { .struct_size = sizeof(statistics) };
+
+	BENCH_CHECK(dmacore_iova_space_statistics(live->space, &statistics) == 0);
+	return statistics;
 }
 
 static int compare_ranges(const void *left, const void *right)
@@ -58,244 +54,152 @@ static int compare_ranges(const void *left, const void *right)
 	return (a->first > b->first) - (a->first < b->first);
 }
 
-/* Checks that no two ranges overlap and that none leaves the space; a page is @unit addresses. */
-static void close_live(struct live *live, uint64_t unit)
+static void check_ranges(struct live *live)
 {
-	uint64_t end = unit;
+	uint64_t end = live->unit;
 
 	qsort(live->ranges, live->count, sizeof(live->ranges[0]), compare_ranges);
 	for (uint64_t i = 0; i < live->count; i++) {
-		BENCH_CHECK(live->ranges[i].first % unit == 0);
-		BENCH_CHECK(live->ranges[i].first >= end);
-		end = live->ranges[i].first + live->ranges[i].pages * unit;
+		const struct range *range = &live->ranges[i];
+
+		BENCH_CHECK(range->first % live->unit == 0);
+		BENCH_CHECK(live->pages == 0 || range->first % (live->pages * live->unit) == 0);
+		BENCH_CHECK(range->first >= end);
+		end = range->first + range->pages * live->unit;
+		BENCH_CHECK((end - 1) / live->unit <= (range->is_low ? LIMIT_32 : LIMIT) >>
+			    PAGE_SHIFT);
 	}
-	BENCH_CHECK(end - 1 <= LIMIT);
+}
+
+void bench_close_live(struct live *live)
+{
+	check_ranges(live);
+	if (live->linux_iova != NULL) {
+		live->linux_iova->destroy(live->domain);
+	} else if (live->gtree != NULL) {
+		live->gtree->destroy(live->tree);
+	} else {
+		/* A wrong free that a cache took is refused when it comes back. */
+		BENCH_CHECK(dmacore_iova_space_drain(live->space) == 0);
+		BENCH_CHECK(bench_statistics(live).allocated_count == live->count);
+		BENCH_CHECK(bench_statistics(live).refused_frees == 0);
+		dmacore_iova_space_destroy(live->space);
+	}
 	free(live->ranges);
+}
+
+void bench_run_ring(void *context, uint64_t count)
+{
+	BENCH_CHECK(ring(context, count, allocate_ours, free_ours));
+}
+
+void bench_run_linux_ring(void *context, uint64_t count)
+{
+	BENCH_CHECK(ring(context, count, allocate_linux_fast, free_linux_fast));
+}
+
+void bench_fill_ring(struct live *live, uint64_t pages)
+{
+	live->pages = pages;
+	for (uint64_t i = 0; i < live->count; i++) {
+		struct range *range = &live->ranges[i];
+
+		*range = (struct range){ .pages = (uint32_t)pages };
+		range->first = live->space != NULL ? allocate_ours(live, pages, false) :
+						     allocate_linux_fast(live, pages, false);
+		BENCH_CHECK(range->first != 0);
+	}
+}
+
+/* Ours and Linux's ring of ranges of one size. */
+struct rings {
+	struct live ours;
+	struct live peers;
+};
+
+static void open_rings(struct rings *rings, struct bench_run *runs, uint64_t pages,
+		       const struct linux_peer *linux_peer, uint64_t count)
+{
+	bench_open_live(&rings->ours, IN_FLIGHT, NULL, NULL);
+	bench_fill_ring(&rings->ours, pages);
+	runs[0] = (struct bench_run){ .run = bench_run_ring,
+				      .context = &rings->ours,
+				      .count = count };
+	runs[1] = (struct bench_run){ .context = &rings->peers, .count = count };
+	if (linux_peer == NULL)
+		return;
+	bench_open_live(&rings->peers, IN_FLIGHT, linux_peer, NULL);
+	bench_fill_ring(&rings->peers, pages);
+	runs[1].run = bench_run_linux_ring;
+}
+
+static void close_rings(struct rings *rings, const struct linux_peer *linux_peer)
+{
+	bench_close_live(&rings->ours);
+	if (linux_peer != NULL)
+		bench_close_live(&rings->peers);
 }
 
 /* One page at a time while 64 are in flight, as a ring of requests has them. */
 
-#define IN_FLIGHT 64
-
-static void run_ring(void *context, uint64_t count)
-{
-	struct live *live = context;
-	int errors = 0;
-
-	for (uint64_t i = 0; i < count; i++) {
-		struct range *range = &live->ranges[i % IN_FLIGHT];
-
-		errors |= dmacore_iova_space_free(live->space, range->first, PAGE);
-		errors |= dmacore_iova_space_allocate(live->space, PAGE, 0, LIMIT, &range->first);
-	}
-	BENCH_CHECK(errors == 0);
-}
-
-static void run_linux_ring(void *context, uint64_t count)
-{
-	struct live *live = context;
-
-	for (uint64_t i = 0; i < count; i++) {
-		struct range *range = &live->ranges[i % IN_FLIGHT];
-
-		live->linux_iova->free_iova_fast(live->domain, range->first, 1);
-		range->first = live->linux_iova->alloc_iova_fast(live->domain, 1,
-								 LIMIT >> PAGE_SHIFT, true);
-	}
-}
-
-static double time_ring(uint64_t count)
-{
-	struct live live;
-	double time;
-
-	open_live(&live, IN_FLIGHT);
-	live.space = create_space(LIMIT);
-	for (int i = 0; i < IN_FLIGHT; i++) {
-		live.ranges[i].pages = 1;
-		BENCH_CHECK(dmacore_iova_space_allocate(live.space, PAGE, 0, LIMIT,
-							&live.ranges[i].first) == 0);
-	}
-	time = bench_time(run_ring, &live, count);
-	dmacore_iova_space_destroy(live.space);
-	close_live(&live, PAGE);
-	return time;
-}
-
-static double time_linux_ring(const struct linux_iova *linux_iova, uint64_t count)
-{
-	struct live live;
-	double time;
-
-	open_live(&live, IN_FLIGHT);
-	live.linux_iova = linux_iova;
-	live.domain = linux_iova->create();
-	for (int i = 0; i < IN_FLIGHT; i++) {
-		live.ranges[i].pages = 1;
-		live.ranges[i].first =
-			linux_iova->alloc_iova_fast(live.domain, 1, LIMIT >> PAGE_SHIFT, true);
-	}
-	time = bench_time(run_linux_ring, &live, count);
-	linux_iova->destroy(live.domain);
-	close_live(&live, 1);
-	return time;
-}
-
 static void measure_ring(const struct linux_peer *linux_peer)
 {
-	uint64_t count = bench_count(2000000, 200);
+	struct bench_run runs[2];
+	struct rings rings;
 
 	if (!bench_wants("iova.alloc_free.4k"))
 		return;
-	bench_row_linux("iova.alloc_free.4k", "ns", time_ring(count),
-			linux_peer ? time_linux_ring(&linux_peer->iova, count) : 0, 9);
+	open_rings(&rings, runs, 1, linux_peer, bench_count(2000000, 200));
+	bench_time_turns(runs, 2);
+	close_rings(&rings, linux_peer);
+	bench_row_linux("iova.alloc_free.4k", "ns", runs[0].time, runs[1].time, 9);
 }
 
 /*
- * Ranges of 256 to 319 pages: a random one is freed, another one allocated. The longer this goes on
- * the slower Linux gets; it is measured while it is young.
+ * The same for every size from 4 KiB to 64 MiB, all in turns, so that they can be compared with
+ * each other too. Linux caches up to 128 KiB; 64 ranges are few enough for its tree to be no
+ * burden.
  */
 
-static uint64_t random_pages(struct live *live)
+#define CLASSES 15
+
+static void report_classes(const struct bench_run runs[CLASSES][2])
 {
-	return 256 + bench_random(&live->random) % 64;
-}
+	double least[2], most[2];
 
-static struct range *random_range(struct live *live)
-{
-	return &live->ranges[bench_random(&live->random) % live->count];
-}
+	for (int i = 0; i < CLASSES; i++) {
+		char name[40];
 
-static void run_churn(void *context, uint64_t count)
-{
-	struct live *live = context;
-	int errors = 0;
+		snprintf(name, sizeof(name), "iova.alloc_free.class_%u", 4u << i);
+		if (bench_wants(name))
+			bench_row_linux(name, "ns", runs[i][0].time, runs[i][1].time, 0);
+		for (int side = 0; side < 2; side++) {
+			double time = runs[i][side].time;
 
-	for (uint64_t i = 0; i < count; i++) {
-		struct range *range = random_range(live);
-
-		errors |= dmacore_iova_space_free(live->space, range->first,
-						  range->pages << PAGE_SHIFT);
-		range->pages = random_pages(live);
-		errors |= dmacore_iova_space_allocate(live->space, range->pages << PAGE_SHIFT, 0,
-						      LIMIT, &range->first);
+			least[side] = i == 0 || time < least[side] ? time : least[side];
+			most[side] = i == 0 || time > most[side] ? time : most[side];
+		}
 	}
-	BENCH_CHECK(errors == 0);
+	if (bench_wants("iova.alloc_free.class_ratio"))
+		bench_row_linux("iova.alloc_free.class_ratio", "x", most[0] / least[0],
+				least[1] == 0 ? 0 : most[1] / least[1], 0);
 }
 
-/* Unaligned, which is what we are asked for too, and Linux's caches end below this size anyway. */
-static uint64_t linux_allocate(struct live *live, uint64_t pages)
+static void measure_classes(const struct linux_peer *linux_peer)
 {
-	struct iova *iova =
-		live->linux_iova->alloc_iova(live->domain, pages, LIMIT >> PAGE_SHIFT, false);
+	static struct rings rings[CLASSES];
+	struct bench_run runs[CLASSES][2];
 
-	return live->linux_iova->first(iova);
-}
-
-static void run_linux_churn(void *context, uint64_t count)
-{
-	struct live *live = context;
-
-	for (uint64_t i = 0; i < count; i++) {
-		struct range *range = random_range(live);
-
-		live->linux_iova->free_iova(live->domain, range->first);
-		range->pages = random_pages(live);
-		range->first = linux_allocate(live, range->pages);
-	}
-}
-
-static void run_gtree_churn(void *context, uint64_t count)
-{
-	struct live *live = context;
-	bool has_failed = false;
-
-	for (uint64_t i = 0; i < count; i++) {
-		struct range *range = random_range(live);
-
-		live->gtree->free(live->tree, range->first);
-		range->pages = random_pages(live);
-		has_failed |= !live->gtree->allocate(live->tree, range->pages, &range->first);
-	}
-	BENCH_CHECK(!has_failed);
-}
-
-static double time_churn(uint64_t live_count, uint64_t count)
-{
-	struct live live;
-	double time;
-
-	open_live(&live, live_count);
-	live.space = create_space(LIMIT);
-	for (uint64_t i = 0; i < live_count; i++) {
-		live.ranges[i].pages = random_pages(&live);
-		BENCH_CHECK(dmacore_iova_space_allocate(live.space,
-							live.ranges[i].pages << PAGE_SHIFT, 0,
-							LIMIT, &live.ranges[i].first) == 0);
-	}
-	time = bench_time(run_churn, &live, count);
-	dmacore_iova_space_destroy(live.space);
-	close_live(&live, PAGE);
-	return time;
-}
-
-static double time_linux_churn(const struct linux_iova *linux_iova, uint64_t live_count,
-			       uint64_t count)
-{
-	struct live live;
-	double time;
-
-	open_live(&live, live_count);
-	live.linux_iova = linux_iova;
-	live.domain = linux_iova->create();
-	for (uint64_t i = 0; i < live_count; i++) {
-		live.ranges[i].pages = random_pages(&live);
-		live.ranges[i].first = linux_allocate(&live, live.ranges[i].pages);
-	}
-	time = bench_time(run_linux_churn, &live, count);
-	linux_iova->destroy(live.domain);
-	close_live(&live, 1);
-	return time;
-}
-
-static double time_gtree_churn(const struct gtree_peer *gtree, uint64_t live_count, uint64_t count)
-{
-	struct live live;
-	uint64_t first = 1;
-	double time;
-
-	open_live(&live, live_count);
-	live.gtree = gtree;
-	live.tree = gtree->create(LIMIT >> PAGE_SHIFT);
-	/* Packed by hand: its search would take minutes to get there. */
-	for (uint64_t i = 0; i < live_count; i++) {
-		live.ranges[i] = (struct range){ first, random_pages(&live) };
-		gtree->insert(live.tree, first, live.ranges[i].pages);
-		first += live.ranges[i].pages;
-	}
-	time = bench_time(run_gtree_churn, &live, count);
-	gtree->destroy(live.tree);
-	close_live(&live, 1);
-	return time;
-}
-
-static void measure_churn(const struct linux_peer *linux_peer, const char *name,
-			  uint64_t live_count, double known_value)
-{
-	const struct gtree_peer *gtree = bench_gtree();
-	/* Linear searches, so fewer of them the longer they are. */
-	uint64_t peer_count = bench_count(100000000 / (live_count + 1000), 10);
-
-	if (!bench_wants(name))
+	/* One class cannot be had alone: the ratio is theirs. */
+	if (!bench_wants("iova.alloc_free.class_"))
 		return;
-	live_count = bench_count(live_count, live_count / 100);
-	bench_row_linux(name, "ns", time_churn(live_count, bench_count(1000000, 100)),
-			linux_peer ? time_linux_churn(&linux_peer->iova, live_count, peer_count) :
-				     0,
-			known_value);
-	if (gtree != NULL)
-		bench_note("a GLib tree searched from its lowest key: %.4g ns",
-			   time_gtree_churn(gtree, live_count, peer_count / 10));
+	for (int i = 0; i < CLASSES; i++)
+		open_rings(&rings[i], runs[i], UINT64_C(1) << i, linux_peer,
+			   bench_count(300000, 200));
+	bench_time_turns(&runs[0][0], 2 * CLASSES);
+	for (int i = 0; i < CLASSES; i++)
+		close_rings(&rings[i], linux_peer);
+	report_classes(runs);
 }
 
 /*
@@ -354,52 +258,63 @@ static void run_linux_fragmented(void *context, uint64_t count)
 	BENCH_CHECK(found == 0);
 }
 
-static double time_fragmented(uint64_t count)
+static void open_fragmented(struct fragmented *fragmented)
 {
-	struct fragmented fragmented = { .space = create_space(LIMIT_32) };
-	struct dmacore_iova_space_statistics statistics = { .struct_size = sizeof(statistics) };
-	double time;
 	int errors = 0;
 
+	*fragmented = (struct fragmented){ .space = bench_create_space(LIMIT_32) };
 	for (uint64_t first = RUN_PAGES; first < PAGES_32; first += 2 * RUN_PAGES)
-		errors |= dmacore_iova_space_reserve(fragmented.space, first << PAGE_SHIFT,
+		errors |= dmacore_iova_space_reserve(fragmented->space, first << PAGE_SHIFT,
 						     ((first + RUN_PAGES) << PAGE_SHIFT) - 1);
-	errors |=
-		dmacore_iova_space_allocate(fragmented.space, PAGE, 0, LIMIT_32, &fragmented.page);
+	errors |= dmacore_iova_space_allocate(fragmented->space, PAGE, 0, LIMIT_32,
+					      &fragmented->page);
 	BENCH_CHECK(errors == 0);
-	time = bench_time(run_fragmented, &fragmented, count);
-	BENCH_CHECK(dmacore_iova_space_statistics(fragmented.space, &statistics) == 0);
-	BENCH_CHECK(statistics.largest_free_bytes == RUN_PAGES * PAGE);
-	BENCH_CHECK(statistics.reserved_count == PAGES_32 / (2 * RUN_PAGES));
-	dmacore_iova_space_destroy(fragmented.space);
-	return time;
 }
 
-static double time_linux_fragmented(const struct linux_iova *linux_iova, uint64_t count)
+static void close_fragmented(struct fragmented *fragmented)
 {
-	struct fragmented fragmented = { .linux_iova = linux_iova, .domain = linux_iova->create() };
-	double time;
+	struct dmacore_iova_space_statistics statistics = { .struct_size = sizeof(statistics) };
 
+	BENCH_CHECK(dmacore_iova_space_statistics(fragmented->space, &statistics) == 0);
+	BENCH_CHECK(statistics.largest_free_bytes == RUN_PAGES * PAGE);
+	BENCH_CHECK(statistics.reserved_count == PAGES_32 / (2 * RUN_PAGES));
+	dmacore_iova_space_destroy(fragmented->space);
+}
+
+static void open_linux_fragmented(struct fragmented *fragmented,
+				  const struct linux_iova *linux_iova)
+{
+	*fragmented =
+		(struct fragmented){ .linux_iova = linux_iova, .domain = linux_iova->create() };
 	/* All but the lowest run, then every second one of them is freed. */
 	for (uint64_t i = 1; i < PAGES_32 / RUN_PAGES; i++)
-		BENCH_CHECK(linux_iova->alloc_iova(fragmented.domain, RUN_PAGES, PAGES_32 - 1,
+		BENCH_CHECK(linux_iova->alloc_iova(fragmented->domain, RUN_PAGES, PAGES_32 - 1,
 						   false) != NULL);
 	for (uint64_t first = RUN_PAGES; first < PAGES_32; first += 2 * RUN_PAGES)
-		linux_iova->free_iova(fragmented.domain, first);
-	fragmented.page = linux_allocate_page(&fragmented);
-	time = bench_time(run_linux_fragmented, &fragmented, count);
-	linux_iova->destroy(fragmented.domain);
-	return time;
+		linux_iova->free_iova(fragmented->domain, first);
+	fragmented->page = linux_allocate_page(fragmented);
 }
 
 static void measure_fragmented(const struct linux_peer *linux_peer)
 {
+	struct fragmented ours, peers;
+	struct bench_run runs[] = {
+		{ .run = run_fragmented, .context = &ours, .count = bench_count(500000, 100) },
+		{ .context = &peers, .count = bench_count(2000, 1) },
+	};
+
 	if (!bench_wants("iova.fail.fragmented_32bit"))
 		return;
-	bench_row_linux(
-		"iova.fail.fragmented_32bit", "ns", time_fragmented(bench_count(500000, 100)),
-		linux_peer ? time_linux_fragmented(&linux_peer->iova, bench_count(2000, 1)) : 0,
-		38300);
+	open_fragmented(&ours);
+	if (linux_peer != NULL) {
+		open_linux_fragmented(&peers, &linux_peer->iova);
+		runs[1].run = run_linux_fragmented;
+	}
+	bench_time_turns(runs, 2);
+	close_fragmented(&ours);
+	if (linux_peer != NULL)
+		linux_peer->iova.destroy(peers.domain);
+	bench_row_linux("iova.fail.fragmented_32bit", "ns", runs[0].time, runs[1].time, 38300);
 }
 
 void bench_iova(void)
@@ -407,8 +322,8 @@ void bench_iova(void)
 	const struct linux_peer *linux_peer = bench_linux();
 
 	measure_ring(linux_peer);
-	measure_churn(linux_peer, "iova.churn.live_1k", 1000, 881);
-	measure_churn(linux_peer, "iova.churn.live_10k", 10000, 6837);
-	measure_churn(linux_peer, "iova.churn.live_100k", 100000, 66900);
+	bench_iova_threads(linux_peer);
+	measure_classes(linux_peer);
+	bench_iova_churn(linux_peer);
 	measure_fragmented(linux_peer);
 }

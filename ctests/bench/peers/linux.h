@@ -30,6 +30,10 @@ struct linux_iova {
 				   unsigned long limit, bool size_aligned);
 	void (*free_iova)(struct iova_domain *domain, unsigned long first);
 	unsigned long (*first)(const struct iova *iova);
+	/* Says which processor, 0 or 1, this thread runs on; until then it is 0. */
+	void (*set_processor)(unsigned int processor);
+	/* What a range in use takes in the kernel's heap. */
+	size_t range_bytes;
 };
 
 /* A page table: 48 bits in and out, 4 levels. */

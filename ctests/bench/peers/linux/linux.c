@@ -34,6 +34,12 @@ static unsigned long first(const struct iova *iova)
 	return iova == NULL ? 0 : iova->pfn_lo;
 }
 
+static void set_processor(unsigned int processor)
+{
+	BUG_ON(processor >= PROCESSORS);
+	shim_processor = processor;
+}
+
 static bool open_pagetable(struct linux_pagetable *out_table)
 {
 	static struct device device;
@@ -75,6 +81,8 @@ __attribute__((visibility("default"))) const struct linux_peer linux_peer = {
 		.alloc_iova = alloc_iova,
 		.free_iova = free_iova,
 		.first = first,
+		.set_processor = set_processor,
+		.range_bytes = ALIGN(sizeof(struct iova), 64),
 	},
 	.open_pagetable = open_pagetable,
 	.close_pagetable = close_pagetable,

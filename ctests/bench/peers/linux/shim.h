@@ -189,37 +189,49 @@ extern _Thread_local unsigned int shim_processor __attribute__((tls_model("initi
 #define __GFP_HIGHMEM 0
 #define SLAB_HWCACHE_ALIGN 0
 
+/* Cells for each processor, so that none waits for another, as in the kernel. */
 struct kmem_cache {
-	struct arena arena;
+	struct {
+		struct arena arena __attribute__((aligned(PROCESSOR_STRIDE)));
+	} processors[PROCESSORS];
 };
 
 /* The one that the kernel makes for IOVAs aligns them to a line of the cache. */
 static inline struct kmem_cache *kmem_cache_create(const char *name, size_t size, size_t align,
 						   unsigned long flags, void (*constructor)(void *))
 {
-	struct kmem_cache *cache = calloc(1, sizeof(*cache));
+	struct kmem_cache *cache = aligned_alloc(PROCESSOR_STRIDE, sizeof(*cache));
 
 	(void)name, (void)align, (void)flags, (void)constructor;
 	BUG_ON(cache == NULL);
-	cache->arena.cell_size = ALIGN(size, 64);
+	memset(cache, 0, sizeof(*cache));
+	for (unsigned int cpu = 0; cpu < PROCESSORS; cpu++)
+		cache->processors[cpu].arena.cell_size = ALIGN(size, 64);
 	return cache;
 }
 
 static inline void kmem_cache_destroy(struct kmem_cache *cache)
 {
-	free(cache->arena.memory);
+	for (unsigned int cpu = 0; cpu < PROCESSORS; cpu++)
+		free(cache->processors[cpu].arena.memory);
 	free(cache);
+}
+
+static inline struct arena *kmem_cache_arena(struct kmem_cache *cache)
+{
+	return &cache->processors[shim_processor].arena;
 }
 
 static inline void *kmem_cache_zalloc(struct kmem_cache *cache, gfp_t flags)
 {
-	void *cell = arena_allocate(&cache->arena);
+	struct arena *arena = kmem_cache_arena(cache);
+	void *cell = arena_allocate(arena);
 
 	(void)flags;
-	return cell == NULL ? NULL : memset(cell, 0, cache->arena.cell_size);
+	return cell == NULL ? NULL : memset(cell, 0, arena->cell_size);
 }
 
-#define kmem_cache_free(cache, memory) arena_free(&(cache)->arena, memory)
+#define kmem_cache_free(cache, memory) arena_free(kmem_cache_arena(cache), memory)
 #define kmalloc(size, flags) malloc(size)
 #define kzalloc(size, flags) calloc(1, size)
 #define kcalloc(count, size, flags) calloc(count, size)
