@@ -199,6 +199,12 @@ struct IOVARack {
     return surplus
   }
 
+  /// What was counted so far, from here on counted by the taker. Nothing is in the rack.
+  mutating func takeCounts() -> (allocations: UInt64, frees: UInt64) {
+    defer { (allocations, moved) = (0, 0) }
+    return (allocations, frees)
+  }
+
   // MARK: - Lock
 
   fileprivate mutating func didLock(_ number: UInt64) { top = number }

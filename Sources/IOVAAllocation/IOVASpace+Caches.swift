@@ -73,6 +73,7 @@ extension IOVASpace {
         store.giveBack(magazine, kind, count: count)
       }
       if let surplus { store.addEmpty(surplus) }
+      store.takeCounts(of: &rack)
       caches.note(cell, kind, inUse: false)
     }
     store.giveBackAll()
@@ -120,7 +121,10 @@ extension IOVASpace {
         lock.lock()
         isIdle = unsafe store.pointee.isIdle(kind, uses: uses)
         hasRetired = unsafe isIdle && store.pointee.retireOne(&rack, kind)
-        if !rack.isInUse { caches.note(cell, kind, inUse: false) }
+        if !rack.isInUse {
+          unsafe store.pointee.takeCounts(of: &rack)
+          caches.note(cell, kind, inUse: false)
+        }
         lock.unlock()
       }
     }

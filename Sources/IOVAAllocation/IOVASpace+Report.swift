@@ -69,6 +69,8 @@ extension IOVASpace {
       store.tree.longestGap(from: store.tree.first, to: store.tree.last))
     statistics.takenCountMax = UInt64(store.takenCountMax)
     statistics.takenBytesMax = store.takenBytesMax
+    statistics.cacheAllocations &+= store.cacheAllocations
+    statistics.cacheFrees &+= store.cacheFrees
     statistics.storeAllocations = store.allocations
     statistics.storeFrees = store.frees
     statistics.refusedFrees = store.refusedFrees &+ refusedOutside.load(ordering: .relaxed)

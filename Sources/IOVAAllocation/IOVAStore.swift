@@ -64,6 +64,9 @@ struct IOVAStore: ~Copyable {
   private(set) var frees: UInt64 = 0
   private(set) var refusedFrees: UInt64 = 0
   var drains: UInt64 = 0
+  /// What racks counted until they went out of use.
+  private(set) var cacheAllocations: UInt64 = 0
+  private(set) var cacheFrees: UInt64 = 0
   /// How often something became free: what was not found before can only be found if this has grown.
   private(set) var vacancies: UInt64 = 0
   var refusals = Refusals()
@@ -163,6 +166,13 @@ struct IOVAStore: ~Copyable {
     refusedFrees = refusedFrees &+ 1
     refusals.add(first: first &<< shift, size: size &<< shift)
     return false
+  }
+
+  /// Takes over what a rack has counted that goes out of use.
+  mutating func takeCounts(of rack: inout IOVARack) {
+    let counts = rack.takeCounts()
+    cacheAllocations = cacheAllocations &+ counts.allocations
+    cacheFrees = cacheFrees &+ counts.frees
   }
 
   mutating func takeRefusals() -> Refusals? {

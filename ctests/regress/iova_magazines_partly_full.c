@@ -24,33 +24,49 @@ static void stay_here(void)
 	assert_int_equal(sched_setaffinity(0, sizeof(one), &one), 0);
 }
 
+static void free_all(struct dmacore_iova_space *space, const dmacore_iova_t *iova, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		assert_ok(dmacore_iova_space_free(space, iova[i], PAGE));
+}
+
 static void iova_space_free__keeps_a_magazine_that_is_partly_full(void **state)
 {
 	struct dmacore_iova_space *space = make_space_with(0, PAGE, PAGE, HIGH_LIMIT);
-	dmacore_iova_t low[2 * MAGAZINE], high[MAGAZINE];
+	const struct dmacore_iova_constraints top = {
+		.struct_size = sizeof(top),
+		.placement = DMACORE_IOVA_TOP_DOWN,
+		.last = HIGH_LIMIT,
+	};
+	struct dmacore_iova_space_statistics statistics;
+	dmacore_iova_t low[3 * MAGAZINE], high[MAGAZINE], got;
 
 	(void)state;
 	stay_here();
-	for (unsigned i = 0; i < 2 * MAGAZINE; i++)
+	for (unsigned i = 0; i < 3 * MAGAZINE; i++)
 		low[i] = allocate(space, PAGE, 0, LOW_LIMIT);
 	for (unsigned i = 0; i < MAGAZINE; i++)
-		high[i] = allocate(space, PAGE, 0, HIGH_LIMIT);
-	/* One magazine full of low ranges, behind one with some high ones. */
-	for (unsigned i = 0; i < MAGAZINE; i++)
-		assert_ok(dmacore_iova_space_free(space, low[i], PAGE));
-	for (unsigned i = 0; i < MAGAZINE / 2; i++)
-		assert_ok(dmacore_iova_space_free(space, high[i], PAGE));
-	low[0] = allocate(space, PAGE, 0, LOW_LIMIT);
-	/* More than there is room for in both. */
-	for (unsigned i = MAGAZINE; i < 2 * MAGAZINE; i++)
-		assert_ok(dmacore_iova_space_free(space, low[i], PAGE));
-	for (unsigned i = MAGAZINE / 2; i < MAGAZINE; i++)
-		assert_ok(dmacore_iova_space_free(space, high[i], PAGE));
-	assert_int_equal(read_statistics(space).allocated_count, 1);
+		assert_ok(dmacore_iova_space_allocate_with(space, PAGE, &top, &high[i]));
+	assert_true(high[MAGAZINE - 1] > LOW_LIMIT);
+	/* Low ranges fill one magazine; some high ones lie in the next, which is in front of it. */
+	free_all(space, low, MAGAZINE);
+	free_all(space, high, MAGAZINE / 2);
+	/* Takes a low one, and leaves the magazine with the high ones behind the other. */
+	got = allocate(space, PAGE, 0, LOW_LIMIT);
+	assert_true(got <= LOW_LIMIT);
+	/* Fills the one in front, and asks for room. */
+	free_all(space, low + MAGAZINE, 2);
+	statistics = read_statistics(space);
+	assert_int_equal(statistics.cached_count, MAGAZINE + MAGAZINE / 2 - 1 + 2);
 	assert_ok(dmacore_iova_space_drain(space));
-	assert_int_equal(read_statistics(space).refused_frees, 0);
-	assert_int_equal(read_statistics(space).allocated_count, 1);
-	assert_ok(dmacore_iova_space_free(space, low[0], PAGE));
+	statistics = read_statistics(space);
+	assert_int_equal(statistics.refused_frees, 0);
+	assert_int_equal(statistics.cached_count, 0);
+	/* What was counted is not lost with the caches. */
+	assert_int_equal(statistics.cache_allocations, 1);
+	assert_int_equal(statistics.cache_frees, MAGAZINE + MAGAZINE / 2 + 2);
+	assert_int_equal(statistics.allocated_count,
+			 4 * MAGAZINE - MAGAZINE - MAGAZINE / 2 + 1 - 2);
 	dmacore_iova_space_destroy(space);
 }
 
