@@ -44,28 +44,25 @@ extension IOVASpace {
   /// what is close together is drawn large, however far from it the rest is.
   private func drawMap(_ dump: IOVADump) {
     let leastBetween = granule.bytes > UInt64.max / 64 ? UInt64.max : granule.bytes &* 64
-    var first: UInt64? = nil
+    var isInPart = false
+    var first: UInt64 = 0
     var last: UInt64 = 0
     dump.writeLegend()
     visit(from: bounds.first.rawValue) { range, use in
       if use != .free {
-        if first == nil { first = range.first.rawValue }
+        if !isInPart { first = range.first.rawValue }
+        isInPart = true
         last = range.last.rawValue
         return true
       }
-      let isEnd = range.last == bounds.last
-      guard let start = first else {
-        dump.writeFree(range.extent)
-        return true
-      }
-      if isEnd || (range.extent > last &- start && range.extent >= leastBetween) {
-        drawPart(dump, first: start, last: last)
-        dump.writeFree(range.extent)
-        first = nil
-      }
+      let isBetween = range.extent > last &- first && range.extent >= leastBetween
+      if isInPart && !isBetween && range.last < bounds.last { return true }
+      if isInPart { drawPart(dump, first: first, last: last) }
+      isInPart = false
+      dump.writeFree(range.extent)
       return true
     }
-    if let first { drawPart(dump, first: first, last: last) }
+    if isInPart { drawPart(dump, first: first, last: last) }
   }
 
   private func drawPart(_ dump: IOVADump, first: UInt64, last: UInt64) {
@@ -90,7 +87,9 @@ extension IOVASpace {
         if use == .free {
           // The extent is the length less one: of all 2^64 bytes the highest power is 63 as well.
           let length = range.extent == UInt64.max ? UInt64.max : range.extent &+ 1
-          unsafe counts[63 &- length.leadingZeroBitCount] &+= 1
+          let order = 63 &- length.leadingZeroBitCount
+          let count = unsafe counts[order]
+          unsafe counts[order] = count &+ 1
         }
         return true
       }
@@ -138,8 +137,13 @@ struct IOVAMapRow: ~Copyable {
       // The last cell may reach over the end of the space.
       let end = cellLast < next ? last : min(cellLast, last)
       let bytes = end &- next &+ 1
-      unsafe used[2 * cell] &+= bytes
-      if use == .reserved { unsafe used[2 * cell + 1] &+= bytes }
+      // Read and then written: the thread sanitizer's compiler fails where `&+=` does both.
+      let counted = unsafe used[2 * cell]
+      unsafe used[2 * cell] = counted &+ bytes
+      if use == .reserved {
+        let reserved = unsafe used[2 * cell + 1]
+        unsafe used[2 * cell + 1] = reserved &+ bytes
+      }
       if end == last { return }
       next = end &+ 1
       cell += 1
@@ -148,7 +152,8 @@ struct IOVAMapRow: ~Copyable {
 
   /// How a cell is drawn.
   func append(_ cell: Int, to text: inout TextBuffer) {
-    let (bytes, reserved) = unsafe (used[2 * cell], used[2 * cell + 1])
+    let bytes = unsafe used[2 * cell]
+    let reserved = unsafe used[2 * cell + 1]
     let isLast = cell == cellCount - 1
     let size = isLast ? (last &- first) % cellSize &+ 1 : cellSize
     if bytes == 0 {

@@ -35,8 +35,8 @@ import Synchronization
 // 3. Locking
 // A rack's lock (rank 5) for a few loads and stores; the store's lock (rank 6) for one operation on
 // the tree, or for exchanging magazines. A thread that has a rack may take the store; all racks are
-// taken in order, by one thread at a time. Nodes and magazines are allocated before any lock is taken; so an operation that
-// finds too few of them gives its locks back and comes again.
+// taken in order, by one thread at a time. Nodes and magazines are allocated before any lock is taken;
+// so an operation that finds too few of them gives its locks back and comes again.
 //
 // 4. What this does not do
 // It does not know which ranges are mapped, nor whether a device still has a translation of a range
