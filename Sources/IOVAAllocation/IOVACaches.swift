@@ -49,15 +49,12 @@ struct IOVAMagazine {
 /// The other is mostly full or empty. So whoever frees and allocates in turns at an end of the first
 /// exchanges the two once for 127 ranges at least, and never goes to the store.
 ///
-/// Locked, by the word that says where the next address goes. A rack that may hold ranges has a
+/// Locked, by the word before it that says where the next address goes (`IOVARackPlace`). A rack that may hold ranges has a
 /// magazine to push to, and is noted in its cell; both begin and end while the store is locked too. A
-/// rack that does not may keep an empty magazine aside. Used at its address alone, through
-/// `IOVARackPlace`.
+/// rack that does not may keep an empty magazine aside.
 @safe
 struct IOVARack {
-  // The lock. Its number is where the next address goes.
-  fileprivate var word: UInt64 = 0
-  // The same number for the holder of the lock.
+  // Where the next address goes, for the holder of the lock.
   private var top: UInt64 = 0
   // Where addresses start, and where none goes any more. Without a magazine all of these are 0: so it
   // is both empty and full, and asks for one.
@@ -212,18 +209,35 @@ struct IOVARack {
   fileprivate var numberToPutBack: UInt64 { top }
 }
 
-/// Where a rack lies.
+/// Where a rack lies: a line of the cache, of which the first word is its lock.
 @safe
 struct IOVARackPlace {
-  private let rack: UnsafeMutablePointer<IOVARack>
+  /// The rack's seven words and the lock's.
+  static var size: Int { 64 }
 
-  init(_ rack: UnsafeMutablePointer<IOVARack>) { unsafe self.rack = rack }
+  private let memory: UnsafeMutableRawPointer
+
+  /// Uses memory where `initialize` has been or is called.
+  init(_ memory: UnsafeMutableRawPointer) { unsafe self.memory = memory }
+
+  /// Makes an empty rack here.
+  func initialize() {
+    // SAFETY: the memory is a line of the cache, and nobody else knows it yet.
+    unsafe memory.bindMemory(to: UInt64.self, capacity: 1).initialize(to: 0)
+    unsafe (memory + 8).bindMemory(to: IOVARack.self, capacity: 1).initialize(to: IOVARack())
+  }
 
   @inline(__always)
   private var lock: BriefLock {
-    // SAFETY: the word is the first member of the rack.
-    unsafe BriefLock(
-      UnsafeMutableRawPointer(rack).assumingMemoryBound(to: UInt64.self), .iovaCache)
+    // SAFETY: `initialize` put a word here, which lies before the rack and not in it: what the
+    // thread sanitizer takes for an access to the rack is one by the holder alone.
+    unsafe BriefLock(memory.assumingMemoryBound(to: UInt64.self), .iovaCache)
+  }
+
+  @inline(__always)
+  private var rack: UnsafeMutablePointer<IOVARack> {
+    // SAFETY: `initialize` put a rack here.
+    unsafe (memory + 8).assumingMemoryBound(to: IOVARack.self)
   }
 
   /// Puts an address in if that is done at once.
@@ -321,7 +335,7 @@ struct IOVACaches: ~Copyable {
   /// - Parameter orderCount: how many powers of two of granules there are in the space.
   init(orderCount: Int) throws(Failure) {
     // Two lines at once: a processor that reads one fetches its neighbour too.
-    let cellSize = (Self.headSize + orderCount * 2 * MemoryLayout<IOVARack>.stride + 127) & ~127
+    let cellSize = (Self.headSize + orderCount * 2 * IOVARackPlace.size + 127) & ~127
     let cellCount = max(1, Int(cplatform_cpu_count()))
     // Two lines at the end for the locks of the store and of `lockEverything`.
     let size = cellSize * cellCount + 2 * Self.headSize
@@ -334,10 +348,7 @@ struct IOVACaches: ~Copyable {
     processorOffset = cplatform_cpu_offset()
     likelyCellCount = processorOffset == 0 ? 0 : UInt(bitPattern: cellCount)
     for cell in 0..<cellCount {
-      // SAFETY: the racks of a cell follow its head, and are initialized here.
-      let racks = unsafe (memory + cell * cellSize + Self.headSize)
-        .bindMemory(to: IOVARack.self, capacity: kindCount)
-      unsafe racks.initialize(repeating: IOVARack(), count: kindCount)
+      for index in 0..<kindCount { rack(cell, IOVAKind(index: index)).initialize() }
     }
   }
 
@@ -371,10 +382,9 @@ struct IOVACaches: ~Copyable {
 
   @inline(__always)
   func rack(_ cell: Int, _ kind: IOVAKind) -> IOVARackPlace {
-    // SAFETY: the initializer made the racks; kinds are below their number, as the space's sizes are.
-    let racks = unsafe (memory + (cell &* cellSize &+ Self.headSize))
-      .assumingMemoryBound(to: IOVARack.self)
-    return unsafe IOVARackPlace(racks + kind.index)
+    // Kinds are below their number, as the space's sizes are.
+    let offset = cell &* cellSize &+ Self.headSize &+ kind.index &* IOVARackPlace.size
+    return unsafe IOVARackPlace(memory + offset)
   }
 
   /// The lock of the store that the caches stand in front of.
