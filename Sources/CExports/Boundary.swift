@@ -12,7 +12,7 @@ func status(_ body: () throws(Failure) -> Void) -> CInt {
     try body()
     return 0
   } catch {
-    return 0 &- error.code
+    return status(error)
   }
 }
 

@@ -49,9 +49,9 @@ struct IOVAMagazine {
 /// The other is mostly full or empty. So whoever frees and allocates in turns at an end of the first
 /// exchanges the two once for 127 ranges at least, and never goes to the store.
 ///
-/// Locked, by the word before it that says where the next address goes (`IOVARackPlace`). A rack that may hold ranges has a
-/// magazine to push to, and is noted in its cell; both begin and end while the store is locked too. A
-/// rack that does not may keep an empty magazine aside.
+/// Locked, by the word before it that says where the next address goes (`IOVARackPlace`). A rack
+/// that may hold ranges has a magazine to push to, and is noted in its cell; both begin and end while
+/// the store is locked too. A rack that does not may keep an empty magazine aside.
 @safe
 struct IOVARack {
   // Where the next address goes, for the holder of the lock.

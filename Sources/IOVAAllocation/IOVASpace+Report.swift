@@ -93,12 +93,9 @@ extension IOVASpace {
   /// The bytes of the longest free range within a range, where the largest number stands for 2^64
   /// too. What is cached is not free here.
   public func largestFree(in range: IOVARange) -> UInt64 {
-    let first = max(range.first, bounds.first).rawValue
-    let last = min(range.last, bounds.last).rawValue
-    let lowest = (first &>> shift) &+ (first & granule.mask == 0 ? 0 : 1)
-    let end = (last &+ 1) &>> shift
-    guard first <= last, last == UInt64.max || end > lowest else { return 0 }
-    let highest = last == UInt64.max ? UInt64.max &>> shift : end &- 1
+    guard
+      let (lowest, highest) = granules(from: range.first.rawValue, to: range.last.rawValue)
+    else { return 0 }
     lock.lock()
     defer { lock.unlock() }
     return bytes(unsafe store.pointee.tree.longestGap(from: lowest, to: highest))

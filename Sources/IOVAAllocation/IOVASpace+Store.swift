@@ -32,17 +32,22 @@ extension IOVASpace {
       last = first &+ (bytes &- 1)
     }
     if aboveLowZone { first = max(first, lowZoneLast &+ 1) }
-    first = max(first, bounds.first.rawValue)
-    last = min(last, bounds.last.rawValue)
-    // Whole granules: up from the first, down from the last, of which 2^64 - 1 ends one.
-    let lowest = (first &>> shift) &+ (first & granule.mask == 0 ? 0 : 1)
-    let end = (last &+ 1) &>> shift
-    guard first <= last, last == UInt64.max || end > 0 else { throw .noSpace }
+    guard let (lowest, highest) = granules(from: first, to: last) else { throw .noSpace }
     return try IOVARequest(
       size: bytes &>> shift, alignment: (isNatural ? bytes : alignment) &>> shift,
       skew: constraints.skew &>> shift, boundary: constraints.boundary &>> shift, lowest: lowest,
-      highest: last == UInt64.max ? UInt64.max &>> shift : end &- 1,
-      isBottomUp: constraints.placement == .bottomUp)
+      highest: highest, isBottomUp: constraints.placement == .bottomUp)
+  }
+
+  /// The whole granules of the space between two addresses, both inside; nil if there is none.
+  func granules(from first: UInt64, to last: UInt64) -> (lowest: UInt64, highest: UInt64)? {
+    let first = max(first, bounds.first.rawValue)
+    let last = min(last, bounds.last.rawValue)
+    // Up from the first, down from the last, of which 2^64 - 1 ends a granule.
+    let lowest = (first &>> shift) &+ (first & mask == 0 ? 0 : 1)
+    let end = (last &+ 1) &>> shift
+    guard first <= last, last == UInt64.max || end > lowest else { return nil }
+    return (lowest, last == UInt64.max ? UInt64.max &>> shift : end &- 1)
   }
 
   /// Whether an allocation can do with any place, so that the space has a say in it.
