@@ -45,6 +45,7 @@ struct IOVARequest {
   let isSureExact: Bool
 
   /// - Throws: `noSpace` when no place can fulfil this in any space.
+  @inline(__always)
   init(
     size: UInt64, alignment: UInt64, skew: UInt64 = 0, boundary: UInt64 = 0, lowest: UInt64,
     highest: UInt64, isBottomUp: Bool = false

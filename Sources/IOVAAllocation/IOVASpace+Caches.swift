@@ -17,6 +17,7 @@ extension IOVASpace {
   var emptiesKept: Int { 2 &* IOVAStore.emptiesWanted &+ caches.cellCount }
 
   /// Takes a range of a kind from the rack, or gets a full magazine for it from the depot.
+  @inline(never)
   func takeCached(_ kind: IOVAKind, bytes: UInt64, limit: UInt64) -> UInt64? {
     let cell = caches.current
     return caches.rack(cell, kind).withLock { rack in
@@ -34,6 +35,7 @@ extension IOVASpace {
 
   /// Puts a range into the rack, for which the depot takes a full magazine and gives an empty one.
   /// Needs no memory: false if there is no room.
+  @inline(never)
   func putCached(_ kind: IOVAKind, _ address: UInt64) -> Bool {
     let cell = caches.current
     return caches.rack(cell, kind).withLock { rack in

@@ -71,6 +71,7 @@ extension IOVASpace {
   /// Allocates a range that no cache has, without more constraints than most have.
   ///
   /// - Parameter alignment: a power of two or 0.
+  @inline(__always)
   func place(bytes: UInt64, alignment: UInt64, limit: UInt64) throws(Failure) -> IOVA {
     let isLarge = limit >= bounds.last.rawValue
     guard isLarge && alignment <= granule.bytes && bytes & (bytes &- 1) != 0 && !isChecked else {
@@ -95,6 +96,7 @@ extension IOVASpace {
   }
 
   /// Allocates a range that no cache has.
+  @inline(never)
   func place(bytes: UInt64, _ constraints: IOVAConstraints) throws(Failure) -> IOVA {
     let isHigh = wantsHigh(constraints)
     let isNatural = wantsNatural(bytes, constraints)
@@ -178,11 +180,13 @@ extension IOVASpace {
     return unsafe store.pointee.tree.find(request)
   }
 
+  @inline(__always)
   private func insert(_ place: UInt64, _ bytes: UInt64, isReserved: Bool) {
     unsafe store.pointee.insert(first: place, size: bytes &>> shift, isReserved: isReserved)
   }
 
   /// Frees a range past the caches.
+  @inline(__always)
   func freeInStore(_ address: UInt64, bytes: UInt64) throws(Failure) {
     guard address & granule.mask == 0, address >= bounds.first.rawValue,
       address <= bounds.last.rawValue
@@ -194,6 +198,7 @@ extension IOVASpace {
   }
 
   /// Refuses a free that needs no look at the store.
+  @inline(never)
   func refuse(_ address: UInt64, _ size: UInt64) -> Failure {
     refusedOutside.wrappingAdd(1, ordering: .relaxed)
     reportRefusal(address, size)
@@ -257,10 +262,21 @@ extension IOVASpace {
   /// - Parameter wantsMagazine: whether a range is allocated that will want to be cached when it is
   ///   freed, when no memory may be asked for.
   /// - Throws: `noMemory`; then no lock is taken. A magazine is done without.
+  @inline(__always)
   private func lockReady(wantsMagazine: Bool) throws(Failure) {
+    lock.lock()
+    if unsafe store.pointee.tree.isShortOfNodes
+      || (wantsMagazine && store.pointee.isShortOfMagazines(magazinesMax))
+    {
+      try makeReady(wantsMagazine: wantsMagazine)
+    }
+  }
+
+  /// Gets what is short, for which the store's lock is left and taken again.
+  @inline(never)
+  private func makeReady(wantsMagazine: Bool) throws(Failure) {
     var mayMakeMagazine = wantsMagazine && orderCount > 0
     while true {
-      lock.lock()
       if unsafe store.pointee.tree.isShortOfNodes {
         let isLeaf = unsafe store.pointee.tree.isShortOfLeaves
         lock.unlock()
@@ -271,6 +287,7 @@ extension IOVASpace {
       } else {
         return
       }
+      lock.lock()
     }
   }
 
@@ -311,6 +328,7 @@ extension IOVASpace {
   }
 
   /// Leaves the store, and does what was put off until no lock is held.
+  @inline(__always)
   func finish() {
     if unsafe store.pointee.isDone(emptiesKept) {
       lock.unlock()

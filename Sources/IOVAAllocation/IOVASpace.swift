@@ -178,6 +178,7 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
     }
   }
 
+  @inline(__always)
   private func allocateSlowly(
     size: UInt64, alignment: UInt64, limit: UInt64
   ) throws(Failure) -> IOVA {
@@ -204,6 +205,7 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
     }
   }
 
+  @inline(__always)
   private func freeSlowly(first: UInt64, size: UInt64) throws(Failure) {
     guard let bytes = granule.roundedUp(size) else { throw refuse(first, size) }
     let extent = bytes &- 1
@@ -217,6 +219,7 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
   }
 
   /// The kind of ranges of this size, if they are cached.
+  @inline(__always)
   private func kind(of bytes: UInt64, isHigh: Bool) -> IOVAKind? {
     let order = UInt64(truncatingIfNeeded: bytes.trailingZeroBitCount) &- shift
     guard bytes & (bytes &- 1) == 0, order < orderCount else { return nil }

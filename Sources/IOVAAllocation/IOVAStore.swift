@@ -125,6 +125,7 @@ struct IOVAStore: ~Copyable {
   var allocatedCount: Int { tree.count &- reservedCount }
 
   /// Enters a range at the place that the tree's last search found.
+  @inline(__always)
   mutating func insert(first: UInt64, size: UInt64, isReserved: Bool) {
     tree.insert(IOVATree.Range(first: first, size: size, isReserved: isReserved))
     if isReserved {
@@ -141,6 +142,7 @@ struct IOVAStore: ~Copyable {
   }
 
   /// Takes out a range that is exactly this one.
+  @inline(__always)
   mutating func remove(first: UInt64, size: UInt64, isReserved: Bool) -> Bool {
     guard let range = tree.findRange(at: first), range.size == size,
       range.isReserved == isReserved
@@ -158,6 +160,7 @@ struct IOVAStore: ~Copyable {
   }
 
   /// Frees an allocated range, or notes that there is none like this.
+  @inline(__always)
   mutating func free(first: UInt64, size: UInt64) -> Bool {
     if remove(first: first, size: size, isReserved: false) {
       frees = frees &+ 1

@@ -25,6 +25,7 @@ extension IOVATree {
   }
 
   /// Looks for a place in the leaf that the path leads to, where the last change was.
+  @inline(__always)
   mutating func findNearby(_ request: IOVARequest) -> UInt64? {
     guard hasPath else { return nil }
     let leaf = leaf
@@ -144,6 +145,7 @@ extension IOVATree {
   }
 
   /// Goes to the range that starts at a granule.
+  @inline(__always)
   mutating func findRange(at first: UInt64) -> Range? {
     descend(to: first)
     let (leaf, slot) = (leaf, slot)

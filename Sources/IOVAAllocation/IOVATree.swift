@@ -115,6 +115,7 @@ struct IOVATree: ~Copyable {
   }
 
   /// The range of a slot of a leaf, which is not the first slot of all.
+  @inline(__always)
   func range(_ leaf: IOVANode, _ slot: Int) -> Range {
     let first = leaf.key(slot)
     return Range(
