@@ -29,7 +29,7 @@ import Synchronization
 // Above, where there is plenty, a place near the last change will do, which the processor has at
 // hand; below, the highest place is taken, which keeps what is free together.
 // 2.5 A kind of range that nobody has asked for or freed for a while is retired: its magazines give
-// their ranges back to the tree, one with every 16th operation of the store.
+// their ranges back to the tree, one with every 32nd operation of the store.
 // 2.6 A checked space has no caches. Every free is compared with what is allocated.
 //
 // 3. Locking

@@ -298,7 +298,7 @@ struct IOVAStore: ~Copyable {
   @inline(__always)
   mutating func isDone(_ emptiesKept: Int) -> Bool {
     operations = operations &+ 1
-    return operations & 255 != 0 && (retiringCount == 0 || operations & 15 != 0)
+    return operations & 255 != 0 && (retiringCount == 0 || operations & 31 != 0)
       && refusals.count == 0
       && emptyCount <= emptiesKept && !tree.hasSurplus
   }
@@ -333,7 +333,7 @@ struct IOVAStore: ~Copyable {
     return unsafe shelves[kind.index].usesSeen == uses
   }
 
-  /// Lets a magazine of a rack or of the depot go back to the tree, a range with every 16th operation
+  /// Lets a magazine of a rack or of the depot go back to the tree, a range with every 32nd operation
   /// from here on. Whether there was one.
   mutating func retireOne(_ rack: inout IOVARack, _ kind: IOVAKind) -> Bool {
     if retiringCount > 0 { return false }
@@ -361,7 +361,7 @@ struct IOVAStore: ~Copyable {
     guard retiringCount > 0, let magazine = retiring else { return }
     // One at a time, and with few operations: it goes to a part of the tree that nobody else is at, and
     // costs more than the operation itself.
-    guard operations & 15 == 0 else { return }
+    guard operations & 31 == 0 else { return }
     let kept = retiringCount &- 1
     giveBack(magazine, retiringKind, count: retiringCount, kept: kept)
     retiringCount = kept
