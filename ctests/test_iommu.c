@@ -85,10 +85,10 @@ static void iommu_create__rejects_wrong_page_table_options(void **state)
 	assert_creates_nothing(dmacore_iommu_create(machine->system, &options, &iommu), EINVAL,
 			       iommu);
 	table.levels = 3;
-	table.reserved = 1;
+	table.output_bits = 64;
 	assert_creates_nothing(dmacore_iommu_create(machine->system, &options, &iommu), EINVAL,
 			       iommu);
-	table.reserved = 0;
+	table.output_bits = 0;
 	table.allocator = &allocator;
 	assert_creates_nothing(dmacore_iommu_create(machine->system, &options, &iommu), EINVAL,
 			       iommu);

@@ -407,7 +407,7 @@ static void map_phys__uses_large_leaves_where_they_fit(void **state)
 	unmap_for(machine, dma, 4 * MIB, DMACORE_TO_DEVICE);
 }
 
-static void map_phys__frees_the_tables_that_a_large_leaf_replaces(void **state)
+static void map_phys__frees_the_tables_that_large_leaves_replace(void **state)
 {
 	struct machine *machine = *state;
 	dmacore_dma_t small, large;
@@ -418,12 +418,16 @@ static void map_phys__frees_the_tables_that_a_large_leaf_replaces(void **state)
 	small = map_for(machine, machine->low, PAGE, DMACORE_TO_DEVICE);
 	tables = domain_statistics(machine->domain).table_count;
 	unmap_for(machine, small, PAGE, DMACORE_TO_DEVICE);
-	assert_ok(dmacore_map_phys(machine->device, GIB, 2 * MIB, DMACORE_TO_DEVICE, 0, &large));
-	assert_int_equal(large, 2 * MIB);
-	/* No view is inside the table, so that it need not wait. */
-	assert_int_equal(domain_statistics(machine->domain).table_count, tables - 1);
-	assert_int_equal(machine->tables.live, tables - 1);
-	unmap_for(machine, large, 2 * MIB, DMACORE_TO_DEVICE);
+	for (unsigned i = 0; i < 200; i++) {
+		assert_ok(dmacore_map_phys(machine->device, GIB, 2 * MIB, DMACORE_TO_DEVICE, 0,
+					   &large));
+		assert_int_equal(large, 2 * MIB);
+		unmap_for(machine, large, 2 * MIB, DMACORE_TO_DEVICE);
+		small = map_for(machine, machine->low, PAGE, DMACORE_TO_DEVICE);
+		unmap_for(machine, small, PAGE, DMACORE_TO_DEVICE);
+	}
+	/* Some wait, as it costs to find out that no view is inside. */
+	assert_in_range(machine->tables.live, tables - 1, tables + 64);
 }
 
 static void map_single__without_room_changes_nothing(void **state)
@@ -898,7 +902,7 @@ int main(void)
 		test_on(DIRECT, map_phys__maps_the_last_byte_of_the_space_directly),
 		test_on(TRACKED, map_phys__maps_the_last_byte_of_the_space_directly),
 		test_on(TRANSLATED, map_phys__uses_large_leaves_where_they_fit),
-		test_on(TRANSLATED, map_phys__frees_the_tables_that_a_large_leaf_replaces),
+		test_on(TRANSLATED, map_phys__frees_the_tables_that_large_leaves_replace),
 		test_on_recorded(unmap__refuses_what_was_not_mapped_so),
 		test_on_all(unmap__rejects_what_is_impossible),
 		test_on(DIRECT, unmap__without_a_record_checks_what_is_possible_alone),

@@ -215,8 +215,17 @@ static void pagetable_create__rejects_bad_options(void **state)
 		assert_creates_nothing(dmacore_pagetable_create(&options, &table), EINVAL, table);
 	}
 	options.levels = 0;
-	options.reserved = 1;
+	options.input_bits = 40;
 	assert_creates_nothing(dmacore_pagetable_create(&options, &table), EINVAL, table);
+	options.input_bits = 0;
+	options.output_bits = 53;
+	assert_creates_nothing(dmacore_pagetable_create(&options, &table), EINVAL, table);
+	options.output_bits = 0;
+	options.granule = 8192;
+	assert_creates_nothing(dmacore_pagetable_create(&options, &table), EINVAL, table);
+	options.granule = 4096;
+	options.features = UINT32_C(1) << 31;
+	assert_creates_nothing(dmacore_pagetable_create(&options, &table), EOPNOTSUPP, table);
 }
 
 static void pagetable_create__checks_the_size_of_its_options(void **state)
@@ -427,7 +436,7 @@ static void pagetable_map__rejects_bad_arguments(void **state)
 		for (unsigned bit = 2; bit < 32; bit++)
 			assert_fails(
 				dmacore_pagetable_map(table, 0, 0, PAGE, READ | UINT32_C(1) << bit),
-				EINVAL);
+				bit < 6 ? EOPNOTSUPP : EINVAL);
 	});
 }
 
@@ -695,7 +704,7 @@ static void pagetable_unmap__rejects_bad_arguments(void **state)
 		assert_unmaps_nothing(table, 0, 0, 0, EINVAL);
 		assert_unmaps_nothing(table, 1, PAGE, 0, EINVAL);
 		assert_unmaps_nothing(table, 0, PAGE + 1, 0, EINVAL);
-		for (unsigned bit = 1; bit < 32; bit++)
+		for (unsigned bit = 2; bit < 32; bit++)
 			assert_unmaps_nothing(table, 0, PAGE, UINT32_C(1) << bit, EINVAL);
 		assert_unmaps_nothing(table, end, PAGE, 0, ERANGE);
 		assert_unmaps_nothing(table, end - PAGE, 2 * PAGE, 0, ERANGE);
@@ -753,7 +762,260 @@ static void pagetable_translate__rejects_bad_arguments(void **state)
 	assert_translates_nothing(NULL, 0, READ, EINVAL);
 	assert_fails(dmacore_pagetable_translate(fixture->table, 0, READ, NULL), EINVAL);
 	for (unsigned bit = 2; bit < 32; bit++)
-		assert_translates_nothing(fixture->table, 0, UINT32_C(1) << bit, EINVAL);
+		assert_translates_nothing(fixture->table, 0, UINT32_C(1) << bit,
+					  bit < 6 ? EACCES : EINVAL);
+}
+
+/* Tables that are made ahead, and tables that nothing needs any more. */
+
+static void pagetable_reserve__lets_a_later_map_need_no_memory(void **state)
+{
+	struct fixture *fixture = *state;
+	struct dmacore_pagetable *table = fixture->table;
+
+	assert_ok(dmacore_pagetable_reserve(table, 2 * MIB - PAGE, 2 * MIB + 2 * PAGE));
+	assert_int_equal(statistics_of(table).mapped_bytes, 0);
+	fixture->pool.left = 0;
+	assert_fails(dmacore_pagetable_map(table, 8 * GIB, 0, PAGE, READ), ENOMEM);
+	assert_ok(dmacore_pagetable_map(table, 2 * MIB - PAGE, PAGE, 2 * PAGE, READ));
+	assert_ok(dmacore_pagetable_map(table, 4 * MIB, PAGE, PAGE, READ));
+	assert_unmaps(table, 4 * MIB, PAGE, 0, PAGE);
+	/* Also by a leaf that needs none of the tables. */
+	assert_unmaps(table, 2 * MIB - PAGE, 2 * PAGE, 0, 2 * PAGE);
+	assert_ok(dmacore_pagetable_map(table, 2 * MIB, 2 * MIB, 2 * MIB, READ));
+	fixture->pool.left = -1;
+}
+
+static void pagetable_reserve__changes_nothing_when_it_fails(void **state)
+{
+	struct fixture *fixture = *state;
+	struct dmacore_pagetable *table = fixture->table;
+	uint64_t end = UINT64_C(1) << (12 + 9 * fixture->levels);
+
+	fixture->pool.left = 1;
+	assert_fails(dmacore_pagetable_reserve(table, 0, 4 * MIB), ENOMEM);
+	assert_int_equal(fixture->pool.live, 1);
+	assert_changes_nothing(fixture, {
+		assert_fails(dmacore_pagetable_reserve(NULL, 0, PAGE), EINVAL);
+		assert_fails(dmacore_pagetable_reserve(table, 0, 0), EINVAL);
+		assert_fails(dmacore_pagetable_reserve(table, 1, PAGE), EINVAL);
+		assert_fails(dmacore_pagetable_reserve(table, end - PAGE, 2 * PAGE), ERANGE);
+	});
+	fixture->pool.left = -1;
+}
+
+static void pagetable_unmap__retires_the_tables_that_it_covers(void **state)
+{
+	struct fixture *fixture = *state;
+	struct dmacore_pagetable *table = fixture->table;
+	unsigned live;
+
+	assert_ok(dmacore_pagetable_map(table, 2 * MIB - PAGE, PAGE, 4 * MIB + 2 * PAGE, READ));
+	live = fixture->pool.live;
+	/* All of two tables, and a page of those on both sides. */
+	assert_unmaps(table, 2 * MIB - PAGE, 4 * MIB + 2 * PAGE, 0, 4 * MIB + 2 * PAGE);
+	assert_int_equal(statistics_of(table).retired_count, 2);
+	assert_int_equal(fixture->pool.live, live);
+	assert_ok(dmacore_pagetable_reclaim(table));
+	assert_int_equal(fixture->pool.live, live - 2);
+}
+
+static void pagetable_trim__retires_empty_tables_alone(void **state)
+{
+	struct fixture *fixture = *state;
+	struct dmacore_pagetable *table = fixture->table;
+	unsigned live;
+
+	for (unsigned i = 0; i < 4; i++)
+		assert_ok(dmacore_pagetable_map(table, 2 * MIB * i, 0, PAGE, READ));
+	live = fixture->pool.live;
+	for (unsigned i = 1; i < 4; i++)
+		assert_unmaps(table, 2 * MIB * i, PAGE, 0, PAGE);
+	/* One is in use, and one reaches out of the range. */
+	assert_ok(dmacore_pagetable_trim(table, 0, 8 * MIB - PAGE - 1));
+	assert_int_equal(statistics_of(table).retired_count, 2);
+	assert_ok(dmacore_pagetable_trim(table, 0, 512 * GIB - 1));
+	assert_int_equal(statistics_of(table).retired_count, 3);
+	assert_ok(dmacore_pagetable_reclaim(table));
+	assert_int_equal(fixture->pool.live, live - 3);
+	assert_int_equal(walk(fixture)->count, 1);
+	assert_unmaps(table, 0, PAGE, 0, PAGE);
+	assert_ok(dmacore_pagetable_trim(table, 0, 512 * GIB - 1));
+	assert_ok(dmacore_pagetable_reclaim(table));
+	assert_in_range(fixture->pool.live, 1, 3);
+}
+
+/* Single pages here and there, each unmapped again: what bounds the memory of tables is trim. */
+static void pagetable_trim__bounds_the_memory_of_tables(void **state)
+{
+	struct fixture *fixture = *state;
+	struct dmacore_pagetable *table = fixture->table;
+
+	for (unsigned i = 0; i < 2000; i++) {
+		uint64_t iova = i * UINT64_C(7) % 256 * GIB;
+
+		assert_ok(dmacore_pagetable_map(table, iova, iova, PAGE, READ));
+		assert_unmaps(table, iova, PAGE, 0, PAGE);
+		assert_ok(dmacore_pagetable_trim(table, 0, 512 * GIB - 1));
+		assert_ok(dmacore_pagetable_reclaim(table));
+		assert_in_range(fixture->pool.live, 1, 4);
+	}
+}
+
+static void pagetable_trim__rejects_bad_arguments(void **state)
+{
+	struct fixture *fixture = *state;
+	struct dmacore_pagetable *table = fixture->table;
+	uint64_t end = UINT64_C(1) << (12 + 9 * fixture->levels);
+
+	assert_fails(dmacore_pagetable_trim(NULL, 0, PAGE - 1), EINVAL);
+	assert_fails(dmacore_pagetable_trim(table, PAGE, PAGE - 1), EINVAL);
+	assert_fails(dmacore_pagetable_trim(table, 1, PAGE - 1), EINVAL);
+	assert_fails(dmacore_pagetable_trim(table, 0, PAGE), EINVAL);
+	assert_fails(dmacore_pagetable_trim(table, end - PAGE, end + PAGE - 1), ERANGE);
+}
+
+/* Leaves that are cut in two. */
+
+static void pagetable_unmap__splits_a_leaf_when_told_to(void **state)
+{
+	struct fixture *fixture = *state;
+	struct dmacore_pagetable *table = fixture->table;
+
+	assert_ok(dmacore_pagetable_map(table, GIB, 4 * GIB, GIB, BOTH));
+	assert_unmaps(table, GIB + 2 * MIB + PAGE, PAGE, DMACORE_UNMAP_SPLIT, PAGE);
+	/* 511 leaves of 2 MiB and 511 pages. */
+	assert_int_equal(walk(fixture)->count, 511 + 511);
+	assert_translates(table, GIB, BOTH, GIB, 2 * MIB, 4 * GIB, BOTH);
+	assert_translates(table, GIB + 2 * MIB, BOTH, GIB + 2 * MIB, PAGE, 4 * GIB + 2 * MIB, BOTH);
+	assert_translates_nothing(table, GIB + 2 * MIB + PAGE, 0, ENOENT);
+	assert_translates(table, GIB + 2 * MIB + 2 * PAGE, BOTH, GIB + 2 * MIB + 2 * PAGE, PAGE,
+			  4 * GIB + 2 * MIB + 2 * PAGE, BOTH);
+	assert_translates(table, 2 * GIB - 1, BOTH, 2 * GIB - 2 * MIB, 2 * MIB, 5 * GIB - 2 * MIB,
+			  BOTH);
+}
+
+static void pagetable_unmap__splits_nothing_without_memory(void **state)
+{
+	struct fixture *fixture = *state;
+	struct dmacore_pagetable *table = fixture->table;
+
+	assert_ok(dmacore_pagetable_map(table, 0, 0, 2 * GIB, READ));
+	/* Both ends cut a leaf, and there is memory for one of them. */
+	for (int left = 0; left < 4; left++) {
+		unsigned live = fixture->pool.live;
+
+		fixture->pool.left = left;
+		assert_unmaps_nothing(table, GIB - PAGE, 2 * PAGE, DMACORE_UNMAP_SPLIT, ENOMEM);
+		assert_int_equal(fixture->pool.live, live);
+		assert_int_equal(walk(fixture)->count, 2);
+	}
+	fixture->pool.left = -1;
+	assert_unmaps(table, GIB - PAGE, 2 * PAGE, DMACORE_UNMAP_SPLIT, 2 * PAGE);
+}
+
+/* What hardware notes. */
+
+static struct dmacore_pagetable *make_dirty_table(struct fixture *fixture)
+{
+	struct dmacore_pagetable_options options = DMACORE_PAGETABLE_OPTIONS_INIT;
+	struct dmacore_pagetable *table;
+
+	options.levels = fixture->levels;
+	options.features = DMACORE_PAGETABLE_DIRTY;
+	options.allocator = &fixture->pool.allocator;
+	assert_ok(dmacore_pagetable_create(&options, &table));
+	return table;
+}
+
+/* Sets bit 9 of the leaf, as VT-d does when a device writes through it. */
+static void write_through(struct fixture *fixture, struct dmacore_pagetable *table, uint64_t iova)
+{
+	uint64_t phys, *word;
+
+	assert_ok(dmacore_pagetable_root(table, &phys));
+	for (unsigned level = fixture->levels - 1;; level--) {
+		word = &table_words(&fixture->pool, phys)[iova >> (12 + 9 * level) & 511];
+		if (level == 0 || *word & VTD_PAGE_SIZE)
+			break;
+		phys = *word & VTD_ADDRESS;
+	}
+	*word |= UINT64_C(1) << 9;
+}
+
+static void pagetable_read_dirty__reads_and_clears_what_was_written_through(void **state)
+{
+	struct fixture *fixture = *state;
+	struct dmacore_pagetable *table = make_dirty_table(fixture);
+	uint64_t bits[9 + 1] = { 0 };
+
+	assert_ok(dmacore_pagetable_map(table, 0, 0, 2 * MIB + 8 * PAGE, BOTH));
+	assert_ok(dmacore_pagetable_read_dirty(table, 0, 2 * MIB + 8 * PAGE, 0, bits));
+	for (unsigned i = 0; i < 10; i++)
+		assert_int_equal(bits[i], 0);
+	write_through(fixture, table, 2 * MIB + 3 * PAGE);
+	/* Read twice, as it was not cleared; the first granule of the range is the first bit. */
+	for (unsigned i = 0; i < 2; i++) {
+		bits[0] = 0;
+		assert_ok(dmacore_pagetable_read_dirty(table, 2 * MIB + PAGE, 7 * PAGE,
+						       i ? DMACORE_DIRTY_CLEAR : 0, bits));
+		assert_int_equal(bits[0], 1 << 2);
+	}
+	/* Bits that are set stay. */
+	assert_ok(dmacore_pagetable_read_dirty(table, 2 * MIB + PAGE, 7 * PAGE, 0, bits));
+	assert_int_equal(bits[0], 1 << 2);
+	/* All granules of a large leaf, as far as they lie in the range. */
+	bits[0] = 0;
+	write_through(fixture, table, 0);
+	assert_ok(dmacore_pagetable_read_dirty(table, 100 * PAGE, 2 * MIB - 100 * PAGE,
+					       DMACORE_DIRTY_CLEAR, bits));
+	for (unsigned i = 0; i < 6; i++)
+		assert_true(bits[i] == UINT64_MAX);
+	assert_true(bits[6] == (UINT64_C(1) << (412 - 384)) - 1);
+	assert_true(bits[7] == 0);
+	dmacore_pagetable_destroy(table);
+}
+
+static void pagetable_track_dirty__switches_the_noting_off_and_on(void **state)
+{
+	struct fixture *fixture = *state;
+	struct dmacore_pagetable *table = make_dirty_table(fixture);
+	uint64_t bits = 0;
+
+	assert_ok(dmacore_pagetable_map(table, 0, 0, 8 * PAGE, BOTH));
+	assert_ok(dmacore_pagetable_track_dirty(table, 2 * PAGE, 3 * PAGE, false));
+	assert_ok(dmacore_pagetable_read_dirty(table, 0, 8 * PAGE, 0, &bits));
+	assert_int_equal(bits, 7 << 2);
+	bits = 0;
+	assert_ok(dmacore_pagetable_track_dirty(table, 3 * PAGE, PAGE, true));
+	assert_ok(dmacore_pagetable_read_dirty(table, 0, 8 * PAGE, 0, &bits));
+	assert_int_equal(bits, 5 << 2);
+	dmacore_pagetable_destroy(table);
+}
+
+static void pagetable_read_dirty__rejects_bad_arguments(void **state)
+{
+	struct fixture *fixture = *state;
+	struct dmacore_pagetable *table = make_dirty_table(fixture);
+	uint64_t bits = 0, end = UINT64_C(1) << (12 + 9 * fixture->levels);
+
+	assert_fails(dmacore_pagetable_read_dirty(NULL, 0, PAGE, 0, &bits), EINVAL);
+	assert_fails(dmacore_pagetable_read_dirty(table, 0, PAGE, 0, NULL), EINVAL);
+	assert_fails(dmacore_pagetable_read_dirty(table, 0, 0, 0, &bits), EINVAL);
+	assert_fails(dmacore_pagetable_read_dirty(table, 1, PAGE, 0, &bits), EINVAL);
+	for (unsigned bit = 1; bit < 32; bit++)
+		assert_fails(
+			dmacore_pagetable_read_dirty(table, 0, PAGE, UINT32_C(1) << bit, &bits),
+			EINVAL);
+	assert_fails(dmacore_pagetable_read_dirty(table, end, PAGE, 0, &bits), ERANGE);
+	assert_fails(dmacore_pagetable_read_dirty(fixture->table, 0, PAGE, 0, &bits), EOPNOTSUPP);
+	assert_fails(dmacore_pagetable_track_dirty(NULL, 0, PAGE, true), EINVAL);
+	assert_fails(dmacore_pagetable_track_dirty(table, 0, 0, true), EINVAL);
+	assert_fails(dmacore_pagetable_track_dirty(table, PAGE - 1, PAGE, true), EINVAL);
+	assert_fails(dmacore_pagetable_track_dirty(table, end - PAGE, 2 * PAGE, true), ERANGE);
+	assert_fails(dmacore_pagetable_track_dirty(fixture->table, 0, PAGE, true), EOPNOTSUPP);
+	assert_int_equal(bits, 0);
+	dmacore_pagetable_destroy(table);
 }
 
 /* Tables that larger leaves replace. */
@@ -947,6 +1209,17 @@ int main(void)
 		test_of_each(pagetable_reclaim__frees_a_table_that_a_2m_leaf_replaced),
 		test_of_each(pagetable_reclaim__frees_every_table_that_a_1g_leaf_replaced),
 		test_of_each(pagetable_reclaim__is_done_by_destroy_otherwise),
+		test_of(4, pagetable_reserve__lets_a_later_map_need_no_memory),
+		test_of(4, pagetable_reserve__changes_nothing_when_it_fails),
+		test_of(3, pagetable_unmap__retires_the_tables_that_it_covers),
+		test_of(3, pagetable_trim__retires_empty_tables_alone),
+		test_of(4, pagetable_trim__bounds_the_memory_of_tables),
+		test_of(4, pagetable_trim__rejects_bad_arguments),
+		test_of(3, pagetable_unmap__splits_a_leaf_when_told_to),
+		test_of(4, pagetable_unmap__splits_nothing_without_memory),
+		test_of(3, pagetable_read_dirty__reads_and_clears_what_was_written_through),
+		test_of(4, pagetable_track_dirty__switches_the_noting_off_and_on),
+		test_of(4, pagetable_read_dirty__rejects_bad_arguments),
 		cmocka_unit_test(pagetable_reclaim__rejects_null),
 		test_of(4, pagetable_statistics__rejects_null),
 		test_of(4, pagetable_statistics__checks_the_size_of_the_structure),

@@ -9,10 +9,22 @@ public struct Access: OptionSet, Sendable {
 
   public static var read: Access { Access(rawValue: 1) }
   public static var write: Access { Access(rawValue: 2) }
+  public static var execute: Access { Access(rawValue: 4) }
+  public static var privileged: Access { Access(rawValue: 8) }
+  public static var mmio: Access { Access(rawValue: 16) }
+  public static var cacheable: Access { Access(rawValue: 32) }
 
-  /// - Throws: `invalidArgument` for bits that have no meaning.
-  public init(checking bits: UInt32) throws(Failure) {
-    guard bits & ~3 == 0 else { throw .invalidArgument }
+  /// Whether anything is permitted at all.
+  public var isPermission: Bool { rawValue & 7 != 0 }
+
+  /// What devices do with memory.
+  public static var transfers: Access { [.read, .write] }
+  /// All that a page table can be asked to say.
+  public static var all: Access { Access(rawValue: 63) }
+
+  /// - Throws: `invalidArgument` for bits that have no meaning there.
+  public init(checking bits: UInt32, among known: Access = .transfers) throws(Failure) {
+    guard bits & ~known.rawValue == 0 else { throw .invalidArgument }
     self.init(rawValue: bits)
   }
 }

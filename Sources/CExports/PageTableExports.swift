@@ -26,10 +26,14 @@ func pageTableConfiguration(
   unsafe defaults.format = DMACORE_PAGETABLE_VTD_SECOND_STAGE.rawValue
   let options = unsafe try options(given, defaults: defaults)
   guard let kind = PageTableKind(rawValue: unsafe options.format) else { throw .invalidArgument }
-  try require(unsafe options.reserved == 0)
   let allocator = unsafe try tableAllocator(options.allocator)
   return unsafe try PageTableConfiguration(
-    kind: kind, levels: Int(options.levels), allocator: allocator)
+    kind: kind, granule: UInt64(options.granule),
+    options: PageTableOptions(
+      levels: Int(options.levels), inputBits: Int(options.input_bits),
+      outputBits: Int(options.output_bits),
+      features: PageTableFeatures(rawValue: options.features)),
+    allocator: allocator)
 }
 
 private func tableAllocator(
@@ -54,7 +58,7 @@ public func dmacore_pagetable_root(
 ) -> CInt {
   status { () throws(Failure) in
     let table = unsafe try value(pagetable, as: AnyPageTable.self)
-    unsafe try output(out).pointee = table.pointee.rootAddress.rawValue
+    unsafe try output(out).pointee = table.pointee.facts.root.rawValue
   }
 }
 
@@ -66,7 +70,7 @@ public func dmacore_pagetable_map(
   status { () throws(Failure) in
     let table = unsafe try value(pagetable, as: AnyPageTable.self)
     let range = try IOVARange(first: IOVA(iova), size: size, wrap: .outOfRange)
-    let access = try Access(checking: access)
+    let access = try Access(checking: access, among: .all)
     try unsafe table.pointee.map(range, to: PhysicalAddress(phys), access: access)
   }
 }
@@ -78,9 +82,11 @@ public func dmacore_pagetable_unmap(
 ) -> CInt {
   status { () throws(Failure) in
     let table = unsafe try value(pagetable, as: AnyPageTable.self)
-    try require(flags & ~DMACORE_UNMAP_CROSS_HOLES.rawValue == 0)
+    let (crossHoles, split) = (DMACORE_UNMAP_CROSS_HOLES.rawValue, DMACORE_UNMAP_SPLIT.rawValue)
+    try require(flags & ~(crossHoles | split) == 0)
     let range = try IOVARange(first: IOVA(iova), size: size, wrap: .outOfRange)
-    let unmapped = try unsafe table.pointee.unmap(range, crossingHoles: flags != 0)
+    let unmapped = try unsafe table.pointee.unmap(
+      range, crossingHoles: flags & crossHoles != 0, splitting: flags & split != 0)
     if let out = unsafe out { unsafe out.pointee = unmapped }
   }
 }
@@ -93,13 +99,59 @@ public func dmacore_pagetable_translate(
   status { () throws(Failure) in
     let table = unsafe try value(pagetable, as: AnyPageTable.self)
     let out = unsafe try output(out)
-    let access = try Access(checking: access)
+    let access = try Access(checking: access, among: .all)
     let found = unsafe table.pointee.lookUp(IOVA(iova))
     guard found.isMapped else { throw .notFound }
     guard found.access.isSuperset(of: access) else { throw .accessDenied }
     unsafe out.pointee = dmacore_translation(
       first: found.first, last: found.last, target: found.target, access: found.access.rawValue,
       reserved: 0)
+  }
+}
+
+@implementation @_cdecl("dmacore_pagetable_reserve")
+public func dmacore_pagetable_reserve(
+  _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ size: UInt64
+) -> CInt {
+  status { () throws(Failure) in
+    let table = unsafe try value(pagetable, as: AnyPageTable.self)
+    try unsafe table.pointee.reserve(
+      IOVARange(first: IOVA(iova), size: size, wrap: .outOfRange))
+  }
+}
+
+@implementation @_cdecl("dmacore_pagetable_trim")
+public func dmacore_pagetable_trim(
+  _ pagetable: OpaquePointer!, _ first: dmacore_iova_t, _ last: dmacore_iova_t
+) -> CInt {
+  status { () throws(Failure) in
+    let table = unsafe try value(pagetable, as: AnyPageTable.self)
+    try unsafe table.pointee.trim(IOVARange(first: IOVA(first), last: IOVA(last)))
+  }
+}
+
+@implementation @_cdecl("dmacore_pagetable_read_dirty")
+public func dmacore_pagetable_read_dirty(
+  _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ size: UInt64, _ flags: UInt32,
+  _ bitmap: UnsafeMutablePointer<UInt64>!
+) -> CInt {
+  status { () throws(Failure) in
+    let table = unsafe try value(pagetable, as: AnyPageTable.self)
+    let bitmap = unsafe try output(bitmap)
+    try require(flags & ~DMACORE_DIRTY_CLEAR.rawValue == 0)
+    let range = try IOVARange(first: IOVA(iova), size: size, wrap: .outOfRange)
+    try unsafe table.pointee.readDirty(range, into: bitmap, clearing: flags != 0)
+  }
+}
+
+@implementation @_cdecl("dmacore_pagetable_track_dirty")
+public func dmacore_pagetable_track_dirty(
+  _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ size: UInt64, _ isTracked: CBool
+) -> CInt {
+  status { () throws(Failure) in
+    let table = unsafe try value(pagetable, as: AnyPageTable.self)
+    let range = try IOVARange(first: IOVA(iova), size: size, wrap: .outOfRange)
+    try unsafe table.pointee.setDirty(range, !isTracked)
   }
 }
 

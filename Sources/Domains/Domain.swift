@@ -54,7 +54,9 @@ public struct Domain: ~Copyable, Held {
     case .dma:
       unsafe translation = try Box<Translation>.place { () throws(Failure) in
         let table = try AnyPageTable(unsafe iommu.pointee.configuration)
-        let highest = table.lastInput.rawValue
+        let facts = table.facts
+        guard facts.granule == Device.granule else { throw .notSupported }
+        let highest = facts.lastInput.rawValue
         let bounds = try IOVARange(
           first: IOVA(first == 0 ? Device.granule.bytes : first),
           last: IOVA(last == 0 ? highest : last))
@@ -92,7 +94,10 @@ public struct Domain: ~Copyable, Held {
         tableBytes: 0)
     }
     let space = unsafe translation.pointee.space.statistics
+    // It walks the tables, which nobody may free meanwhile.
+    let token = unsafe iommu.pointee.system.pointee.readers.enter()
     let table = unsafe translation.pointee.table.statistics
+    unsafe iommu.pointee.system.pointee.readers.leave(token)
     return Statistics(
       deviceCount: devices, mappingCount: space.allocatedCount, iovaBytes: space.allocatedBytes,
       mappedBytes: table.mappedBytes, tableCount: table.tableCount, tableBytes: table.tableBytes)
@@ -122,7 +127,7 @@ extension Domain.Translation {
     let lowest = space.bounds.first.rawValue
     let highest = min(limit, space.bounds.last.rawValue)
     // What fits a page table's output is less than 2^64 bytes, so that its extent has a next number.
-    guard pages.last <= table.lastOutput, highest >= lowest, highest &- lowest >= pages.extent
+    guard pages.last <= table.facts.lastOutput, highest >= lowest, highest &- lowest >= pages.extent
     else { throw .outOfRange }
     let size = pages.extent &+ 1
     let first = try allocate(size: size, alignment: preferredAlignment(for: pages), limit: limit)

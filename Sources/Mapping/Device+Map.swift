@@ -112,6 +112,34 @@ extension Device {
     return unsafe domain
   }
 
+  /// Tables that may wait to be freed, in each domain: freeing them waits for readers.
+  private static var retiredTablesMax: UInt64 { 64 }
+
+  private func map(
+    _ pages: PhysicalRange, _ access: Access,
+    in translation: UnsafeMutablePointer<Domain.Translation>, limit: UInt64
+  ) throws(Failure) -> IOVARange {
+    if unsafe translation.pointee.table.retiredTables >= Self.retiredTablesMax {
+      unsafe reclaimTables(of: translation)
+    }
+    do throws(Failure) {
+      return unsafe try translation.pointee.map(pages, access: access, limit: limit)
+    } catch {
+      guard unsafe error == .noMemory && translation.pointee.table.retiredTables > 0 else {
+        throw error
+      }
+      unsafe reclaimTables(of: translation)
+      return unsafe try translation.pointee.map(pages, access: access, limit: limit)
+    }
+  }
+
+  private func reclaimTables(of translation: UnsafeMutablePointer<Domain.Translation>) {
+    let system = unsafe system
+    unsafe translation.pointee.table.reclaim(after: {
+      unsafe system.pointee.readers.waitForReaders()
+    })
+  }
+
   /// Gives memory an address of the device, on the path that the device has with this domain.
   func place(
     _ memory: PhysicalRange, _ access: Access, in domain: UnsafeMutablePointer<Domain>?,
@@ -126,13 +154,7 @@ extension Device {
         first: DMAAddress(memory.first.rawValue), last: DMAAddress(memory.last.rawValue))
     case .translated(let translation, _):
       let pages = memory.rounded(to: Self.granule)
-      let range = unsafe try translation.pointee.map(pages, access: access, limit: limit.highest)
-      if unsafe translation.pointee.table.retiredTables > 0 {
-        let system = unsafe system
-        unsafe translation.pointee.table.reclaim(after: {
-          unsafe system.pointee.readers.waitForReaders()
-        })
-      }
+      let range = unsafe try map(pages, access, in: translation, limit: limit.highest)
       // The memory lies in the pages, at the same offset on both sides.
       let first = range.first.rawValue &+ (memory.first.rawValue & Self.granule.mask)
       return try DMARange(first: DMAAddress(first), last: DMAAddress(first &+ memory.extent))

@@ -10,253 +10,310 @@ extension PageTable {
   ///
   /// - Parameter isKnownFree: whether the caller knows that nothing in the range is mapped. Then the
   ///   table is not asked, so that words which somebody else wrote to it are in nobody's way.
-  /// - Throws: `invalidArgument` when something is not aligned or the access cannot be expressed,
-  ///   `outOfRange` when a range is too wide for the table, `exists` when a part is mapped,
-  ///   `noMemory`. Then everything is as before.
+  /// - Throws: `invalidArgument` when something is not aligned or nothing is permitted, `notSupported`
+  ///   when the access cannot be expressed, `outOfRange` when a range is too wide for the table,
+  ///   `exists` when a part is mapped, `noMemory`. Then everything is mapped as before.
   public func map(
     _ input: IOVARange, to output: PhysicalAddress, access: Access, isKnownFree: Bool = false
   ) throws(Failure) {
     let granule = Format.granule
-    guard input.isAligned(to: granule), output.isAligned(to: granule), Format.canExpress(access)
-    else { throw .invalidArgument }
-    guard input.last <= lastInput, output <= lastOutput,
-      input.extent <= lastOutput.rawValue &- output.rawValue
-    else { throw .outOfRange }
-    let whole = Part(
-      first: input.first.rawValue, last: input.last.rawValue, output: output.rawValue)
+    guard input.isAligned(to: granule), output.isAligned(to: granule), access.isPermission else {
+      throw .invalidArgument
+    }
+    guard format.canExpress(access) else { throw .notSupported }
+    let (first, last) = try offsets(of: input)
+    guard output <= lastOutput, input.extent <= lastOutput.rawValue &- output.rawValue else {
+      throw .outOfRange
+    }
+    try grow(to: last)
+    let whole = Part(first: first, last: last, output: output.rawValue)
 
-    let (page, level) = narrowestTable(for: whole)
-    if !isKnownFree && hasLeaf(in: page, level: level, whole) { throw .exists }
+    let node = narrowestTable(for: whole)
+    if !isKnownFree && hasLeaf(in: node, first, last) { throw .exists }
     var stock = Stock()
     do throws(Failure) {
-      try gather(page, level: level, whole, &stock)
+      try gather(node, whole, &stock)
     } catch {
       discard(&stock)
       throw error
     }
-    store(page, level: level, whole, access, &stock)
+    store(node, whole, LeafContent(access: access, isDirty: false), &stock)
     discard(&stock)
-    mapped.wrappingAdd(input.extent &+ 1, ordering: .relaxed)
   }
 
-  /// A part of a range being mapped that lies in one table or in one entry of it, and its output.
+  /// Makes all tables that mapping a range may need, so that it can't run out of memory.
+  ///
+  /// They stay until `unmap` covers them, or `trim`.
+  ///
+  /// - Throws: as `map` does, but for what is said of outputs and access.
+  public func reserve(_ input: IOVARange) throws(Failure) {
+    guard input.isAligned(to: Format.granule) else { throw .invalidArgument }
+    let (first, last) = try offsets(of: input)
+    try grow(to: last)
+    // No output: an odd one, by which no leaf is larger than the smallest.
+    let whole = Part(first: first, last: last, output: nil)
+    let node = narrowestTable(for: whole)
+    var stock = Stock()
+    do throws(Failure) {
+      try gather(node, whole, &stock)
+    } catch {
+      discard(&stock)
+      throw error
+    }
+    store(node, whole, LeafContent(access: [], isDirty: false), &stock)
+    discard(&stock)
+  }
+
+  /// A part of a range being mapped that lies in one table or in one entry of it, and its output; or no
+  /// output, of a range whose tables are made and nothing else.
   ///
   /// Unchecked arithmetic on parts depends on the checks in `map`: neither side wraps.
-  private struct Part {
+  struct Part {
     let first: UInt64
     let last: UInt64
-    let output: UInt64
+    let output: UInt64?
 
-    /// The part of this one in the entry at `level` that `address` lies in.
-    func entry(at address: UInt64, level: Int) -> Part {
+    /// The part of this one in the entry at `level` that an offset lies in.
+    func entry(at offset: UInt64, level: Int) -> Part {
       Part(
-        first: address, last: min(last, address | Format.spanMask(at: level)),
-        output: output &+ (address &- first))
-    }
-
-    /// Whether this part, of one entry at `level`, can be a leaf there.
-    func fitsLeaf(at level: Int) -> Bool {
-      let mask = Format.spanMask(at: level)
-      return Format.hasLeaf(at: level) && (first | output) & mask == 0 && last == first | mask
+        first: offset, last: min(last, offset | Format.spanMask(at: level)),
+        output: output.map { $0 &+ (offset &- first) })
     }
   }
 
-  /// All that `store` needs: tables that are missing, and nodes for tables that leaves replace.
-  @safe
-  private struct Stock: ~Copyable {
-    // A table at level 0 has no tables below, and so no room to know of any.
-    private var lowest = TableList()
-    private var upper = TableList()
-    // Nodes in the order in which they were added, because both passes go the same way.
-    private var first: UnsafeMutablePointer<Retired>?
-    private var last: UnsafeMutablePointer<Retired>?
+  /// The largest leaf at an offset of a part, in a table on `level`: it is made of 2^order words. Nil if
+  /// none fits.
+  func leafOrder(at offset: UInt64, of part: Part, level: Int) -> Int? {
+    let orders = format.leafOrders(at: level)
+    guard orders != 0, let output = part.output else { return nil }
+    let mask = Format.spanMask(at: level)
+    let bits = offset | (output &+ (offset &- part.first))
+    // Room for so many words, less one.
+    let room = (part.last &- offset &- mask) &>> UInt64(truncatingIfNeeded: Format.shift(at: level))
+    guard bits & mask == 0, part.last &- offset >= mask else { return nil }
+    if orders == 1 { return 0 }
+    let aligned =
+      (bits &>> UInt64(truncatingIfNeeded: Format.shift(at: level))).trailingZeroBitCount
+    let fitting = min(aligned, 63 &- (room &+ 1).leadingZeroBitCount, 31)
+    let allowed = orders & (UInt32.max &>> UInt32(truncatingIfNeeded: 31 &- fitting))
+    return allowed == 0 ? nil : 31 &- allowed.leadingZeroBitCount
+  }
 
-    init() {
-      unsafe first = nil
-      unsafe last = nil
-    }
+  /// The tables that `store` needs and that are missing.
+  struct Stock: ~Copyable {
+    // Numbers of the first pages of lists. A table at level 0 has no tables below, and so no room to
+    // know of any.
+    var lowest: UInt = 0
+    var upper: UInt = 0
+  }
 
-    deinit {
-      var next = unsafe first
-      while let current = unsafe next {
-        unsafe next = current.pointee.next
-        unsafe Box.destroy(current)
-      }
+  private func add(_ page: TablePage, level: Int, to stock: inout Stock) {
+    let number = memory.number(page)
+    if level == 0 {
+      memory.link(page, to: stock.lowest)
+      stock.lowest = number
+    } else {
+      memory.link(page, to: stock.upper)
+      stock.upper = number
     }
+  }
 
-    mutating func add(_ page: TablePage, level: Int) {
-      if level == 0 { lowest.push(page) } else { upper.push(page) }
-    }
+  /// A table of zeroes from the stock.
+  func takeTable(level: Int, from stock: inout Stock) -> TablePage? {
+    guard let page = memory.page(level == 0 ? stock.lowest : stock.upper) else { return nil }
+    let next = memory.next(page)
+    if level == 0 { stock.lowest = next } else { stock.upper = next }
+    memory.link(page, to: 0)
+    return page
+  }
 
-    mutating func takeTable(level: Int) -> TablePage? {
-      level == 0 ? lowest.pop() : upper.pop()
-    }
-
-    mutating func addNode(for page: TablePage, level: Int) throws(Failure) {
-      let node = unsafe try Box<Retired>.place { () throws(Failure) in
-        unsafe Retired(page: page, level: level, count: 0, next: nil)
-      }
-      if let last = unsafe last {
-        unsafe last.pointee.next = node
-      } else {
-        unsafe first = node
-      }
-      unsafe last = node
-    }
-
-    /// The node for a table, or nil for a table that `addNode` was not told of.
-    mutating func takeNode(for page: TablePage) -> UnsafeMutablePointer<Retired>? {
-      guard let node = unsafe first, unsafe node.pointee.page.words == page.words else {
-        return nil
-      }
-      unsafe first = node.pointee.next
-      return unsafe node
-    }
+  /// Makes a table and adds it to the stock.
+  func makeTable(level: Int, _ stock: inout Stock) throws(Failure) {
+    add(try memory.allocate(level: level), level: level, to: &stock)
   }
 
   /// Frees the tables that were not needed after all.
-  private func discard(_ stock: inout Stock) {
-    while let page = stock.takeTable(level: 0) { memory.free(page) }
-    while let page = stock.takeTable(level: 1) { memory.free(page) }
+  func discard(_ stock: inout Stock) {
+    while let page = takeTable(level: 0, from: &stock) { memory.free(page) }
+    while let page = takeTable(level: 1, from: &stock) { memory.free(page) }
   }
 
   /// The lowest table that is there and that the whole part goes through. The passes start there.
-  private func narrowestTable(for part: Part) -> (TablePage, level: Int) {
-    var page = root
-    var level = topLevel
-    while level > 0, part.last <= part.first | Format.spanMask(at: level),
-      !part.fitsLeaf(at: level),
-      let child = child(of: page, at: Format.index(of: part.first, at: level), level: level)
+  private func narrowestTable(for part: Part) -> Node {
+    var node = root
+    while node.level > 0, part.last <= part.first | Format.spanMask(at: node.level),
+      leafOrder(at: part.first, of: part, level: node.level) == nil,
+      let child = shownChild(of: node, at: node.index(of: part.first))
     {
-      page = child
-      level &-= 1
+      node = child
     }
-    return (page, level)
+    return node
   }
 
   /// The table below an entry, if there is one. Whoever maps below it can rely on its word.
-  private func child(of page: TablePage, at index: Int, level: Int) -> TablePage? {
-    guard let child = entry(of: page, at: index, level: level).1 else { return nil }
-    memory.show(below: page, at: index, word: Format.table(memory.physical(child)))
+  private func shownChild(of node: Node, at index: Int) -> Node? {
+    guard let child = child(of: node, at: index) else { return nil }
+    memory.show(
+      below: node.page, at: index,
+      word: format.table(memory.physical(child.page), at: child.level))
     return child
   }
 
-  /// Whether anything in the part is mapped.
-  private func hasLeaf(in page: TablePage, level: Int, _ part: Part) -> Bool {
-    if level == 0 {
-      for index in Self.lowestIndexes(part.first, part.last) {
-        let word = unsafe cplatform_load_acquire(page.words + index)
-        if case .leaf = Format.decode(word, at: 0) { return true }
+  /// The entries of one lowest table that a range of offsets inside it touches. Loops over them
+  /// do nearly all the work there is, and have nothing of the levels above in them.
+  func lowestIndexes(_ node: Node, _ first: UInt64, _ last: UInt64) -> ClosedRange<Int> {
+    unsafe ClosedRange(uncheckedBounds: (node.index(of: first), node.index(of: last)))
+  }
+
+  /// Whether anything in a range of offsets is mapped.
+  func hasLeaf(in node: Node, _ first: UInt64, _ last: UInt64) -> Bool {
+    if node.level == 0 {
+      for index in lowestIndexes(node, first, last) {
+        let word = unsafe cplatform_load_acquire(node.page.words + index)
+        if case .leaf = format.decode(word, at: 0, index: index) { return true }
       }
       return false
     }
-    var address = part.first
+    let mask = Format.spanMask(at: node.level)
+    var offset = first
     while true {
-      let entryPart = part.entry(at: address, level: level)
-      let (found, child) = entry(
-        of: page, at: Format.index(of: address, at: level), level: level)
+      let entryLast = min(last, offset | mask)
+      let (found, child) = entry(of: node, at: node.index(of: offset))
       if case .leaf = found { return true }
-      if let child, hasLeaf(in: child, level: level - 1, entryPart) { return true }
-      guard entryPart.last < part.last else { return false }
-      address = entryPart.last &+ 1
+      if let child, hasLeaf(in: child, offset, entryLast) { return true }
+      guard entryLast < last else { return false }
+      offset = entryLast &+ 1
     }
   }
 
-  /// Makes every table that `store` will need, and a node for each one that it will replace.
-  private func gather(
-    _ page: TablePage, level: Int, _ part: Part, _ stock: inout Stock
-  ) throws(Failure) {
-    guard level > 0 else { return }
-    var address = part.first
+  /// Makes every table that `store` will need.
+  private func gather(_ node: Node, _ part: Part, _ stock: inout Stock) throws(Failure) {
+    guard node.level > 0 else { return }
+    var offset = part.first
     while true {
-      let entryPart = part.entry(at: address, level: level)
-      let index = Format.index(of: address, at: level)
-      let child = entry(of: page, at: index, level: level).1
-      if entryPart.fitsLeaf(at: level) {
-        if let child { try stock.addNode(for: child, level: level - 1) }
-      } else if let child {
-        try gather(child, level: level - 1, entryPart, &stock)
+      let size: UInt64
+      if let order = leafOrder(at: offset, of: part, level: node.level) {
+        size = Format.runMask(at: node.level, order: order) &+ 1
       } else {
-        try gatherMissing(level: level - 1, entryPart, &stock)
+        let entryPart = part.entry(at: offset, level: node.level)
+        if let child = child(of: node, at: node.index(of: offset)) {
+          try gather(child, entryPart, &stock)
+        } else {
+          try gatherMissing(level: node.level - 1, entryPart, &stock)
+        }
+        size = entryPart.last &- offset &+ 1
       }
-      guard entryPart.last < part.last else { return }
-      address = entryPart.last &+ 1
+      guard part.last &- offset >= size else { return }
+      offset = offset &+ size
     }
   }
 
   /// Makes the table at `level` for the part, and those that it will need below.
-  private func gatherMissing(
-    level: Int, _ part: Part, _ stock: inout Stock
-  ) throws(Failure) {
-    stock.add(try memory.allocate(level: level), level: level)
+  func gatherMissing(level: Int, _ part: Part, _ stock: inout Stock) throws(Failure) {
+    try makeTable(level: level, &stock)
     guard level > 0 else { return }
-    var address = part.first
+    var offset = part.first
     while true {
-      let entryPart = part.entry(at: address, level: level)
-      if !entryPart.fitsLeaf(at: level) {
+      let size: UInt64
+      if let order = leafOrder(at: offset, of: part, level: level) {
+        size = Format.runMask(at: level, order: order) &+ 1
+      } else {
+        let entryPart = part.entry(at: offset, level: level)
         try gatherMissing(level: level - 1, entryPart, &stock)
+        size = entryPart.last &- offset &+ 1
       }
-      guard entryPart.last < part.last else { return }
-      address = entryPart.last &+ 1
+      guard part.last &- offset >= size else { return }
+      offset = offset &+ size
     }
   }
 
   /// Puts the tables in place and stores the leaves.
-  private func store(
-    _ page: TablePage, level: Int, _ part: Part, _ access: Access, _ stock: inout Stock
-  ) {
-    if level == 0 {
-      var output = part.output
-      for index in Self.lowestIndexes(part.first, part.last) {
-        storeLeaf(in: page, at: index, level: 0, output, access)
-        output &+= Format.granule.bytes
-      }
+  func store(_ node: Node, _ part: Part, _ content: LeafContent, _ stock: inout Stock) {
+    if node.level == 0 && format.leafOrders(at: 0) == 1 {
+      guard let output = part.output else { return }
+      storeSmallest(node, part.first, part.last, output, content)
       return
     }
-    var address = part.first
+    var offset = part.first
     while true {
-      let entryPart = part.entry(at: address, level: level)
-      let index = Format.index(of: address, at: level)
-      if !entryPart.fitsLeaf(at: level) {
-        if let child = table(below: page, at: index, level: level, &stock) {
-          store(child, level: level - 1, entryPart, access, &stock)
-        }
-      } else if let child = entry(of: page, at: index, level: level).1 {
-        // Without a node the table is that of an overlapping call, and stays.
-        if let node = unsafe stock.takeNode(for: child) {
-          memory.unlink(below: page, at: index)
-          storeLeaf(in: page, at: index, level: level, entryPart.output, access)
-          unsafe retire(node)
-        }
+      let index = node.index(of: offset)
+      let size: UInt64
+      if let order = leafOrder(at: offset, of: part, level: node.level), let output = part.output {
+        storeLeaf(node, at: index, output &+ (offset &- part.first), content, order: order)
+        size = Format.runMask(at: node.level, order: order) &+ 1
       } else {
-        storeLeaf(in: page, at: index, level: level, entryPart.output, access)
+        let entryPart = part.entry(at: offset, level: node.level)
+        if node.level > 0, let child = table(below: node, at: index, &stock) {
+          store(child, entryPart, content, &stock)
+        }
+        size = entryPart.last &- offset &+ 1
       }
-      guard entryPart.last < part.last else { return }
-      address = entryPart.last &+ 1
+      guard part.last &- offset >= size else { return }
+      offset = offset &+ size
+    }
+  }
+
+  private func attributes(_ content: LeafContent, order: Int, level: Int) -> UInt64 {
+    format.settingDirty(
+      format.attributes(content.access, order: order, at: level), content.isDirty)
+  }
+
+  /// Stores leaves of the smallest size.
+  private func storeSmallest(
+    _ node: Node, _ first: UInt64, _ last: UInt64, _ firstOutput: UInt64,
+    _ content: LeafContent
+  ) {
+    let attributes = attributes(content, order: 0, level: 0)
+    var output = firstOutput
+    for index in lowestIndexes(node, first, last) {
+      let word = format.leaf(PhysicalAddress(output), attributes: attributes)
+      // Release: pairs with the acquire in entry, so that a walker that finds the leaf finds the
+      // memory as it was when it was mapped.
+      unsafe cplatform_store_release(node.page.words + index, word)
+      output &+= Format.granule.bytes
+    }
+  }
+
+  /// Stores a leaf of 2^order words, also in place of tables.
+  private func storeLeaf(
+    _ node: Node, at first: Int, _ output: UInt64, _ content: LeafContent, order: Int
+  ) {
+    let attributes = attributes(content, order: order, level: node.level)
+    var next = output
+    for index in first..<(first &+ (1 &<< order)) {
+      let word = format.leaf(
+        PhysicalAddress(Format.repeatsLeaf ? output : next), attributes: attributes)
+      if node.level > 0, let child = child(of: node, at: index) {
+        // A table that was left empty. One that has leaves is that of an overlapping call.
+        replaceTable(child, below: node.page, at: index, by: word)
+      } else {
+        // Release: as above.
+        unsafe cplatform_store_release(node.page.words + index, word)
+      }
+      next = next &+ Format.spanMask(at: node.level) &+ 1
     }
   }
 
   /// The table below an entry, put there from the stock if there is none.
   ///
   /// Nil when overlapping calls have left neither, which costs them their range and nothing else.
-  private func table(
-    below page: TablePage, at index: Int, level: Int, _ stock: inout Stock
-  ) -> TablePage? {
-    if let child = child(of: page, at: index, level: level) { return child }
-    guard let made = stock.takeTable(level: level - 1) else { return nil }
-    let word = Format.table(memory.physical(made))
-    if memory.install(made, below: page, at: index, word: word) { return made }
+  private func table(below node: Node, at index: Int, _ stock: inout Stock) -> Node? {
+    if let child = shownChild(of: node, at: index) { return child }
+    let level = node.level &- 1
+    guard let made = takeTable(level: level, from: &stock) else { return nil }
+    let word = format.table(memory.physical(made), at: level)
+    if memory.install(made, below: node.page, at: index, word: word) {
+      return Node(made, level: level)
+    }
     // Another thread put a table there meanwhile.
-    stock.add(made, level: level - 1)
-    return child(of: page, at: index, level: level)
+    add(made, level: level, to: &stock)
+    return shownChild(of: node, at: index)
   }
+}
 
-  private func storeLeaf(
-    in page: TablePage, at index: Int, level: Int, _ output: UInt64, _ access: Access
-  ) {
-    let word = Format.leaf(PhysicalAddress(output), access, at: level)
-    // Release: pairs with the acquire in entry, so that a walker that finds the leaf finds the
-    // memory as it was when it was mapped.
-    unsafe cplatform_store_release(page.words + index, word)
-  }
+/// What is stored in leaves besides where they lead.
+struct LeafContent {
+  let access: Access
+  /// Whether it is noted that they were written through.
+  let isDirty: Bool
 }

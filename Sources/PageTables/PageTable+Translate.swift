@@ -3,9 +3,9 @@
 import Addressing
 import Primitives
 
-/// What a page table says about an input address: the entry that it lies in.
+/// What a page table says about an input address: the leaf or the hole that it lies in.
 public struct PageTableLookup: Sendable {
-  /// The input addresses that the entry covers; for a hole all of them are unmapped.
+  /// The input addresses that the leaf covers; for a hole all of them are unmapped.
   public let first: UInt64
   public let last: UInt64
   /// Where `first` leads. Nothing, in a hole.
@@ -19,33 +19,47 @@ public struct PageTableLookup: Sendable {
 extension PageTable {
   /// Looks an input address up, without a lock and beside any change.
   public func lookUp(_ input: IOVA) -> PageTableLookup {
-    let address = input.rawValue
-    guard input <= lastInput else {
-      // `lastInput` is below an address, so that it has a next one.
-      return PageTableLookup(
-        first: lastInput.rawValue &+ 1, last: UInt64.max, target: 0, access: [])
+    guard let offset = offset(of: input.rawValue) else { return outside }
+    let root = root
+    let last = lastOffset(root)
+    guard offset <= last else {
+      // Above what the tree has grown to.
+      return PageTableLookup(first: last &+ 1, last: lastInput.rawValue, target: 0, access: [])
     }
-    return lookUp(address, from: root, level: topLevel)
+    let found = lookUp(offset, from: root)
+    return PageTableLookup(
+      first: self.input(found.first), last: self.input(found.last), target: found.target,
+      access: found.access)
   }
 
-  /// Looks an input address up from a table that it goes through.
-  func lookUp(_ address: UInt64, from table: TablePage, level tableLevel: Int) -> PageTableLookup {
-    var page = table
-    var level = tableLevel
+  /// The addresses that the table can't map. There are some.
+  private var outside: PageTableLookup {
+    let last = lastInput.rawValue
+    return PageTableLookup(
+      first: last &+ 1, last: format.geometry.isSigned ? ~last &- 1 : UInt64.max, target: 0,
+      access: [])
+  }
+
+  /// Looks an offset up from a table that it goes through, as offsets.
+  func lookUp(_ offset: UInt64, from table: Node) -> PageTableLookup {
+    var node = table
     while true {
-      let (found, child) = entry(
-        of: page, at: Format.index(of: address, at: level), level: level)
+      let index = node.index(of: offset)
+      let (found, child) = entry(of: node, at: index)
       if let child {
-        page = child
-        level &-= 1
+        node = child
         continue
       }
-      let mask = Format.spanMask(at: level)
-      if case .leaf(let output, let access) = found {
+      let mask = Format.spanMask(at: node.level)
+      guard case .leaf(let leaf) = found else {
         return PageTableLookup(
-          first: address & ~mask, last: address | mask, target: output.rawValue, access: access)
+          first: offset & ~mask, last: offset | mask, target: 0, access: [])
       }
-      return PageTableLookup(first: address & ~mask, last: address | mask, target: 0, access: [])
+      // The whole run, which starts some spans before this word.
+      let whole = Format.runMask(at: node.level, order: leaf.order)
+      return PageTableLookup(
+        first: offset & ~whole, last: offset | whole,
+        target: leaf.output.rawValue &- (offset & whole & ~mask), access: leaf.access)
     }
   }
 }

@@ -8,42 +8,49 @@ import Synchronization
 extension PageTable {
   /// Unmaps a range and returns how many bytes of it were mapped.
   ///
-  /// Stops at the first hole, unless told to cross them.
+  /// Stops at the first hole, unless told to cross them. Tables that the range covers are retired, if it
+  /// comes to their ends.
   ///
+  /// - Parameter splitting: whether a leaf that an end of the range cuts through is made into smaller
+  ///   ones.
   /// - Throws: `invalidArgument` when the range is not aligned, `outOfRange` when it is too wide for
-  ///   the table, `notSupported` when an end cuts through a leaf. Then nothing was unmapped.
-  public func unmap(_ input: IOVARange, crossingHoles: Bool) throws(Failure) -> UInt64 {
+  ///   the table, `notSupported` when an end cuts through a leaf and `splitting` is false, `noMemory`
+  ///   when it is true. Then nothing was unmapped.
+  public func unmap(
+    _ input: IOVARange, crossingHoles: Bool, splitting: Bool = false
+  ) throws(Failure) -> UInt64 {
     guard input.isAligned(to: Format.granule) else { throw .invalidArgument }
-    guard input.last <= lastInput else { throw .outOfRange }
-    let (first, last) = (input.first.rawValue, input.last.rawValue)
-    var page = root
-    var level = topLevel
-    // Down to the lowest table that the whole range lies in.
-    while level > 0, last <= first | Format.spanMask(at: level) {
-      let (found, child) = entry(of: page, at: Format.index(of: first, at: level), level: level)
+    let (first, last) = try offsets(of: input)
+    var node = root
+    guard first <= lastOffset(node) else { return 0 }
+    // Down to the lowest table that the whole range lies in, and does not cover.
+    while node.level > 0, last <= first | Format.spanMask(at: node.level),
+      last &- first < Format.spanMask(at: node.level)
+    {
+      let (found, child) = entry(of: node, at: node.index(of: first))
       if let child {
-        page = child
-        level &-= 1
+        node = child
         continue
       }
-      // The range lies in one leaf, and cuts it unless it is all of it; or in a hole.
+      // The range lies in one leaf, and cuts it; or in a hole.
       if case .leaf = found { break }
       return 0
     }
-    guard !cutsLeaf(at: first, from: page, level: level, first, last),
-      !cutsLeaf(at: last, from: page, level: level, first, last)
-    else { throw .notSupported }
-    var clearing = Clearing(last: last, crossesHoles: crossingHoles)
-    clear(page, level: level, from: first, &clearing)
-    mapped.wrappingSubtract(clearing.size, ordering: .relaxed)
+    if cutsLeaf(at: first, from: node, first, last) || cutsLeaf(at: last, from: node, first, last) {
+      guard splitting else { throw .notSupported }
+      try split(first, last)
+      return try unmap(input, crossingHoles: crossingHoles)
+    }
+    var clearing = Clearing(last: min(last, lastOffset(root)), crossesHoles: crossingHoles)
+    clear(node, from: first, &clearing)
     return clearing.size
   }
 
   /// Whether an end of a range lies in a leaf that reaches out of the range.
   private func cutsLeaf(
-    at address: UInt64, from page: TablePage, level: Int, _ first: UInt64, _ last: UInt64
+    at offset: UInt64, from node: Node, _ first: UInt64, _ last: UInt64
   ) -> Bool {
-    let found = lookUp(address, from: page, level: level)
+    let found = lookUp(offset, from: node)
     return found.isMapped && (found.first < first || found.last > last)
   }
 
@@ -55,45 +62,47 @@ extension PageTable {
   }
 
   /// Clears the leaves of this table from `first` on, as far as the clearing goes.
-  private func clear(
-    _ page: TablePage, level: Int, from first: UInt64, _ clearing: inout Clearing
-  ) {
-    let tableLast = first | Format.spanMask(at: level + 1)
-    if level == 0 {
-      clearLowest(page, first, min(clearing.last, tableLast), &clearing)
+  private func clear(_ node: Node, from first: UInt64, _ clearing: inout Clearing) {
+    let mask = Format.spanMask(at: node.level)
+    let tableLast =
+      node.indexMask == UInt64.max ? UInt64.max : first | Format.spanMask(at: node.level &+ 1)
+    if node.level == 0 {
+      clearLowest(node, first, min(clearing.last, tableLast), &clearing)
       return
     }
-    let mask = Format.spanMask(at: level)
-    var address = first
+    var offset = first
     while true {
-      let index = Format.index(of: address, at: level)
-      let (found, child) = entry(of: page, at: index, level: level)
-      let entryLast = address | mask
+      let index = node.index(of: offset)
+      let (found, child) = entry(of: node, at: index)
+      let entryLast = offset | mask
       if let child {
-        clear(child, level: level - 1, from: address, &clearing)
-      } else if case .leaf = found, address & mask == 0, entryLast <= clearing.last {
+        clear(child, from: offset, &clearing)
+        if !clearing.isStopped && offset & mask == 0 && entryLast <= clearing.last {
+          replaceTable(child, below: node.page, at: index, by: 0)
+        }
+      } else if case .leaf = found, offset & mask == 0, entryLast <= clearing.last {
         // Release: a walk that starts after this call finds the entry empty.
-        unsafe cplatform_store_release(page.words + index, 0)
+        unsafe cplatform_store_release(node.page.words + index, 0)
         clearing.size &+= mask &+ 1
       } else {
         // A hole; or a leaf that an overlapping call stored meanwhile, which is not this call's.
         clearing.isStopped = clearing.isStopped || !clearing.crossesHoles
       }
       guard !clearing.isStopped, entryLast < min(clearing.last, tableLast) else { return }
-      address = entryLast &+ 1
+      offset = entryLast &+ 1
     }
   }
 
   /// `clear` in a table that has nothing below.
   private func clearLowest(
-    _ page: TablePage, _ first: UInt64, _ last: UInt64, _ clearing: inout Clearing
+    _ node: Node, _ first: UInt64, _ last: UInt64, _ clearing: inout Clearing
   ) {
     var size: UInt64 = 0
-    for index in Self.lowestIndexes(first, last) {
-      let word = unsafe cplatform_load_relaxed(page.words + index)
-      if case .leaf = Format.decode(word, at: 0) {
+    for index in lowestIndexes(node, first, last) {
+      let word = unsafe cplatform_load_relaxed(node.page.words + index)
+      if case .leaf = format.decode(word, at: 0, index: index) {
         // Release: a walk that starts after this call finds the entry empty.
-        unsafe cplatform_store_release(page.words + index, 0)
+        unsafe cplatform_store_release(node.page.words + index, 0)
         size &+= Format.granule.bytes
       } else if !clearing.crossesHoles {
         clearing.isStopped = true
@@ -101,5 +110,38 @@ extension PageTable {
       }
     }
     clearing.size &+= size
+  }
+
+  // MARK: - Empty tables
+
+  /// Retires the tables in a range in which nothing is mapped. No call may change anything in the range
+  /// meanwhile.
+  ///
+  /// - Throws: `invalidArgument`, `outOfRange`, as `unmap`.
+  public func trim(_ input: IOVARange) throws(Failure) {
+    guard input.isAligned(to: Format.granule) else { throw .invalidArgument }
+    let (first, last) = try offsets(of: input)
+    let root = root
+    let end = lastOffset(root)
+    if first <= end { trim(root, first, min(last, end)) }
+  }
+
+  private func trim(_ node: Node, _ first: UInt64, _ last: UInt64) {
+    guard node.level > 0 else { return }
+    let mask = Format.spanMask(at: node.level)
+    var offset = first
+    while true {
+      let entryLast = offset | mask
+      let index = node.index(of: offset)
+      if let child = child(of: node, at: index) {
+        if offset & mask == 0 && entryLast <= last && !hasLeaf(in: child, offset, entryLast) {
+          replaceTable(child, below: node.page, at: index, by: 0)
+        } else {
+          trim(child, offset, min(last, entryLast))
+        }
+      }
+      guard entryLast < last else { return }
+      offset = entryLast &+ 1
+    }
   }
 }

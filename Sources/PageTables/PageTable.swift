@@ -11,7 +11,7 @@ import Synchronization
 // 1. Concepts
 // A page table is a tree of pages of words. A format (PageTableFormat) says what a word means; the
 // algorithm here is the same for all. An entry is empty, leads to a table one level down, or is a
-// leaf that maps the whole span of its level.
+// leaf that maps the whole span of its level. A run is one leaf of several entries.
 //
 // 2. Implementation
 // 2.1 Map goes down to the lowest table that its whole range lies in, and from there makes three
@@ -19,165 +19,313 @@ import Synchronization
 // The second makes all tables that are missing, and keeps them to itself; it is the only one that
 // can run out of memory, and then frees what it made. The third puts the tables in place and stores
 // the leaves, and cannot fail.
-// 2.2 Leaves are as large as both addresses and the range allow. Where a larger leaf goes and an
-// empty table is in the way, the leaf replaces the table. A walker may be inside that table, so it
-// is retired and freed by `reclaim`, when the caller knows that no walker is.
-// 2.3 Unmap looks at both ends of its range first, and refuses to cut through a leaf; then it
-// clears leaves. It frees nothing and needs no memory.
+// 2.2 Leaves are as large as both addresses and the range allow.
+// 2.3 Unmap looks at both ends of its range first, and refuses to cut through a leaf, or splits it when
+// that is asked for, with tables that it makes before it changes anything; then it clears leaves.
+// 2.4 A table that nothing needs any more is retired: one that a range unmapped covers, one in whose
+// place a larger leaf goes, an empty one that is trimmed. A walker may be inside it, so it is freed by
+// `reclaim`, when the caller knows that no walker is. Until then it is empty, and those that wait are
+// linked to each other. Retiring needs no memory.
+// 2.5 Inputs become offsets in the tree before they are used: those of a signed input lose the copies
+// of their sign. The tree of a format whose tables know their level can grow: a new root is put above
+// the old one.
 //
 // 3. Concurrency
 // Walks take no lock and may run beside everything but the freeing of pages. Calls that change
 // disjoint ranges may run beside each other: they share tables above the leaves and nothing else,
-// and those are put in place with compare-and-swap. A table that a leaf replaces is covered wholly
-// by the range being mapped, so no other caller is inside. Overlapping changes are the caller's to
-// serialize.
+// and those are put in place with compare-and-swap. A table that is retired is covered wholly by the
+// range being changed, so no other caller is inside. Overlapping changes are the caller's to serialize.
 // A word is stored with release and loaded with acquire: a walker that finds a table finds it
 // zeroed, and one that finds a leaf finds whatever was written before it was mapped.
 //
 // 4. What this does not do
-// It keeps no translation cached and invalidates none. It does not know when walkers are gone. It
-// does not free tables that unmapping leaves empty until a larger leaf takes their place, or the
-// whole page table ends.
+// It keeps no translation cached and invalidates none. It does not know when walkers are gone.
 
 /// A page table of one format, and the memory that its pages lie in.
 @safe
 public struct PageTable<Format: PageTableFormat>: ~Copyable {
-  /// An empty table that a leaf has replaced; a list of them waits for `reclaim`.
-  @safe
-  struct Retired {
+  /// A table in the tree.
+  struct Node {
     let page: TablePage
     let level: Int
-    /// Tables, this one and all below.
-    var count: UInt64
-    var next: UnsafeMutablePointer<Retired>?
+    /// The bits of an index: of a root, all that there may be.
+    let indexMask: UInt64
+
+    init(_ page: TablePage, level: Int, isRoot: Bool = false) {
+      self.page = page
+      self.level = level
+      indexMask = isRoot ? UInt64.max : UInt64(Format.entryCount &- 1)
+    }
+
+    /// Where the word for an offset is. The offset is one of the tree's.
+    func index(of offset: UInt64) -> Int {
+      let shifted = offset &>> UInt64(truncatingIfNeeded: Format.shift(at: level))
+      return Int(truncatingIfNeeded: shifted & indexMask)
+    }
   }
 
+  let format: Format
   let memory: TableMemory
-  let root: TablePage
-  let topLevel: Int
-  let mapped = Atomic<UInt64>(0)
-  // The address of the last one retired, 0 for none; and how many tables wait with them.
+  // The number of the root's page, and its level in the lowest bits.
+  private let rootNumber: Atomic<UInt>
+  // The number of the table that was retired last, 0 for none; and how many there are.
   private let retired = Atomic<UInt>(0)
   private let retiredCount = Atomic<UInt64>(0)
 
-  /// - Parameter levels: number of levels.
-  /// - Throws: `invalidArgument` when the format has no such table, `noMemory`.
-  public init(levels: Int, allocator: dmacore_table_allocator?) throws(Failure) {
-    guard Format.levelCounts.contains(levels) else { throw .invalidArgument }
+  /// - Throws: `invalidArgument` when the format has no such table, `notSupported` when it lacks a
+  ///   feature, `noMemory`.
+  public init(
+    _ options: PageTableOptions, allocator: dmacore_table_allocator?
+  ) throws(Failure) {
+    let format = try Format(options)
     let memory = unsafe TableMemory(allocator: allocator, granule: Format.granule)
-    let root = try memory.allocate(level: levels - 1)
+    let top = format.geometry.levels &- 1
+    let root = try memory.allocate(level: top, size: Self.rootSize(format.geometry))
+    self.format = format
+    rootNumber = Atomic(memory.number(root) | UInt(top))
     self.memory = memory
-    self.root = root
-    self.topLevel = levels - 1
   }
 
   deinit {
     reclaim(after: {})
-    freeTables(root, level: topLevel)
+    freeTables(root)
   }
 
-  /// The highest address that can be mapped.
-  public var lastInput: IOVA { IOVA(Format.lastInput(levels: topLevel + 1)) }
+  /// The bytes of the root, which may resolve more bits than other tables: then it is larger than they,
+  /// and lies at a multiple of that.
+  private static func rootSize(_ geometry: PageTableGeometry) -> Int {
+    guard geometry.levels == geometry.levelsMax else { return Int(Format.granule.bytes) }
+    let bits = geometry.inputBits &- Format.shift(at: geometry.levels &- 1)
+    return max(Int(Format.granule.bytes), 8 &<< max(0, bits))
+  }
 
-  public var lastOutput: PhysicalAddress { PhysicalAddress(Format.lastOutput) }
+  // MARK: - Addresses
 
-  public var rootAddress: PhysicalAddress { memory.physical(root) }
+  /// The highest address that can be mapped, of those that are not negative.
+  public var lastInput: IOVA {
+    let geometry = format.geometry
+    return IOVA(Self.mask(geometry.isSigned ? geometry.inputBits &- 1 : geometry.inputBits))
+  }
 
-  public var statistics: PageTableStatistics {
-    let count = memory.count.load(ordering: .relaxed)
-    return PageTableStatistics(
-      tableCount: count, tableBytes: count &* Format.granule.bytes,
-      retiredCount: retiredTables, mappedBytes: mapped.load(ordering: .relaxed))
+  public var lastOutput: PhysicalAddress { PhysicalAddress(Self.mask(format.geometry.outputBits)) }
+
+  static func mask(_ bits: Int) -> UInt64 {
+    bits >= 64 ? UInt64.max : (1 &<< UInt64(truncatingIfNeeded: bits)) &- 1
+  }
+
+  /// The offset in the tree of an input address; nil for one that the table can't map.
+  func offset(of address: UInt64) -> UInt64? {
+    let geometry = format.geometry
+    let mask = Self.mask(geometry.inputBits)
+    if geometry.isSigned && address > mask {
+      // The copies of the sign, and the sign.
+      return address >= ~(mask &>> 1) ? address & mask : nil
+    }
+    return address <= lastInput.rawValue ? address : nil
+  }
+
+  /// The input address of an offset.
+  func input(_ offset: UInt64) -> UInt64 {
+    let geometry = format.geometry
+    let mask = Self.mask(geometry.inputBits)
+    return geometry.isSigned && offset > mask &>> 1 ? offset | ~mask : offset
+  }
+
+  /// The offsets of a range.
+  ///
+  /// - Throws: `outOfRange` when the table can't map all of it.
+  func offsets(of range: IOVARange) throws(Failure) -> (first: UInt64, last: UInt64) {
+    guard let first = offset(of: range.first.rawValue), let last = offset(of: range.last.rawValue),
+      // Not from the lower half of the addresses to the upper.
+      last &- first == range.extent
+    else { throw .outOfRange }
+    return (first, last)
+  }
+
+  // MARK: - Root
+
+  var root: Node {
+    // Acquire: pairs with the release in grow.
+    let number = rootNumber.load(ordering: .acquiring)
+    // The number is never 0.
+    return unsafe Node(
+      memory.page(number & ~7).unsafelyUnwrapped, level: Int(number & 7), isRoot: true)
+  }
+
+  public var facts: PageTableFacts {
+    let root = root
+    return PageTableFacts(
+      lastInput: lastInput, lastOutput: lastOutput, granule: Format.granule,
+      root: memory.physical(root.page), levels: root.level &+ 1)
+  }
+
+  /// The highest offset that the tree reaches.
+  func lastOffset(_ root: Node) -> UInt64 {
+    let geometry = format.geometry
+    return root.level &+ 1 == geometry.levelsMax
+      ? Self.mask(geometry.inputBits)
+      : min(Self.mask(geometry.inputBits), Format.spanMask(at: root.level &+ 1))
+  }
+
+  /// Puts a root above the root until the tree reaches an offset that the format can map.
+  ///
+  /// - Throws: `noMemory`; the tree has grown as far as there was memory.
+  func grow(to offset: UInt64) throws(Failure) {
+    var old = root
+    while lastOffset(old) < offset {
+      let level = old.level &+ 1
+      let page = try memory.allocate(level: level)
+      _ = memory.install(
+        old.page, below: page, at: 0,
+        word: format.table(memory.physical(old.page), at: old.level))
+      // Acquiring and releasing: see `root`.
+      let (done, _) = rootNumber.compareExchange(
+        expected: memory.number(old.page) | UInt(old.level),
+        desired: memory.number(page) | UInt(level),
+        ordering: .acquiringAndReleasing)
+      if !done { memory.free(page) }
+      old = root
+    }
   }
 
   // MARK: - Retired tables
 
-  /// Frees the tables that larger leaves have replaced.
+  /// Frees the tables that nothing leads to any more.
   ///
   /// - Parameter wait: returns when every walk that began before it was called has ended.
   public func reclaim(after wait: () -> Void) {
-    // Acquiring: pairs with the release in retire, so that the nodes are filled in.
-    // SAFETY: only `retire` stores an address there, that of a node it was given.
-    var next = unsafe UnsafeMutablePointer<Retired>(
-      bitPattern: retired.exchange(0, ordering: .acquiring))
-    guard unsafe next != nil else { return }
+    let first = takeRetired()
+    guard first != 0 else { return }
     // Only after the list was taken: what is retired from here on is not on it.
     wait()
-    while let current = unsafe next {
-      unsafe next = current.pointee.next
-      unsafe retiredCount.wrappingSubtract(current.pointee.count, ordering: .relaxed)
-      unsafe freeTables(current.pointee.page, level: current.pointee.level)
-      unsafe Box.destroy(current)
+    freeRetired(first)
+  }
+
+  /// The list of tables that are retired, for `freeRetired`; 0 for none.
+  func takeRetired() -> UInt {
+    guard retired.load(ordering: .relaxed) != 0 else { return 0 }
+    // Acquiring: pairs with the release in retire, so that the links are there.
+    return retired.exchange(0, ordering: .acquiring)
+  }
+
+  func freeRetired(_ first: UInt) {
+    var number = first
+    while let page = memory.page(number) {
+      number = memory.next(page)
+      retiredCount.wrappingSubtract(1, ordering: .relaxed)
+      memory.free(page)
     }
   }
 
   /// How many tables wait for `reclaim`.
   public var retiredTables: UInt64 { retiredCount.load(ordering: .relaxed) }
 
-  func retire(_ node: UnsafeMutablePointer<Retired>) {
-    unsafe node.pointee.count = countTables(node.pointee.page, level: node.pointee.level)
-    unsafe retiredCount.wrappingAdd(node.pointee.count, ordering: .relaxed)
+  /// Lets a table of zeroes wait for `reclaim`, to which no entry leads.
+  private func retire(_ page: TablePage) {
+    let number = memory.number(page)
+    retiredCount.wrappingAdd(1, ordering: .relaxed)
     var first = retired.load(ordering: .relaxed)
     while true {
-      // SAFETY: see `reclaim`.
-      unsafe node.pointee.next = UnsafeMutablePointer<Retired>(bitPattern: first)
-      // Releasing: pairs with the acquire in reclaim. The list is taken whole, so that a node that
+      memory.link(page, to: first)
+      // Releasing: pairs with the acquire in reclaim. The list is taken whole, so that a table that
       // is first again by the time of the exchange is no other list's.
       let (done, now) = retired.weakCompareExchange(
-        expected: first, desired: UInt(bitPattern: node), ordering: .releasing)
+        expected: first, desired: number, ordering: .releasing)
       if done { return }
       first = now
     }
   }
 
-  // MARK: - Pages
-
-  /// The entries of one lowest table that a range of addresses inside it touches. Loops over them
-  /// do nearly all the work there is, and have nothing of the levels above in them.
-  static func lowestIndexes(_ first: UInt64, _ last: UInt64) -> ClosedRange<Int> {
-    unsafe ClosedRange(
-      uncheckedBounds: (Format.index(of: first, at: 0), Format.index(of: last, at: 0)))
+  /// Puts a word in place of the table below an entry, and retires that and all below. None has a leaf.
+  func replaceTable(_ child: Node, below page: TablePage, at index: Int, by word: UInt64) {
+    memory.replace(below: page, at: index, by: word)
+    retireTables(child)
   }
+
+  private func retireTables(_ node: Node) {
+    if node.level > 0 {
+      for index in 0..<Format.entryCount {
+        if let child = child(of: node, at: index) {
+          replaceTable(child, below: node.page, at: index, by: 0)
+        }
+      }
+    }
+    retire(node.page)
+  }
+
+  // MARK: - Entries
 
   /// What a word says and the table below it, if there is one.
   ///
   /// In a page that the caller allocated, the record of a child counts, not the word: somebody else
   /// may have written there. A table word without a record is such a case too, or a table that is
   /// being put in place, and counts as empty.
-  func entry(of page: TablePage, at index: Int, level: Int) -> (TableEntry, TablePage?) {
+  func entry(of node: Node, at index: Int) -> (TableEntry, Node?) {
     // Acquire: pairs with the release stores of words.
-    let word = unsafe cplatform_load_acquire(page.words + index)
-    let entry = Format.decode(word, at: level)
-    guard level > 0 else { return (entry, nil) }
-    if let child = memory.child(of: page, at: index, entry: entry) {
-      return (.table(PhysicalAddress(0)), child)
+    let word = unsafe cplatform_load_acquire(node.page.words + index)
+    let entry = format.decode(word, at: node.level, index: index)
+    guard node.level > 0 else { return (entry, nil) }
+    if let child = memory.child(of: node.page, at: index, entry: entry) {
+      return (.table(PhysicalAddress(0)), Node(child, level: node.level &- 1))
     }
     if case .table = entry { return (.empty, nil) }
     return (entry, nil)
   }
 
-  private func freeTables(_ page: TablePage, level: Int) {
-    if level > 0 {
-      for index in 0..<Format.entryCount {
-        if let child = entry(of: page, at: index, level: level).1 {
-          freeTables(child, level: level - 1)
-        }
-      }
-    }
-    memory.free(page)
+  /// The table below an entry, if there is one.
+  func child(of node: Node, at index: Int) -> Node? { entry(of: node, at: index).1 }
+
+  /// The entries that the root has.
+  func entryCount(_ node: Node) -> Int {
+    guard node.indexMask == UInt64.max else { return Format.entryCount }
+    return node.index(of: lastOffset(node)) &+ 1
   }
 
-  private func countTables(_ page: TablePage, level: Int) -> UInt64 {
-    var count: UInt64 = 1
-    if level > 0 {
-      for index in 0..<Format.entryCount {
-        if let child = entry(of: page, at: index, level: level).1 {
-          count += countTables(child, level: level - 1)
-        }
+  private func freeTables(_ node: Node) {
+    if node.level > 0 {
+      for index in 0..<entryCount(node) {
+        if let child = child(of: node, at: index) { freeTables(child) }
       }
     }
-    return count
+    memory.free(
+      node.page, size: node.indexMask == UInt64.max ? Self.rootSize(format.geometry) : nil)
   }
+
+  // MARK: - Statistics
+
+  /// The caller sees to it that no table is freed meanwhile.
+  public var statistics: PageTableStatistics {
+    let count = memory.count.load(ordering: .relaxed)
+    // All but the root are of one size.
+    let bytes =
+      (count &- 1) &* Format.granule.bytes &+ UInt64(Self.rootSize(format.geometry))
+    return PageTableStatistics(
+      tableCount: count, tableBytes: bytes, retiredCount: retiredTables,
+      mappedBytes: mappedBytes(root))
+  }
+
+  private func mappedBytes(_ node: Node) -> UInt64 {
+    var bytes: UInt64 = 0
+    for index in 0..<entryCount(node) {
+      let (found, child) = entry(of: node, at: index)
+      if let child {
+        bytes &+= mappedBytes(child)
+      } else if case .leaf = found {
+        bytes &+= Format.spanMask(at: node.level) &+ 1
+      }
+    }
+    return bytes
+  }
+}
+
+/// What is the same for a table whatever is mapped, but for the root of one that grows.
+public struct PageTableFacts {
+  /// The highest address that can be mapped, of those that are not negative.
+  public let lastInput: IOVA
+  public let lastOutput: PhysicalAddress
+  public let granule: Granule
+  public let root: PhysicalAddress
+  public let levels: Int
 }
 
 /// The numbers that `pagetable.h` explains.

@@ -25,56 +25,15 @@ struct TablePage {
 struct TableRecord {
   let words: UnsafeMutablePointer<UInt64>
   let physical: UInt64
-  /// The next one in a list of tables that are not in use yet.
-  var nextWords: UnsafeMutablePointer<UInt64>?
-  var nextRecord: UnsafeMutablePointer<TableRecord>?
-}
-
-/// Tables that are made and not in use yet.
-///
-/// A page of the heap is linked by its first word, which nobody else can write.
-@safe
-struct TableList: ~Copyable {
-  private var first: TablePage?
-
-  init() { first = nil }
-
-  mutating func push(_ page: TablePage) {
-    if let record = unsafe page.record {
-      unsafe record.pointee.nextWords = first?.words
-      unsafe record.pointee.nextRecord = first?.record
-    } else {
-      unsafe page.words.pointee = UInt64(UInt(bitPattern: first?.words))
-    }
-    first = page
-  }
-
-  /// A table of zeroes, as it was given.
-  mutating func pop() -> TablePage? {
-    guard let page = first else { return nil }
-    if let record = unsafe page.record {
-      if let words = unsafe record.pointee.nextWords {
-        first = unsafe TablePage(words: words, record: record.pointee.nextRecord)
-      } else {
-        first = nil
-      }
-      return page
-    }
-    // SAFETY: `push` stored the address of the words of a page that it was given, or 0.
-    if let words = unsafe UnsafeMutablePointer<UInt64>(bitPattern: UInt(page.words.pointee)) {
-      first = unsafe TablePage(words: words, record: nil)
-    } else {
-      first = nil
-    }
-    unsafe page.words.pointee = 0
-    return page
-  }
+  /// The next one in a list of tables that nobody is led to.
+  var next: UInt
 }
 
 /// Where table pages come from, and how one leads to the next.
 @safe
 struct TableMemory: ~Copyable {
   private let allocator: dmacore_table_allocator?
+  private let pool: TablePool
   private let size: Int
   /// Pages in use.
   let count = Atomic<UInt64>(0)
@@ -82,37 +41,42 @@ struct TableMemory: ~Copyable {
   /// - Parameter allocator: nil for the heap.
   init(allocator: dmacore_table_allocator?, granule: Granule) {
     unsafe self.allocator = allocator
+    pool = TablePool(granule: granule)
     size = Int(granule.bytes)
   }
 
-  private var entryCount: Int { size / MemoryLayout<UInt64>.stride }
+  private static func entryCount(_ size: Int) -> Int { size / MemoryLayout<UInt64>.stride }
 
   // MARK: - Pages
 
   /// A page of zeroes for a table at `level`.
   ///
+  /// - Parameter size: in bytes, for a root that is larger than other tables.
   /// - Throws: `noMemory`, also when the caller's allocator gave a page that is not aligned.
-  func allocate(level: Int) throws(Failure) -> TablePage {
+  func allocate(level: Int, size: Int? = nil) throws(Failure) -> TablePage {
+    let size = size ?? self.size
     let page =
       if let allocator = unsafe allocator {
-        unsafe try allocate(from: allocator, level: level)
+        unsafe try allocate(from: allocator, level: level, size)
       } else {
-        try allocateFromHeap()
+        try allocateFromHeap(size)
       }
-    unsafe page.words.update(repeating: 0, count: entryCount)
+    unsafe page.words.update(repeating: 0, count: Self.entryCount(size))
     count.wrappingAdd(1, ordering: .relaxed)
     return page
   }
 
-  private func allocateFromHeap() throws(Failure) -> TablePage {
+  private func allocateFromHeap(_ size: Int) throws(Failure) -> TablePage {
+    // SAFETY: a page of the pool is aligned to its size and holds nothing else.
+    if size == self.size { return unsafe page(try pool.take()).unsafelyUnwrapped }
     let raw = unsafe try RawMemory.allocate(size, alignment: size)
     // SAFETY: the allocation is a page, aligned to its size, and holds nothing else.
     return unsafe TablePage(
-      words: raw.bindMemory(to: UInt64.self, capacity: entryCount), record: nil)
+      words: raw.bindMemory(to: UInt64.self, capacity: Self.entryCount(size)), record: nil)
   }
 
   private func allocate(
-    from allocator: dmacore_table_allocator, level: Int
+    from allocator: dmacore_table_allocator, level: Int, _ size: Int
   ) throws(Failure) -> TablePage {
     let header = MemoryLayout<TableRecord>.stride
     let children = level == 0 ? 0 : size
@@ -131,32 +95,74 @@ struct TableMemory: ~Copyable {
       throw .noMemory
     }
     // SAFETY: the allocator's contract: a page of `size` bytes, which the table has to itself.
-    let words = unsafe host.bindMemory(to: UInt64.self, capacity: entryCount)
+    let words = unsafe host.bindMemory(to: UInt64.self, capacity: Self.entryCount(size))
     // SAFETY: `raw` has room for the record and, at a level above 0, for one word an entry.
     let record = unsafe raw.bindMemory(to: TableRecord.self, capacity: 1)
-    unsafe record.initialize(to: TableRecord(words: words, physical: page.phys))
-    if level != 0 { unsafe Self.children(of: record).update(repeating: 0, count: entryCount) }
+    unsafe record.initialize(to: TableRecord(words: words, physical: page.phys, next: 0))
+    if level != 0 {
+      unsafe Self.children(of: record).update(repeating: 0, count: Self.entryCount(size))
+    }
     return unsafe TablePage(words: words, record: record)
   }
 
-  // No format has a wider field for the address of a table.
+  // No format but one has a wider field for the address of a table.
   private static var lastPhysical: UInt64 { (1 &<< 52) &- 1 }
 
-  func free(_ page: TablePage) {
+  func free(_ page: TablePage, size: Int? = nil) {
     count.wrappingSubtract(1, ordering: .relaxed)
     guard let allocator = unsafe allocator, let record = unsafe page.record else {
-      unsafe RawMemory.free(page.words)
+      if (size ?? self.size) == self.size {
+        pool.give(number(page))
+      } else {
+        unsafe RawMemory.free(page.words)
+      }
       return
     }
     var given = unsafe dmacore_table_page(host: page.words, phys: record.pointee.physical)
     unsafe RawMemory.free(record)
     ThreadRules.willCallBack()
-    unsafe allocator.free(&given, size, allocator.opaque)
+    unsafe allocator.free(&given, size ?? self.size, allocator.opaque)
   }
 
   func physical(_ page: TablePage) -> PhysicalAddress {
     if let record = unsafe page.record { return unsafe PhysicalAddress(record.pointee.physical) }
     return PhysicalAddress(UInt64(UInt(bitPattern: unsafe page.words)))
+  }
+
+  // MARK: - Pages as numbers
+
+  /// What a page is known by in one word: an address, a multiple of 16 and not 0.
+  func number(_ page: TablePage) -> UInt {
+    if let record = unsafe page.record { return UInt(bitPattern: record) }
+    return UInt(bitPattern: unsafe page.words)
+  }
+
+  /// The page that `number` gave this for, or nil for 0.
+  func page(_ number: UInt) -> TablePage? {
+    guard number != 0 else { return nil }
+    if unsafe allocator == nil {
+      // SAFETY: the number of a page of the heap is the address of its words.
+      return unsafe TablePage(
+        words: UnsafeMutablePointer(bitPattern: number).unsafelyUnwrapped, record: nil)
+    }
+    // SAFETY: the number of any other page is the address of its record.
+    let record = unsafe UnsafeMutablePointer<TableRecord>(bitPattern: number).unsafelyUnwrapped
+    return unsafe TablePage(words: record.pointee.words, record: record)
+  }
+
+  /// Links a page, to which no entry leads, to another or to 0.
+  func link(_ page: TablePage, to next: UInt) {
+    if let record = unsafe page.record {
+      unsafe record.pointee.next = next
+    } else {
+      pool.link(number(page), to: next)
+    }
+  }
+
+  /// The number of the page that a page is linked to.
+  func next(_ page: TablePage) -> UInt {
+    if let record = unsafe page.record { return unsafe record.pointee.next }
+    return pool.next(number(page))
   }
 
   // MARK: - Links
@@ -174,18 +180,14 @@ struct TableMemory: ~Copyable {
   func child(of page: TablePage, at index: Int, entry: TableEntry) -> TablePage? {
     guard let record = unsafe page.record else {
       guard case .table(let address) = entry else { return nil }
-      // SAFETY: only `install` writes a table word to a page of the heap, and its address is that
-      // of a page that `allocateFromHeap` made.
-      let words = unsafe UnsafeMutablePointer<UInt64>(bitPattern: UInt(address.rawValue))
-      return unsafe TablePage(words: words!, record: nil)
+      // Only `install` writes a table word to a page of the heap, and its address is that of a page
+      // that `allocateFromHeap` made.
+      return self.page(UInt(address.rawValue))
     }
     // Acquire: pairs with the release in install, so that the record and its page are filled in.
     let word = unsafe cplatform_load_acquire(Self.children(of: record) + index)
     // SAFETY: only `install` writes these words, with the address of a record or 0.
-    guard let below = unsafe UnsafeMutablePointer<TableRecord>(bitPattern: UInt(word)) else {
-      return nil
-    }
-    return unsafe TablePage(words: below.pointee.words, record: below)
+    return self.page(UInt(word))
   }
 
   /// Puts a table below an entry that has none, unless another thread is faster.
@@ -213,9 +215,21 @@ struct TableMemory: ~Copyable {
     unsafe cplatform_store_release(page.words + index, word)
   }
 
-  /// Takes the table below an entry out, before a leaf is stored there.
-  func unlink(below page: TablePage, at index: Int) {
-    guard let record = unsafe page.record else { return }
-    unsafe cplatform_store_release(Self.children(of: record) + index, 0)
+  /// Puts a table in place of a leaf.
+  func replace(below page: TablePage, at index: Int, by child: TablePage, word: UInt64) {
+    if let record = unsafe page.record {
+      unsafe cplatform_store_release(Self.children(of: record) + index, UInt64(number(child)))
+    }
+    // Release: pairs with the acquire of the walks.
+    unsafe cplatform_store_release(page.words + index, word)
+  }
+
+  /// Takes the table below an entry out; `word` is what stands there from now on.
+  func replace(below page: TablePage, at index: Int, by word: UInt64) {
+    if let record = unsafe page.record {
+      unsafe cplatform_store_release(Self.children(of: record) + index, 0)
+    }
+    // Release: pairs with the acquire of the walks.
+    unsafe cplatform_store_release(page.words + index, word)
   }
 }

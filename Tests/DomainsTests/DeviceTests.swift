@@ -132,7 +132,7 @@ struct DeviceTests {
       IOMMU(
         system: system,
         configuration: try PageTableConfiguration(
-          kind: .vtdSecondStage, levels: 0, allocator: tables.allocator))
+          kind: .vtdSecondStage, allocator: tables.allocator))
     }
     let domain = try Box<Domain>.place { () throws(Failure) in
       try Domain(iommu: iommu, kind: .dma, first: 0, last: 0)

@@ -28,7 +28,7 @@ package final class Machine: @unchecked Sendable {
       IOMMU(
         system: system,
         configuration: try PageTableConfiguration(
-          kind: .vtdSecondStage, levels: 0, allocator: tables.allocator))
+          kind: .vtdSecondStage, allocator: tables.allocator))
     }
   }
 

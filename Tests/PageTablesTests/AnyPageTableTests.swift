@@ -12,11 +12,12 @@ struct AnyPageTableTests {
     levels: Int, pages: TablePages? = nil
   ) throws -> PageTableConfiguration {
     try PageTableConfiguration(
-      kind: .vtdSecondStage, levels: levels, allocator: pages?.allocator)
+      kind: .vtdSecondStage, options: PageTableOptions(levels: levels), allocator: pages?.allocator)
   }
 
   @Test func zeroLevelsAreFour() throws {
-    #expect(try configuration(levels: 0).levels == 4)
+    let facts = try AnyPageTable(configuration(levels: 0)).facts
+    #expect(facts.levels == 4)
   }
 
   @Test(arguments: [1, 2, 6, Int(UInt32.max)])
@@ -37,9 +38,12 @@ struct AnyPageTableTests {
       let table = try AnyPageTable(configuration(levels: 3, pages: pages))
       let large: UInt64 = 1 << 21
       let page = try IOVARange(first: IOVA(0), size: 4096)
-      #expect(table.lastInput == IOVA((1 << 39) - 1))
-      #expect(table.lastOutput == PhysicalAddress((1 << 52) - 1))
-      #expect(table.rootAddress == PhysicalAddress(0x50_0000_0000))
+      let facts = table.facts
+      #expect(facts.lastInput == IOVA((1 << 39) - 1))
+      #expect(facts.lastOutput == PhysicalAddress((1 << 52) - 1))
+      #expect(facts.granule == Granule(shift: 12))
+      #expect(facts.root == PhysicalAddress(0x50_0000_0000))
+      #expect(facts.levels == 3)
       try table.map(page, to: PhysicalAddress(0x9000), access: .write)
       #expect(table.lookUp(IOVA(0x123)).target == 0x9000)
       #expect(throws: Failure.exists) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 import Addressing
+import CDMACore
+import Primitives
 import Testing
 import TestSupport
 
@@ -31,33 +33,43 @@ struct MappingText {
 }
 
 extension PageTable where Format: PageTableFormat {
-  /// Every leaf, one a line, with the index at each level that leads there.
-  func leafLines() -> [String] { lines(of: root, level: topLevel, path: "") }
+  /// A table without features, of so many levels.
+  init(levels: Int, allocator: dmacore_table_allocator?) throws(Failure) {
+    try self.init(PageTableOptions(levels: levels), allocator: allocator)
+  }
 
-  private func lines(of page: TablePage, level: Int, path: String) -> [String] {
-    (0..<Format.entryCount).flatMap { index -> [String] in
-      let (found, child) = entry(of: page, at: index, level: level)
-      let place = "\(path)L\(level)[\(index)] "
-      if let child { return lines(of: child, level: level - 1, path: place) }
-      guard case .leaf(let output, let access) = found else { return [] }
-      let letters = (access.contains(.read) ? "r" : "") + (access.contains(.write) ? "w" : "")
-      return ["\(place)\(hex(output.rawValue)) \(letters)"]
+  var rootAddress: PhysicalAddress { facts.root }
+
+  /// Every leaf, one a line, with the index at each level that leads there; of a run its first.
+  func leafLines() -> [String] { lines(of: root, path: "") }
+
+  private func lines(of node: Node, path: String) -> [String] {
+    (0..<entryCount(node)).flatMap { index -> [String] in
+      let (found, child) = entry(of: node, at: index)
+      let place = "\(path)L\(node.level)[\(index)] "
+      if let child { return lines(of: child, path: place) }
+      guard case .leaf(let leaf) = found, index & ((1 << leaf.order) - 1) == 0 else { return [] }
+      let letters =
+        (leaf.access.contains(.read) ? "r" : "") + (leaf.access.contains(.write) ? "w" : "")
+      let run = leaf.order == 0 ? "" : " x\(1 << leaf.order)"
+      return ["\(place)\(hex(leaf.output.rawValue)) \(letters)\(run)"]
     }
   }
 
   /// Every leaf with the addresses that it covers.
-  func leaves() -> [PageTableLookup] { leaves(of: root, level: topLevel, first: 0) }
+  func leaves() -> [PageTableLookup] { leaves(of: root, first: 0) }
 
-  private func leaves(of page: TablePage, level: Int, first: UInt64) -> [PageTableLookup] {
-    (0..<Format.entryCount).flatMap { index -> [PageTableLookup] in
-      let start = first + UInt64(index) << UInt64(Format.shift(at: level))
-      let (found, child) = entry(of: page, at: index, level: level)
-      if let child { return leaves(of: child, level: level - 1, first: start) }
-      guard case .leaf(let output, let access) = found else { return [] }
+  private func leaves(of node: Node, first: UInt64) -> [PageTableLookup] {
+    (0..<entryCount(node)).flatMap { index -> [PageTableLookup] in
+      let start = first + UInt64(index) << UInt64(Format.shift(at: node.level))
+      let (found, child) = entry(of: node, at: index)
+      if let child { return leaves(of: child, first: start) }
+      guard case .leaf(let leaf) = found, index & ((1 << leaf.order) - 1) == 0 else { return [] }
+      let inside = Format.runMask(at: node.level, order: leaf.order)
       return [
         PageTableLookup(
-          first: start, last: start | Format.spanMask(at: level), target: output.rawValue,
-          access: access)
+          first: input(start), last: input(start | inside), target: leaf.output.rawValue,
+          access: leaf.access)
       ]
     }
   }

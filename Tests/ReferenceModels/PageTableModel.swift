@@ -25,7 +25,7 @@ public struct PageTableModel {
   private let lastOutput: UInt64
   private var tables: Set<Table> = []
   public private(set) var leaves: [UInt64: Leaf] = [:]
-  /// Tables that leaves have replaced since the last reclaim.
+  /// Tables that nothing needed any more since the last reclaim.
   public private(set) var retiredCount = 0
 
   public init(spans: [UInt64], leafSizes: [UInt64], lastInput: UInt64, lastOutput: UInt64) {
@@ -70,9 +70,11 @@ public struct PageTableModel {
     _ first: UInt64, to target: UInt64, size: UInt64, access: UInt32
   ) throws(Refusal) {
     try checkWrap(first, size)
-    guard first % granule == 0, target % granule == 0, size % granule == 0, access != 0,
-      access <= 3
+    guard first % granule == 0, target % granule == 0, size % granule == 0,
+      access & 7 != 0, access < 64
     else { throw .invalid }
+    // What the formats that are tested beside this can express.
+    guard access <= 3 else { throw .notSupported }
     guard UInt128(first) + UInt128(size) <= UInt128(lastInput) + 1,
       UInt128(target) + UInt128(size) <= UInt128(lastOutput) + 1
     else { throw .outOfRange }
@@ -84,17 +86,22 @@ public struct PageTableModel {
   /// Stores a leaf with the tables above it, and retires those in its place.
   private mutating func store(_ leaf: Leaf) {
     leaves[leaf.first] = leaf
-    for level in spans.indices.dropLast() {
-      let table = Table(level: level, number: leaf.first / spans[level + 1])
-      if spans[level] >= leaf.size { tables.insert(table) }
+    // A run lies in the table whose entries are its parts.
+    let lowest = spans.lastIndex { $0 <= leaf.size }!
+    for level in spans.indices.dropLast() where level >= lowest {
+      tables.insert(Table(level: level, number: leaf.first / spans[level + 1]))
     }
-    guard leaf.size > granule else { return }
-    let replaced = tables.filter { table in
+    retire(leaf.first, leaf.last)
+  }
+
+  /// Retires the tables all of whose inputs lie in a range.
+  private mutating func retire(_ first: UInt64, _ last: UInt64) {
+    let covered = tables.filter { table in
       let span = spans[table.level + 1]
-      return span <= leaf.size && table.number * span / leaf.size == leaf.first / leaf.size
+      return table.number * span >= first && table.number * span + (span - 1) <= last
     }
-    tables.subtract(replaced)
-    retiredCount += replaced.count
+    tables.subtract(covered)
+    retiredCount += covered.count
   }
 
   public mutating func reclaim() { retiredCount = 0 }
@@ -120,7 +127,25 @@ public struct PageTableModel {
       // The last leaf of the space has no next address, and nothing comes behind it.
       next = leaf.last &+ 1
     }
+    if crossingHoles {
+      retire(first, last)
+    } else if unmapped > 0 {
+      retire(first, next &- 1)
+    }
     return unmapped
+  }
+
+  /// Retires the tables of a range in which nothing is mapped.
+  public mutating func trim(_ first: UInt64, size: UInt64) {
+    let last = first + (size - 1)
+    let empty = tables.filter { table in
+      let span = spans[table.level + 1]
+      let start = table.number * span
+      return start >= first && start + (span - 1) <= last
+        && overlapping(start, start + (span - 1)).isEmpty
+    }
+    tables.subtract(empty)
+    retiredCount += empty.count
   }
 
   /// A range that wraps is refused before anything else is looked at.

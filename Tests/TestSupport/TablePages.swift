@@ -9,8 +9,7 @@ import Foundation
 /// of ones, because an allocator need not zero them. Any thread may use it.
 public final class TablePages: @unchecked Sendable {
   private let lock = NSLock()
-  private var pages: [UInt64: UnsafeMutableRawPointer] = [:]
-  private var pageSize = 4096
+  private var pages: [UInt64: (host: UnsafeMutableRawPointer, size: Int)] = [:]
   private var nextPhysical: UInt64
   private var allocationsLeft: Int?
   private var wrongFrees: [String] = []
@@ -46,14 +45,16 @@ public final class TablePages: @unchecked Sendable {
 
   /// All pages, by their physical addresses.
   public var hosts: [UInt64: UnsafeMutablePointer<UInt64>] {
-    lock.withLock { pages.mapValues { $0.assumingMemoryBound(to: UInt64.self) } }
+    lock.withLock { pages.mapValues { $0.host.assumingMemoryBound(to: UInt64.self) } }
   }
 
   /// A word of a page, as a walker that knows physical addresses alone reads it.
   public func word(at physical: UInt64) -> UInt64? {
     lock.withLock {
-      let offset = physical % UInt64(pageSize)
-      return pages[physical - offset]?.load(fromByteOffset: Int(offset), as: UInt64.self)
+      let page = pages.first { physical >= $0.key && physical - $0.key < UInt64($0.value.size) }
+      return page.map {
+        $0.value.host.load(fromByteOffset: Int(physical - $0.key), as: UInt64.self)
+      }
     }
   }
 
@@ -63,13 +64,11 @@ public final class TablePages: @unchecked Sendable {
         guard left > 0 else { return false }
         allocationsLeft = left - 1
       }
-      precondition(pages.isEmpty || size == pageSize, "All pages of a table have one size.")
-      pageSize = size
       let host = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: size)
       memset(host, 0xFF, size)
       let physical = nextPhysical & ~UInt64(size - 1)
       nextPhysical = physical - UInt64(3 * size)
-      pages[physical] = host
+      pages[physical] = (host, size)
       out.pointee = dmacore_table_page(host: host, phys: physical)
       return true
     }
@@ -78,7 +77,7 @@ public final class TablePages: @unchecked Sendable {
   /// Whether the page was there to be freed.
   private func free(_ given: dmacore_table_page, _ size: Int) -> Bool {
     lock.withLock {
-      guard let host = pages[given.phys], host == given.host, size == pageSize else {
+      guard let (host, known) = pages[given.phys], host == given.host, size == known else {
         wrongFrees.append("page \(hex(given.phys)) of \(size) bytes")
         return false
       }

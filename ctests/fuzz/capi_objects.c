@@ -32,7 +32,10 @@ static const struct dmacore_pagetable_options *table_options(void)
 	structure(&options, sizeof(options.table));
 	options.table.format = one_in(32) ? byte() : DMACORE_PAGETABLE_VTD_SECOND_STAGE;
 	options.table.levels = one_in(32) ? byte() : 3 + byte() % 3;
-	options.table.reserved = one_in(64);
+	options.table.input_bits = one_in(64) ? byte() : 0;
+	options.table.output_bits = one_in(8) ? byte() : 0;
+	options.table.granule = one_in(8) ? UINT32_C(1) << byte() % 32 : 0;
+	options.table.features = one_in(4) ? byte() : 0;
 	if (one_in(2)) {
 		structure(&allocator, sizeof(allocator.table_allocator));
 		allocator.table_allocator.allocate = one_in(64) ? NULL : allocate_table;

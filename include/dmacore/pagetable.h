@@ -19,8 +19,9 @@
  *
  * Concurrency. Translation takes no lock and may run beside anything but destroy and reclaim.
  * Calls that map and unmap may run beside each other on ranges that do not overlap; overlapping
- * ones are the caller's to serialize. A table page that a larger leaf has replaced is kept until
- * dmacore_pagetable_reclaim(), because a walker may still be inside it.
+ * ones are the caller's to serialize. A table page that is not needed any more is retired: kept until
+ * dmacore_pagetable_reclaim(), because a walker may still be inside it. These are the tables that an
+ * unmapped range covers, that a larger leaf replaces, and that dmacore_pagetable_trim() finds empty.
  *
  * Stability: may change before 1.0.
  */
@@ -39,9 +40,30 @@ enum dmacore_pagetable_format {
 	DMACORE_PAGETABLE_VTD_SECOND_STAGE = 1,
 };
 
+/* What hardware can do that not all of its kind can: bits, combined with |. Formats have some of them. */
+enum dmacore_pagetable_features {
+	/* A leaf can be made coherent with the caches of processors: DMACORE_ACCESS_CACHEABLE. */
+	DMACORE_PAGETABLE_COHERENCE = 1,
+	/* Hardware notes in a leaf that it was written through: see dmacore_pagetable_read_dirty(). */
+	DMACORE_PAGETABLE_DIRTY = 2,
+	/* Runs of entries can be marked as one leaf. */
+	DMACORE_PAGETABLE_RUNS = 4,
+	/* Input addresses are signed: the upper half of them ends at 2^64 - 1. */
+	DMACORE_PAGETABLE_SIGNED_INPUT = 8,
+	/* A leaf can say that it leads to registers: DMACORE_ACCESS_MMIO. */
+	DMACORE_PAGETABLE_MEMORY_TYPES = 16,
+};
+
 enum dmacore_unmap_flags {
 	/* Go on behind ranges that are not mapped, instead of stopping at the first. */
 	DMACORE_UNMAP_CROSS_HOLES = 1,
+	/* Make a leaf that an end of the range cuts through into smaller ones, instead of refusing. */
+	DMACORE_UNMAP_SPLIT = 2,
+};
+
+enum dmacore_dirty_flags {
+	/* What is read counts as not written through from here on. */
+	DMACORE_DIRTY_CLEAR = 1,
 };
 
 /**
@@ -88,8 +110,11 @@ struct dmacore_table_allocator {
  * struct dmacore_pagetable_options - how a page table is made
  * @struct_size: sizeof(struct dmacore_pagetable_options)
  * @format: one of enum dmacore_pagetable_format
- * @levels: number of levels; 0: 4
- * @reserved: zero
+ * @levels: number of levels; 0: what the format has mostly, 4 where it can
+ * @input_bits: width of input addresses; 0: what the levels resolve
+ * @output_bits: width of output addresses; 0: the format's
+ * @granule: bytes of the smallest leaf, for formats that have several sizes; 0: 4096
+ * @features: bits of enum dmacore_pagetable_features
  * @allocator: where table pages come from; copied; NULL: the heap, where the physical address of a
  *   page is its address in this process
  */
@@ -97,12 +122,16 @@ struct dmacore_pagetable_options {
 	size_t struct_size;
 	uint32_t format;
 	uint32_t levels;
-	uint64_t reserved;
+	uint32_t input_bits;
+	uint32_t output_bits;
+	uint32_t granule;
+	uint32_t features;
 	const struct dmacore_table_allocator *allocator;
 };
 
 #define DMACORE_PAGETABLE_OPTIONS_INIT \
-	{ sizeof(struct dmacore_pagetable_options), DMACORE_PAGETABLE_VTD_SECOND_STAGE, 0, 0, NULL }
+	{ sizeof(struct dmacore_pagetable_options), DMACORE_PAGETABLE_VTD_SECOND_STAGE, \
+	  0, 0, 0, 0, 0, NULL }
 
 /**
  * struct dmacore_pagetable_statistics - what a page table holds
@@ -129,9 +158,10 @@ struct dmacore_pagetable_statistics {
  * Ownership: the caller gives the table back with dmacore_pagetable_destroy(). What the table
  *   allocator points to must outlive it.
  * Return: 0, or
- *   -EINVAL  @out_pagetable is NULL, the format or the number of levels is unknown, a reserved
- *            member is not zero, a structure is too short, or an allocator lacks a function. Never
- *            succeeds if retried.
+ *   -EINVAL  @out_pagetable is NULL, the format is unknown or has no such levels, widths or
+ *            granule, a structure is too short, or an allocator lacks a function. Never succeeds
+ *            if retried.
+ *   -EOPNOTSUPP  the format lacks a feature. Never.
  *   -E2BIG   a structure is longer than known and not zero there. Never.
  *   -ENOMEM  no memory. May succeed later.
  */
@@ -152,7 +182,8 @@ void dmacore_pagetable_destroy(struct dmacore_pagetable *pagetable);
 /**
  * dmacore_pagetable_root() - the physical address of the root table
  * @pagetable: the table
- * @out_phys: receives the address, which stays the same while the table lives
+ * @out_phys: receives the address, which stays the same while the table lives, unless the format has
+ *   tables that grow
  *
  * Context: any thread; lock-free.
  * Ownership: nothing changes hands.
@@ -165,10 +196,10 @@ int dmacore_pagetable_root(struct dmacore_pagetable *pagetable, dmacore_phys_t *
 /**
  * dmacore_pagetable_map() - map a range
  * @pagetable: the table
- * @iova: first input address, a multiple of 4096
- * @phys: first output address, a multiple of 4096
- * @size: bytes, a multiple of 4096, at least 4096
- * @access: what is permitted, one bit of enum dmacore_access at least
+ * @iova: first input address, a multiple of the granule
+ * @phys: first output address, a multiple of the granule
+ * @size: bytes, a multiple of the granule, not 0
+ * @access: what is permitted: bits of enum dmacore_access, of read, write and execute one at least
  *
  * Uses the largest leaves that both addresses and the size allow. A walker that runs meanwhile
  * sees each leaf either whole or not at all.
@@ -176,8 +207,9 @@ int dmacore_pagetable_root(struct dmacore_pagetable *pagetable, dmacore_phys_t *
  * Context: any thread, see Concurrency above; lock-free; calls the table allocator.
  * Ownership: the memory at @phys stays whose it was.
  * Return: 0, or
- *   -EINVAL  @pagetable is NULL, the size is 0, something is not aligned, or @access is 0 or has
- *            unknown bits. Never succeeds if retried.
+ *   -EINVAL  @pagetable is NULL, the size is 0, something is not aligned, or @access permits
+ *            nothing or has unknown bits. Never succeeds if retried.
+ *   -EOPNOTSUPP  the format cannot express @access. Never.
  *   -ERANGE  the input range does not fit the table's width, or the output range the format's.
  *            Never.
  *   -EEXIST  a part of the range is mapped. Succeeds once it is unmapped.
@@ -191,16 +223,18 @@ int dmacore_pagetable_map(struct dmacore_pagetable *pagetable, dmacore_iova_t io
 /**
  * dmacore_pagetable_unmap() - unmap a range
  * @pagetable: the table
- * @iova: first input address, a multiple of 4096
- * @size: bytes, a multiple of 4096, at least 4096
+ * @iova: first input address, a multiple of the granule
+ * @size: bytes, a multiple of the granule, not 0
  * @flags: bits of enum dmacore_unmap_flags
  * @out_size: receives the bytes unmapped; may be NULL
  *
  * Stops at the first address that is not mapped, unless DMACORE_UNMAP_CROSS_HOLES is given. No
  * walk that starts after the call returned finds what was unmapped; a translation that somebody
- * cached is the caller's to invalidate. Needs no memory.
+ * cached is the caller's to invalidate. Retires the tables that the range covers, if it comes to
+ * their ends. Needs no memory, unless a leaf is split.
  *
- * Context: any thread, see Concurrency above; lock-free; calls nothing back.
+ * Context: any thread, see Concurrency above; lock-free; calls nothing back, but the table allocator
+ *   for a leaf to be split.
  * Ownership: nothing changes hands.
  * Return: 0, also when nothing was mapped, or
  *   -EINVAL  @pagetable is NULL, the size is 0, something is not aligned, or a flag is unknown.
@@ -208,7 +242,8 @@ int dmacore_pagetable_map(struct dmacore_pagetable *pagetable, dmacore_iova_t io
  *   -ERANGE  the range does not fit the table's width. Never.
  *   -EOPNOTSUPP  an end of the range cuts through a larger leaf, whether a hole lies before it or
  *            not; nothing was unmapped. Never for this range; unmap the whole leaf, which
- *            dmacore_pagetable_translate() tells.
+ *            dmacore_pagetable_translate() tells, or give DMACORE_UNMAP_SPLIT.
+ *   -ENOMEM  no memory to split a leaf; nothing was unmapped. May succeed later.
  */
 DMACORE_MUST_CHECK
 int dmacore_pagetable_unmap(struct dmacore_pagetable *pagetable, dmacore_iova_t iova, uint64_t size,
@@ -233,11 +268,100 @@ int dmacore_pagetable_translate(struct dmacore_pagetable *pagetable, dmacore_iov
 				uint32_t access, struct dmacore_translation *out_translation);
 
 /**
- * dmacore_pagetable_reclaim() - free the table pages that larger leaves have replaced
+ * dmacore_pagetable_reserve() - make the tables that mapping a range may need
+ * @pagetable: the table
+ * @iova: first input address, a multiple of the granule
+ * @size: bytes, a multiple of the granule, not 0
+ *
+ * Mapping anything in the range needs no memory from here on. The tables stay until an unmapped range
+ * covers them, or dmacore_pagetable_trim() does. What is mapped stays mapped.
+ *
+ * Context: any thread, see Concurrency above; lock-free; calls the table allocator.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  @pagetable is NULL, the size is 0, or something is not aligned. Never succeeds if
+ *            retried.
+ *   -ERANGE  the range does not fit the table's width. Never.
+ *   -ENOMEM  no memory; nothing has changed. May succeed later.
+ */
+DMACORE_MUST_CHECK
+int dmacore_pagetable_reserve(struct dmacore_pagetable *pagetable, dmacore_iova_t iova,
+			      uint64_t size);
+
+/**
+ * dmacore_pagetable_trim() - retire the tables in which nothing is mapped
+ * @pagetable: the table
+ * @first: first input address, a multiple of the granule
+ * @last: last input address, inclusive; the next one is a multiple of the granule
+ *
+ * Only tables go whose input addresses all lie in the range. Needs no memory.
+ *
+ * Context: any thread, while no other maps, reserves or unmaps anything in the range; lock-free;
+ *   calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  @pagetable is NULL, @last is below @first, or something is not aligned. Never succeeds
+ *            if retried.
+ *   -ERANGE  the range does not fit the table's width. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_pagetable_trim(struct dmacore_pagetable *pagetable, dmacore_iova_t first,
+			   dmacore_iova_t last);
+
+/**
+ * dmacore_pagetable_read_dirty() - find out what was written through a table
+ * @pagetable: the table, made with DMACORE_PAGETABLE_DIRTY
+ * @iova: first input address, a multiple of the granule
+ * @size: bytes, a multiple of the granule, not 0
+ * @flags: bits of enum dmacore_dirty_flags
+ * @bitmap: a bit for each granule of the range, the lowest of the first word for the first; bits are
+ *   set here, and none is cleared
+ *
+ * Hardware notes writes leaf by leaf; so all granules of a leaf are marked, as far as they lie in the
+ * range. What a device writes by a cached translation after a leaf was cleared is noted only once
+ * that is invalidated: clear, invalidate, and take what is noted then for the next time.
+ *
+ * Context: any thread, see Concurrency above; lock-free; calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, the size is 0, something is not aligned, or a flag is unknown. Never
+ *            succeeds if retried.
+ *   -ERANGE  the range does not fit the table's width. Never.
+ *   -EOPNOTSUPP  the table was made without DMACORE_PAGETABLE_DIRTY. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_pagetable_read_dirty(struct dmacore_pagetable *pagetable, dmacore_iova_t iova,
+				 uint64_t size, uint32_t flags, uint64_t *bitmap);
+
+/**
+ * dmacore_pagetable_track_dirty() - let writes be noted, or not
+ * @pagetable: the table, made with DMACORE_PAGETABLE_DIRTY
+ * @iova: first input address, a multiple of the granule
+ * @size: bytes, a multiple of the granule, not 0
+ * @is_tracked: whether from here on writes are noted
+ *
+ * Leaves that are mapped start as tracked and not written through. Those that are not tracked count
+ * as written through, so that hardware need not write to the table.
+ *
+ * Context: any thread, see Concurrency above; lock-free; calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  @pagetable is NULL, the size is 0, or something is not aligned. Never succeeds if
+ *            retried.
+ *   -ERANGE  the range does not fit the table's width. Never.
+ *   -EOPNOTSUPP  the table was made without DMACORE_PAGETABLE_DIRTY. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_pagetable_track_dirty(struct dmacore_pagetable *pagetable, dmacore_iova_t iova,
+				  uint64_t size, bool is_tracked);
+
+/**
+ * dmacore_pagetable_reclaim() - free the table pages that are retired
  * @pagetable: the table
  *
  * The caller says by this call that no walker is inside those pages: every walk that began before
- * the last map call has ended, and nothing has cached an address of a table.
+ * the last call that changed the table has ended, and nothing has cached an address of a table. The
+ * same goes for calls on ranges that overlapped.
  *
  * Context: any thread, see above; lock-free; calls the table allocator.
  * Ownership: the pages go back to the table allocator.
@@ -253,9 +377,10 @@ int dmacore_pagetable_reclaim(struct dmacore_pagetable *pagetable);
  * @out_statistics: receives the numbers; @out_statistics->struct_size says how many of them there
  *   is room for
  *
- * Numbers read beside map and unmap calls need not be of one moment.
+ * Walks all tables. Numbers read beside map and unmap calls need not be of one moment.
  *
- * Context: any thread; lock-free; calls nothing back.
+ * Context: any thread, also beside map and unmap, but not beside reclaim; lock-free; calls nothing
+ *   back.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.

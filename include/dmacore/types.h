@@ -57,10 +57,21 @@ typedef uint64_t dmacore_phys_t;
 /* The mask of an address of @bits bits, 0 to 64: the highest address that fits. */
 #define DMACORE_BIT_MASK(bits) ((bits) >= 64 ? UINT64_MAX : ((UINT64_C(1) << (bits)) - 1))
 
-/* What an access does, or what a translation permits: bits, combined with |. */
+/*
+ * What an access does, or what a translation permits: bits, combined with |. All but the first two are
+ * for page tables alone, and each format has some of them.
+ */
 enum dmacore_access {
 	DMACORE_ACCESS_READ = 1,
 	DMACORE_ACCESS_WRITE = 2,
+	/* Instructions may be fetched. */
+	DMACORE_ACCESS_EXECUTE = 4,
+	/* Only requests with privilege are permitted. */
+	DMACORE_ACCESS_PRIVILEGED = 8,
+	/* The range is that of a device's registers: neither cached nor gathered nor reordered. */
+	DMACORE_ACCESS_MMIO = 16,
+	/* The range is memory whose accesses are coherent with the caches of processors. */
+	DMACORE_ACCESS_CACHEABLE = 32,
 };
 
 /**

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import Primitives
+
+/// Which of the two stages of RISC-V paging tables are for.
+public protocol RISCVStage: Sendable {
+  static var isFirst: Bool { get }
+}
+
+/// Virtual addresses, which are signed.
+public enum RISCVFirstStage: RISCVStage {
+  public static var isFirst: Bool { true }
+}
+
+/// Guest physical addresses, with two more bits, which the root resolves, and no sign.
+public enum RISCVSecondStage: RISCVStage {
+  public static var isFirst: Bool { false }
+}
+
+/// RISC-V paging, of 3, 4 or 5 levels: Sv39, Sv48 and Sv57, or Sv39x4, Sv48x4 and Sv57x4.
+///
+/// Source: The RISC-V Instruction Set Manual, volume II, Privileged Architecture, sections "Sv39:
+/// Page-Based 39-bit Virtual-Memory System", "Virtual Address Translation Process", "Guest Physical
+/// Address Translation", and those of the extensions Svnapot and Svpbmt. The RISC-V IOMMU
+/// Architecture Specification takes all of it for the tables of an IOMMU.
+public struct RISCV<Stage: RISCVStage>: PageTableFormat {
+  public static var granule: Granule { Granule(shift: 12) }
+  public static var indexBits: Int { 9 }
+  public static var repeatsLeaf: Bool { true }
+
+  public let geometry: PageTableGeometry
+  // What must be 0 in every word, by what hardware does not have and what it cannot address.
+  private let reservedBits: UInt64
+  // The bits that make a run, or 0 without runs.
+  private let run: UInt64
+  // The dirty bit where hardware sets it and A, and where it must find both set: one of them is 0.
+  private let dirty: UInt64
+  private let preset: UInt64
+  private let hasMemoryTypes: Bool
+
+  public init(_ options: PageTableOptions) throws(Failure) {
+    guard options.features.isSubset(of: [.dirty, .memoryTypes, .runs]) else { throw .notSupported }
+    let levels = options.levels == 0 ? 4 : options.levels
+    guard 3...5 ~= levels else { throw .invalidArgument }
+    let inputBits = 12 + 9 * levels + (Stage.isFirst ? 0 : 2)
+    let outputBits = options.outputBits == 0 ? 56 : options.outputBits
+    guard options.inputBits == 0 || options.inputBits == inputBits, 32...56 ~= outputBits else {
+      throw .invalidArgument
+    }
+    geometry = PageTableGeometry(
+      levels: levels, inputBits: inputBits, isSigned: Stage.isFirst, outputBits: outputBits)
+    run = options.features.contains(.runs) ? Self.napot | Self.napotSize : 0
+    dirty = options.features.contains(.dirty) ? Self.dirtyBit : 0
+    preset = Self.dirtyBit ^ dirty
+    hasMemoryTypes = options.features.contains(.memoryTypes)
+    reservedBits =
+      Self.futureBits | Self.numberBits & (UInt64.max &<< UInt64(outputBits - 2))
+      | (hasMemoryTypes ? 0 : Self.memoryType) | (Self.napot & ~run)
+  }
+
+  // Bit 0, V: the entry is valid.
+  private static var valid: UInt64 { 1 }
+  // Bits 1, 2 and 3, R, W and X: what is permitted. An entry with none of them leads to a table; W
+  // without R is reserved.
+  private static var readable: UInt64 { 1 &<< 1 }
+  private static var writable: UInt64 { 1 &<< 2 }
+  private static var executable: UInt64 { 1 &<< 3 }
+  // Bit 4, U: for requests without privilege, and only for them. To the second stage all are such.
+  private static var user: UInt64 { 1 &<< 4 }
+  // Bits 6 and 7, A and D: hardware sets them, or faults where it would.
+  private static var accessed: UInt64 { 1 &<< 6 }
+  private static var dirtyBit: UInt64 { 1 &<< 7 }
+  // Bits 10 to 53: the number of the page. Bits 8 and 9 are for software.
+  private static var numberBits: UInt64 { 0x003F_FFFF_FFFF_FC00 }
+  // Bits 54 to 60: reserved for future use.
+  private static var futureBits: UInt64 { 0x1FC0_0000_0000_0000 }
+  // Bits 61 and 62, PBMT: 0 leaves the memory's own attributes, 1 is non-cacheable, 2 is I/O, 3 is
+  // reserved.
+  private static var memoryType: UInt64 { 3 &<< 61 }
+  private static var memoryTypeIO: UInt64 { 2 &<< 61 }
+  // Bit 63, N: the leaf is a run of the size that the low bits of its page number encode. 1000 is the
+  // one that is defined, for 16 leaves of the lowest level.
+  private static var napot: UInt64 { 1 &<< 63 }
+  private static var napotSize: UInt64 { 8 &<< 10 }
+  private static var napotSizeBits: UInt64 { 15 &<< 10 }
+
+  /// Leaves of 4 KiB, 2 MiB, 1 GiB, 512 GiB and 256 TiB, and runs of 64 KiB.
+  public func leafOrders(at level: Int) -> UInt32 { level == 0 && run != 0 ? 1 | 1 &<< 4 : 1 }
+
+  public func canExpress(_ access: Access) -> Bool {
+    var known: Access = [.read, .write, .execute]
+    if Stage.isFirst { known.insert(.privileged) }
+    if hasMemoryTypes { known.insert(.mmio) }
+    return access.isSubset(of: known) && !access.isDisjoint(with: [.read, .execute])
+      && (access.contains(.read) || !access.contains(.write))
+  }
+
+  public func attributes(_ access: Access, order: Int, at level: Int) -> UInt64 {
+    Self.valid | Self.accessed | (order == 0 ? 0 : run)
+      | (access.contains(.read) ? Self.readable : 0)
+      | (access.contains(.write) ? Self.writable | preset : 0)
+      | (access.contains(.execute) ? Self.executable : 0)
+      | (access.contains(.privileged) ? 0 : Self.user)
+      | (access.contains(.mmio) ? Self.memoryTypeIO : 0)
+  }
+
+  // The bits of a run's size are 0 in the number of its first page.
+  public func leaf(_ output: PhysicalAddress, attributes: UInt64) -> UInt64 {
+    output.rawValue &>> 2 | attributes
+  }
+
+  // A table permits everything: there is nothing in the word to forbid it with.
+  public func table(_ next: PhysicalAddress, at level: Int) -> UInt64 {
+    next.rawValue &>> 2 | Self.valid
+  }
+
+  public func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
+    if word & Self.valid == 0 { return .empty }
+    if word & reservedBits != 0 { return .reserved }
+    let address = (word & Self.numberBits) &<< 2
+    let permissions = word & (Self.readable | Self.writable | Self.executable)
+    if permissions == 0 {
+      // "Virtual Address Translation Process", step 4: below the lowest level there is no table. In an
+      // entry that leads to one, A, D and U are reserved, and what only leaves have is.
+      let leafBits = Self.user | Self.accessed | Self.dirtyBit | Self.memoryType | Self.napot
+      return level == 0 || word & leafBits != 0 ? .reserved : .table(PhysicalAddress(address))
+    }
+    // Step 3, and the fault of every access where hardware does not set A, or U is missing in the
+    // second stage.
+    let needed = (dirty == 0 ? Self.accessed : 0) | (Stage.isFirst ? 0 : Self.user)
+    guard permissions & (Self.readable | Self.writable) != Self.writable, word & needed == needed,
+      word & Self.memoryType != Self.memoryType
+    else { return .reserved }
+    let access = Self.access(word, isWritable: word & (Self.dirtyBit & preset) == preset)
+    if word & Self.napot != 0 {
+      guard level == 0, word & Self.napotSizeBits == Self.napotSize else { return .reserved }
+      let place = UInt64(truncatingIfNeeded: index) & 15
+      let output = address & ~(Self.napotSizeBits &<< 2) | place &<< 12
+      return .leaf(TableLeaf(PhysicalAddress(output), access, order: 4))
+    }
+    // Step 6: a superpage that is misaligned faults.
+    guard address & (Self.spanMask(at: level) & ~Self.granule.mask) == 0 else { return .reserved }
+    return .leaf(TableLeaf(PhysicalAddress(address), access))
+  }
+
+  private static func access(_ word: UInt64, isWritable: Bool) -> Access {
+    var access: Access = []
+    if word & readable != 0 { access.insert(.read) }
+    // Where hardware does not set D, writes fault until software has done so.
+    if word & writable != 0 && isWritable { access.insert(.write) }
+    if word & executable != 0 { access.insert(.execute) }
+    if word & user == 0 { access.insert(.privileged) }
+    if word & memoryType == memoryTypeIO { access.insert(.mmio) }
+    return access
+  }
+
+  public var notesDirty: Bool { dirty != 0 }
+
+  public func isDirty(_ word: UInt64) -> Bool { dirty == 0 || word & dirty != 0 }
+
+  public func settingDirty(_ word: UInt64, _ isDirty: Bool) -> UInt64 {
+    isDirty ? word | dirty : word & ~dirty
+  }
+}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import CPlatform
+import Primitives
+import Synchronization
+
+extension PageTable {
+  /// Calls `body` with the ranges of inputs, in order, whose leaves were written through.
+  ///
+  /// A run counts as a whole: hardware may note in any of its words what was done through all of them.
+  /// Leaves are cut to the range.
+  ///
+  /// - Parameter clearing: whether they count as not written through from here on. A write between this
+  ///   and the end of cached translations is not noted.
+  /// - Throws: `invalidArgument`, `outOfRange`, as `unmap`; `notSupported` when the table's hardware
+  ///   notes nothing.
+  public func forEachDirty(
+    _ input: IOVARange, clearing: Bool, _ body: (_ first: UInt64, _ last: UInt64) -> Void
+  ) throws(Failure) {
+    try forEachLeaf(input) { node, indexes, first, last in
+      var isDirty = false
+      for index in indexes {
+        let word = unsafe cplatform_load_relaxed(node.page.words + index)
+        isDirty = isDirty || format.isDirty(word)
+      }
+      guard isDirty else { return }
+      if clearing { setDirty(node, indexes, false) }
+      body(self.input(first), self.input(last))
+    }
+  }
+
+  /// Lets leaves count as written through, or not.
+  ///
+  /// Of leaves that do, hardware has nothing to note: so this switches the noting off and on.
+  ///
+  /// - Throws: as `forEachDirty`.
+  public func setDirty(_ input: IOVARange, _ isDirty: Bool) throws(Failure) {
+    try forEachLeaf(input) { node, indexes, _, _ in setDirty(node, indexes, isDirty) }
+  }
+
+  private func setDirty(_ node: Node, _ indexes: Range<Int>, _ isDirty: Bool) {
+    for index in indexes {
+      let place = unsafe node.page.words + index
+      while true {
+        let word = unsafe cplatform_load_relaxed(place)
+        guard case .leaf = format.decode(word, at: node.level, index: index) else { break }
+        let new = format.settingDirty(word, isDirty)
+        // Hardware may change the word meanwhile.
+        if unsafe new == word || cplatform_replace_release(place, word, new) { break }
+      }
+    }
+  }
+
+  /// Calls `body` for each leaf in a range, in order: with the node and the words of the whole run, and
+  /// the offsets of it that lie in the range.
+  private func forEachLeaf(
+    _ input: IOVARange, _ body: (Node, Range<Int>, UInt64, UInt64) -> Void
+  ) throws(Failure) {
+    guard input.isAligned(to: Format.granule) else { throw .invalidArgument }
+    guard format.notesDirty else { throw .notSupported }
+    let (first, last) = try offsets(of: input)
+    let root = root
+    let end = lastOffset(root)
+    if first <= end { forEachLeaf(root, first, min(last, end), body) }
+  }
+
+  private func forEachLeaf(
+    _ node: Node, _ first: UInt64, _ last: UInt64,
+    _ body: (Node, Range<Int>, UInt64, UInt64) -> Void
+  ) {
+    let mask = Format.spanMask(at: node.level)
+    var offset = first
+    while true {
+      let index = node.index(of: offset)
+      let (found, child) = entry(of: node, at: index)
+      var entryLast = offset | mask
+      if let child {
+        forEachLeaf(child, offset, min(last, entryLast), body)
+      } else if case .leaf(let leaf) = found {
+        let count = 1 &<< leaf.order
+        let start = index & ~(count &- 1)
+        entryLast = offset | Format.runMask(at: node.level, order: leaf.order)
+        body(
+          node, unsafe Range(uncheckedBounds: (start, start &+ count)), offset,
+          min(last, entryLast))
+      }
+      guard entryLast < last else { return }
+      offset = entryLast &+ 1
+    }
+  }
+}

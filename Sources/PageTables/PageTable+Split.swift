@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import CPlatform
+import Primitives
+import Synchronization
+
+extension PageTable {
+  /// Makes leaves of which an end of a range cuts one in two into smaller ones that it does not cut.
+  ///
+  /// What is mapped stays the same at every moment, and is known to have been written through as before.
+  ///
+  /// - Throws: `noMemory`; then nothing has changed.
+  func split(_ first: UInt64, _ last: UInt64) throws(Failure) {
+    var stock = Stock()
+    do throws(Failure) {
+      try gatherSplit(before: first, &stock)
+      // Of the highest number there is nothing behind.
+      if last < UInt64.max { try gatherSplit(before: last &+ 1, &stock) }
+    } catch {
+      discard(&stock)
+      throw error
+    }
+    split(before: first, &stock)
+    if last < UInt64.max { split(before: last &+ 1, &stock) }
+    discard(&stock)
+  }
+
+  /// A leaf that reaches over a border.
+  private struct Cut {
+    let node: Node
+    /// The leaf, its output and what it permits.
+    let first: UInt64
+    let last: UInt64
+    let output: UInt64
+    let content: LeafContent
+    /// The entry behind whose start the border is; nil when the border lies between two entries of the
+    /// run.
+    let entry: (first: UInt64, last: UInt64)?
+
+    func part(_ first: UInt64, _ last: UInt64) -> Part {
+      Part(first: first, last: last, output: output &+ (first &- self.first))
+    }
+  }
+
+  /// The leaf that has the offset and the one before it.
+  private func cut(before border: UInt64) -> Cut? {
+    var node = root
+    guard border > 0, border <= lastOffset(node) else { return nil }
+    while true {
+      let index = node.index(of: border)
+      let (found, child) = entry(of: node, at: index)
+      if let child {
+        node = child
+        continue
+      }
+      guard case .leaf(let leaf) = found else { return nil }
+      let mask = Format.spanMask(at: node.level)
+      let whole = Format.runMask(at: node.level, order: leaf.order)
+      guard border & whole != 0 else { return nil }
+      let word = unsafe cplatform_load_relaxed(node.page.words + index)
+      return Cut(
+        node: node, first: border & ~whole, last: border | whole,
+        output: leaf.output.rawValue &- (border & whole & ~mask),
+        content: LeafContent(access: leaf.access, isDirty: format.isDirty(word)),
+        entry: border & mask == 0 ? nil : (border & ~mask, border | mask))
+    }
+  }
+
+  private func gatherSplit(before border: UInt64, _ stock: inout Stock) throws(Failure) {
+    guard let cut = cut(before: border), let entry = cut.entry else { return }
+    // Both sides want the tables that the border goes through: one more than needed of each.
+    let level = cut.node.level &- 1
+    try gatherMissing(level: level, cut.part(entry.first, border &- 1), &stock)
+    try gatherMissing(level: level, cut.part(border, entry.last), &stock)
+  }
+
+  private func split(before border: UInt64, _ stock: inout Stock) {
+    guard let cut = cut(before: border) else { return }
+    let node = cut.node
+    // The other entries of a run, as smaller ones.
+    let (low, high) = cut.entry ?? (border, border &- 1)
+    if cut.first < low { store(node, cut.part(cut.first, low &- 1), cut.content, &stock) }
+    if high < cut.last { store(node, cut.part(high &+ 1, cut.last), cut.content, &stock) }
+    guard let entry = cut.entry, let page = takeTable(level: node.level &- 1, from: &stock) else {
+      return
+    }
+    let child = Node(page, level: node.level &- 1)
+    store(child, cut.part(entry.first, border &- 1), cut.content, &stock)
+    store(child, cut.part(border, entry.last), cut.content, &stock)
+    memory.replace(
+      below: node.page, at: node.index(of: border), by: child.page,
+      word: format.table(memory.physical(page), at: child.level))
+  }
+}
