@@ -199,7 +199,7 @@ static void pagetable_create__rejects_bad_options(void **state)
 {
 	struct dmacore_pagetable_options options = DMACORE_PAGETABLE_OPTIONS_INIT;
 	struct dmacore_pagetable *table;
-	const uint32_t formats[] = { 0, 2, UINT32_MAX };
+	const uint32_t formats[] = { 0, 8, UINT32_MAX };
 	const uint32_t levels[] = { 1, 2, 6, 64, UINT32_MAX };
 
 	(void)state;

@@ -15,7 +15,7 @@ extension PageTable {
   ///   and the end of cached translations is not noted.
   /// - Throws: `invalidArgument`, `outOfRange`, as `unmap`; `notSupported` when the table's hardware
   ///   notes nothing.
-  public func forEachDirty(
+  func forEachDirty(
     _ input: IOVARange, clearing: Bool, _ body: (_ first: UInt64, _ last: UInt64) -> Void
   ) throws(Failure) {
     try forEachLeaf(input) { node, indexes, first, last in
@@ -35,11 +35,11 @@ extension PageTable {
   /// Of leaves that do, hardware has nothing to note: so this switches the noting off and on.
   ///
   /// - Throws: as `forEachDirty`.
-  public func setDirty(_ input: IOVARange, _ isDirty: Bool) throws(Failure) {
+  func setDirty(_ input: IOVARange, _ isDirty: Bool) throws(Failure) {
     try forEachLeaf(input) { node, indexes, _, _ in setDirty(node, indexes, isDirty) }
   }
 
-  private func setDirty(_ node: Node, _ indexes: Range<Int>, _ isDirty: Bool) {
+  private func setDirty(_ node: TableNode, _ indexes: Range<Int>, _ isDirty: Bool) {
     for index in indexes {
       let place = unsafe node.page.words + index
       while true {
@@ -55,9 +55,9 @@ extension PageTable {
   /// Calls `body` for each leaf in a range, in order: with the node and the words of the whole run, and
   /// the offsets of it that lie in the range.
   private func forEachLeaf(
-    _ input: IOVARange, _ body: (Node, Range<Int>, UInt64, UInt64) -> Void
+    _ input: IOVARange, _ body: (TableNode, Range<Int>, UInt64, UInt64) -> Void
   ) throws(Failure) {
-    guard input.isAligned(to: Format.granule) else { throw .invalidArgument }
+    guard input.isAligned(to: granule) else { throw .invalidArgument }
     guard format.notesDirty else { throw .notSupported }
     let (first, last) = try offsets(of: input)
     let root = root
@@ -66,10 +66,10 @@ extension PageTable {
   }
 
   private func forEachLeaf(
-    _ node: Node, _ first: UInt64, _ last: UInt64,
-    _ body: (Node, Range<Int>, UInt64, UInt64) -> Void
+    _ node: TableNode, _ first: UInt64, _ last: UInt64,
+    _ body: (TableNode, Range<Int>, UInt64, UInt64) -> Void
   ) {
-    let mask = Format.spanMask(at: node.level)
+    let mask = node.spanMask
     var offset = first
     while true {
       let index = node.index(of: offset)
@@ -80,7 +80,7 @@ extension PageTable {
       } else if case .leaf(let leaf) = found {
         let count = 1 &<< leaf.order
         let start = index & ~(count &- 1)
-        entryLast = offset | Format.runMask(at: node.level, order: leaf.order)
+        entryLast = offset | node.runMask(order: leaf.order)
         body(
           node, unsafe Range(uncheckedBounds: (start, start &+ count)), offset,
           min(last, entryLast))

@@ -13,10 +13,9 @@ extension PageTable {
   /// - Throws: `invalidArgument` when something is not aligned or nothing is permitted, `notSupported`
   ///   when the access cannot be expressed, `outOfRange` when a range is too wide for the table,
   ///   `exists` when a part is mapped, `noMemory`. Then everything is mapped as before.
-  public func map(
+  func map(
     _ input: IOVARange, to output: PhysicalAddress, access: Access, isKnownFree: Bool = false
   ) throws(Failure) {
-    let granule = Format.granule
     guard input.isAligned(to: granule), output.isAligned(to: granule), access.isPermission else {
       throw .invalidArgument
     }
@@ -24,6 +23,12 @@ extension PageTable {
     let (first, last) = try offsets(of: input)
     guard output <= lastOutput, input.extent <= lastOutput.rawValue &- output.rawValue else {
       throw .outOfRange
+    }
+    let content = LeafContent(access: access, isDirty: false)
+    if let row = row(of: first, last) {
+      if !isKnownFree && format.hasLeaf(row, first, last) { throw .exists }
+      format.storeLeaves(row, first, last, to: output.rawValue, content)
+      return
     }
     try grow(to: last)
     let whole = Part(first: first, last: last, output: output.rawValue)
@@ -37,8 +42,22 @@ extension PageTable {
       discard(&stock)
       throw error
     }
-    store(node, whole, LeafContent(access: access, isDirty: false), &stock)
+    store(node, whole, content, &stock)
     discard(&stock)
+  }
+
+  /// The lowest table that has a range of offsets in it and is not all of it, if it is there and has
+  /// nothing but leaves of the smallest size: what is mapped and unmapped most, and needs little.
+  func row(of first: UInt64, _ last: UInt64) -> TableNode? {
+    let root = root
+    guard hasSingleLeaves, last <= lastOffset(root) else { return nil }
+    let (row, _) = format.find(first, from: root)
+    let inside = row.indexMask &<< row.shift | row.spanMask
+    // Of a page that a caller allocated the words above may have to be written anew.
+    guard row.level == 0, last <= first | inside, last &- first < inside,
+      unsafe row.page.record == nil
+    else { return nil }
+    return row
   }
 
   /// Makes all tables that mapping a range may need, so that it can't run out of memory.
@@ -46,8 +65,8 @@ extension PageTable {
   /// They stay until `unmap` covers them, or `trim`.
   ///
   /// - Throws: as `map` does, but for what is said of outputs and access.
-  public func reserve(_ input: IOVARange) throws(Failure) {
-    guard input.isAligned(to: Format.granule) else { throw .invalidArgument }
+  func reserve(_ input: IOVARange) throws(Failure) {
+    guard input.isAligned(to: granule) else { throw .invalidArgument }
     let (first, last) = try offsets(of: input)
     try grow(to: last)
     // No output: an odd one, by which no leaf is larger than the smallest.
@@ -73,10 +92,10 @@ extension PageTable {
     let last: UInt64
     let output: UInt64?
 
-    /// The part of this one in the entry at `level` that an offset lies in.
-    func entry(at offset: UInt64, level: Int) -> Part {
+    /// The part of this one in the entry with these spans that an offset lies in.
+    func entry(at offset: UInt64, spanMask: UInt64) -> Part {
       Part(
-        first: offset, last: min(last, offset | Format.spanMask(at: level)),
+        first: offset, last: min(last, offset | spanMask),
         output: output.map { $0 &+ (offset &- first) })
     }
   }
@@ -86,14 +105,14 @@ extension PageTable {
   func leafOrder(at offset: UInt64, of part: Part, level: Int) -> Int? {
     let orders = format.leafOrders(at: level)
     guard orders != 0, let output = part.output else { return nil }
-    let mask = Format.spanMask(at: level)
+    let mask = format.spanMask(at: level)
     let bits = offset | (output &+ (offset &- part.first))
     // Room for so many words, less one.
-    let room = (part.last &- offset &- mask) &>> UInt64(truncatingIfNeeded: Format.shift(at: level))
+    let room = (part.last &- offset &- mask) &>> UInt64(truncatingIfNeeded: format.shift(at: level))
     guard bits & mask == 0, part.last &- offset >= mask else { return nil }
     if orders == 1 { return 0 }
     let aligned =
-      (bits &>> UInt64(truncatingIfNeeded: Format.shift(at: level))).trailingZeroBitCount
+      (bits &>> UInt64(truncatingIfNeeded: format.shift(at: level))).trailingZeroBitCount
     let fitting = min(aligned, 63 &- (room &+ 1).leadingZeroBitCount, 31)
     let allowed = orders & (UInt32.max &>> UInt32(truncatingIfNeeded: 31 &- fitting))
     return allowed == 0 ? nil : 31 &- allowed.leadingZeroBitCount
@@ -139,9 +158,9 @@ extension PageTable {
   }
 
   /// The lowest table that is there and that the whole part goes through. The passes start there.
-  private func narrowestTable(for part: Part) -> Node {
+  private func narrowestTable(for part: Part) -> TableNode {
     var node = root
-    while node.level > 0, part.last <= part.first | Format.spanMask(at: node.level),
+    while node.level > 0, part.last <= part.first | node.spanMask,
       leafOrder(at: part.first, of: part, level: node.level) == nil,
       let child = shownChild(of: node, at: node.index(of: part.first))
     {
@@ -151,7 +170,7 @@ extension PageTable {
   }
 
   /// The table below an entry, if there is one. Whoever maps below it can rely on its word.
-  private func shownChild(of node: Node, at index: Int) -> Node? {
+  private func shownChild(of node: TableNode, at index: Int) -> TableNode? {
     guard let child = child(of: node, at: index) else { return nil }
     memory.show(
       below: node.page, at: index,
@@ -159,22 +178,10 @@ extension PageTable {
     return child
   }
 
-  /// The entries of one lowest table that a range of offsets inside it touches. Loops over them
-  /// do nearly all the work there is, and have nothing of the levels above in them.
-  func lowestIndexes(_ node: Node, _ first: UInt64, _ last: UInt64) -> ClosedRange<Int> {
-    unsafe ClosedRange(uncheckedBounds: (node.index(of: first), node.index(of: last)))
-  }
-
   /// Whether anything in a range of offsets is mapped.
-  func hasLeaf(in node: Node, _ first: UInt64, _ last: UInt64) -> Bool {
-    if node.level == 0 {
-      for index in lowestIndexes(node, first, last) {
-        let word = unsafe cplatform_load_acquire(node.page.words + index)
-        if case .leaf = format.decode(word, at: 0, index: index) { return true }
-      }
-      return false
-    }
-    let mask = Format.spanMask(at: node.level)
+  func hasLeaf(in node: TableNode, _ first: UInt64, _ last: UInt64) -> Bool {
+    if node.level == 0 { return format.hasLeaf(node, first, last) }
+    let mask = node.spanMask
     var offset = first
     while true {
       let entryLast = min(last, offset | mask)
@@ -187,15 +194,15 @@ extension PageTable {
   }
 
   /// Makes every table that `store` will need.
-  private func gather(_ node: Node, _ part: Part, _ stock: inout Stock) throws(Failure) {
+  private func gather(_ node: TableNode, _ part: Part, _ stock: inout Stock) throws(Failure) {
     guard node.level > 0 else { return }
     var offset = part.first
     while true {
       let size: UInt64
       if let order = leafOrder(at: offset, of: part, level: node.level) {
-        size = Format.runMask(at: node.level, order: order) &+ 1
+        size = node.runMask(order: order) &+ 1
       } else {
-        let entryPart = part.entry(at: offset, level: node.level)
+        let entryPart = part.entry(at: offset, spanMask: node.spanMask)
         if let child = child(of: node, at: node.index(of: offset)) {
           try gather(child, entryPart, &stock)
         } else {
@@ -216,9 +223,9 @@ extension PageTable {
     while true {
       let size: UInt64
       if let order = leafOrder(at: offset, of: part, level: level) {
-        size = Format.runMask(at: level, order: order) &+ 1
+        size = format.runMask(at: level, order: order) &+ 1
       } else {
-        let entryPart = part.entry(at: offset, level: level)
+        let entryPart = part.entry(at: offset, spanMask: format.spanMask(at: level))
         try gatherMissing(level: level - 1, entryPart, &stock)
         size = entryPart.last &- offset &+ 1
       }
@@ -228,10 +235,10 @@ extension PageTable {
   }
 
   /// Puts the tables in place and stores the leaves.
-  func store(_ node: Node, _ part: Part, _ content: LeafContent, _ stock: inout Stock) {
+  func store(_ node: TableNode, _ part: Part, _ content: LeafContent, _ stock: inout Stock) {
     if node.level == 0 && format.leafOrders(at: 0) == 1 {
       guard let output = part.output else { return }
-      storeSmallest(node, part.first, part.last, output, content)
+      format.storeLeaves(node, part.first, part.last, to: output, content)
       return
     }
     var offset = part.first
@@ -240,9 +247,9 @@ extension PageTable {
       let size: UInt64
       if let order = leafOrder(at: offset, of: part, level: node.level), let output = part.output {
         storeLeaf(node, at: index, output &+ (offset &- part.first), content, order: order)
-        size = Format.runMask(at: node.level, order: order) &+ 1
+        size = node.runMask(order: order) &+ 1
       } else {
-        let entryPart = part.entry(at: offset, level: node.level)
+        let entryPart = part.entry(at: offset, spanMask: node.spanMask)
         if node.level > 0, let child = table(below: node, at: index, &stock) {
           store(child, entryPart, content, &stock)
         }
@@ -253,36 +260,15 @@ extension PageTable {
     }
   }
 
-  private func attributes(_ content: LeafContent, order: Int, level: Int) -> UInt64 {
-    format.settingDirty(
-      format.attributes(content.access, order: order, at: level), content.isDirty)
-  }
-
-  /// Stores leaves of the smallest size.
-  private func storeSmallest(
-    _ node: Node, _ first: UInt64, _ last: UInt64, _ firstOutput: UInt64,
-    _ content: LeafContent
-  ) {
-    let attributes = attributes(content, order: 0, level: 0)
-    var output = firstOutput
-    for index in lowestIndexes(node, first, last) {
-      let word = format.leaf(PhysicalAddress(output), attributes: attributes)
-      // Release: pairs with the acquire in entry, so that a walker that finds the leaf finds the
-      // memory as it was when it was mapped.
-      unsafe cplatform_store_release(node.page.words + index, word)
-      output &+= Format.granule.bytes
-    }
-  }
-
   /// Stores a leaf of 2^order words, also in place of tables.
   private func storeLeaf(
-    _ node: Node, at first: Int, _ output: UInt64, _ content: LeafContent, order: Int
+    _ node: TableNode, at first: Int, _ output: UInt64, _ content: LeafContent, order: Int
   ) {
-    let attributes = attributes(content, order: order, level: node.level)
+    let attributes = format.attributes(content, order: order, level: node.level)
     var next = output
     for index in first..<(first &+ (1 &<< order)) {
       let word = format.leaf(
-        PhysicalAddress(Format.repeatsLeaf ? output : next), attributes: attributes)
+        PhysicalAddress(format.repeatsLeaf ? output : next), attributes: attributes)
       if node.level > 0, let child = child(of: node, at: index) {
         // A table that was left empty. One that has leaves is that of an overlapping call.
         replaceTable(child, below: node.page, at: index, by: word)
@@ -290,30 +276,23 @@ extension PageTable {
         // Release: as above.
         unsafe cplatform_store_release(node.page.words + index, word)
       }
-      next = next &+ Format.spanMask(at: node.level) &+ 1
+      next = next &+ node.spanMask &+ 1
     }
   }
 
   /// The table below an entry, put there from the stock if there is none.
   ///
   /// Nil when overlapping calls have left neither, which costs them their range and nothing else.
-  private func table(below node: Node, at index: Int, _ stock: inout Stock) -> Node? {
+  private func table(below node: TableNode, at index: Int, _ stock: inout Stock) -> TableNode? {
     if let child = shownChild(of: node, at: index) { return child }
     let level = node.level &- 1
     guard let made = takeTable(level: level, from: &stock) else { return nil }
     let word = format.table(memory.physical(made), at: level)
     if memory.install(made, below: node.page, at: index, word: word) {
-      return Node(made, level: level)
+      return TableNode(made, below: node, indexBits: format.indexBits)
     }
     // Another thread put a table there meanwhile.
     add(made, level: level, to: &stock)
     return shownChild(of: node, at: index)
   }
-}
-
-/// What is stored in leaves besides where they lead.
-struct LeafContent {
-  let access: Access
-  /// Whether it is noted that they were written through.
-  let isDirty: Bool
 }

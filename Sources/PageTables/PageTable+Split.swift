@@ -28,7 +28,7 @@ extension PageTable {
 
   /// A leaf that reaches over a border.
   private struct Cut {
-    let node: Node
+    let node: TableNode
     /// The leaf, its output and what it permits.
     let first: UInt64
     let last: UInt64
@@ -55,8 +55,8 @@ extension PageTable {
         continue
       }
       guard case .leaf(let leaf) = found else { return nil }
-      let mask = Format.spanMask(at: node.level)
-      let whole = Format.runMask(at: node.level, order: leaf.order)
+      let mask = node.spanMask
+      let whole = node.runMask(order: leaf.order)
       guard border & whole != 0 else { return nil }
       let word = unsafe cplatform_load_relaxed(node.page.words + index)
       return Cut(
@@ -85,7 +85,7 @@ extension PageTable {
     guard let entry = cut.entry, let page = takeTable(level: node.level &- 1, from: &stock) else {
       return
     }
-    let child = Node(page, level: node.level &- 1)
+    let child = TableNode(page, below: node, indexBits: format.indexBits)
     store(child, cut.part(entry.first, border &- 1), cut.content, &stock)
     store(child, cut.part(border, entry.last), cut.content, &stock)
     memory.replace(

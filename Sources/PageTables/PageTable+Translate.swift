@@ -18,7 +18,7 @@ public struct PageTableLookup: Sendable {
 
 extension PageTable {
   /// Looks an input address up, without a lock and beside any change.
-  public func lookUp(_ input: IOVA) -> PageTableLookup {
+  func lookUp(_ input: IOVA) -> PageTableLookup {
     guard let offset = offset(of: input.rawValue) else { return outside }
     let root = root
     let last = lastOffset(root)
@@ -36,30 +36,21 @@ extension PageTable {
   private var outside: PageTableLookup {
     let last = lastInput.rawValue
     return PageTableLookup(
-      first: last &+ 1, last: format.geometry.isSigned ? ~last &- 1 : UInt64.max, target: 0,
+      first: last &+ 1, last: geometry.isSigned ? ~last &- 1 : UInt64.max, target: 0,
       access: [])
   }
 
   /// Looks an offset up from a table that it goes through, as offsets.
-  func lookUp(_ offset: UInt64, from table: Node) -> PageTableLookup {
-    var node = table
-    while true {
-      let index = node.index(of: offset)
-      let (found, child) = entry(of: node, at: index)
-      if let child {
-        node = child
-        continue
-      }
-      let mask = Format.spanMask(at: node.level)
-      guard case .leaf(let leaf) = found else {
-        return PageTableLookup(
-          first: offset & ~mask, last: offset | mask, target: 0, access: [])
-      }
-      // The whole run, which starts some spans before this word.
-      let whole = Format.runMask(at: node.level, order: leaf.order)
-      return PageTableLookup(
-        first: offset & ~whole, last: offset | whole,
-        target: leaf.output.rawValue &- (offset & whole & ~mask), access: leaf.access)
+  func lookUp(_ offset: UInt64, from table: TableNode) -> PageTableLookup {
+    let (node, found) = format.find(offset, from: table)
+    let mask = node.spanMask
+    guard case .leaf(let leaf) = found else {
+      return PageTableLookup(first: offset & ~mask, last: offset | mask, target: 0, access: [])
     }
+    // The whole run, which starts some spans before this word.
+    let whole = node.runMask(order: leaf.order)
+    return PageTableLookup(
+      first: offset & ~whole, last: offset | whole,
+      target: leaf.output.rawValue &- (offset & whole & ~mask), access: leaf.access)
   }
 }

@@ -16,16 +16,19 @@ extension PageTable {
   /// - Throws: `invalidArgument` when the range is not aligned, `outOfRange` when it is too wide for
   ///   the table, `notSupported` when an end cuts through a leaf and `splitting` is false, `noMemory`
   ///   when it is true. Then nothing was unmapped.
-  public func unmap(
+  func unmap(
     _ input: IOVARange, crossingHoles: Bool, splitting: Bool = false
   ) throws(Failure) -> UInt64 {
-    guard input.isAligned(to: Format.granule) else { throw .invalidArgument }
+    guard input.isAligned(to: granule) else { throw .invalidArgument }
     let (first, last) = try offsets(of: input)
+    if let row = row(of: first, last) {
+      return format.clearLeaves(row, first, last, crossingHoles: crossingHoles).size
+    }
     var node = root
     guard first <= lastOffset(node) else { return 0 }
     // Down to the lowest table that the whole range lies in, and does not cover.
-    while node.level > 0, last <= first | Format.spanMask(at: node.level),
-      last &- first < Format.spanMask(at: node.level)
+    while node.level > 0, last <= first | node.spanMask,
+      last &- first < node.spanMask
     {
       let (found, child) = entry(of: node, at: node.index(of: first))
       if let child {
@@ -48,7 +51,7 @@ extension PageTable {
 
   /// Whether an end of a range lies in a leaf that reaches out of the range.
   private func cutsLeaf(
-    at offset: UInt64, from node: Node, _ first: UInt64, _ last: UInt64
+    at offset: UInt64, from node: TableNode, _ first: UInt64, _ last: UInt64
   ) -> Bool {
     let found = lookUp(offset, from: node)
     return found.isMapped && (found.first < first || found.last > last)
@@ -62,12 +65,15 @@ extension PageTable {
   }
 
   /// Clears the leaves of this table from `first` on, as far as the clearing goes.
-  private func clear(_ node: Node, from first: UInt64, _ clearing: inout Clearing) {
-    let mask = Format.spanMask(at: node.level)
+  private func clear(_ node: TableNode, from first: UInt64, _ clearing: inout Clearing) {
+    let mask = node.spanMask
     let tableLast =
-      node.indexMask == UInt64.max ? UInt64.max : first | Format.spanMask(at: node.level &+ 1)
+      node.isRoot ? UInt64.max : first | node.indexMask &<< node.shift | node.spanMask
     if node.level == 0 {
-      clearLowest(node, first, min(clearing.last, tableLast), &clearing)
+      let (size, isStopped) = format.clearLeaves(
+        node, first, min(clearing.last, tableLast), crossingHoles: clearing.crossesHoles)
+      clearing.size &+= size
+      clearing.isStopped = isStopped
       return
     }
     var offset = first
@@ -93,42 +99,23 @@ extension PageTable {
     }
   }
 
-  /// `clear` in a table that has nothing below.
-  private func clearLowest(
-    _ node: Node, _ first: UInt64, _ last: UInt64, _ clearing: inout Clearing
-  ) {
-    var size: UInt64 = 0
-    for index in lowestIndexes(node, first, last) {
-      let word = unsafe cplatform_load_relaxed(node.page.words + index)
-      if case .leaf = format.decode(word, at: 0, index: index) {
-        // Release: a walk that starts after this call finds the entry empty.
-        unsafe cplatform_store_release(node.page.words + index, 0)
-        size &+= Format.granule.bytes
-      } else if !clearing.crossesHoles {
-        clearing.isStopped = true
-        break
-      }
-    }
-    clearing.size &+= size
-  }
-
   // MARK: - Empty tables
 
   /// Retires the tables in a range in which nothing is mapped. No call may change anything in the range
   /// meanwhile.
   ///
   /// - Throws: `invalidArgument`, `outOfRange`, as `unmap`.
-  public func trim(_ input: IOVARange) throws(Failure) {
-    guard input.isAligned(to: Format.granule) else { throw .invalidArgument }
+  func trim(_ input: IOVARange) throws(Failure) {
+    guard input.isAligned(to: granule) else { throw .invalidArgument }
     let (first, last) = try offsets(of: input)
     let root = root
     let end = lastOffset(root)
     if first <= end { trim(root, first, min(last, end)) }
   }
 
-  private func trim(_ node: Node, _ first: UInt64, _ last: UInt64) {
+  private func trim(_ node: TableNode, _ first: UInt64, _ last: UInt64) {
     guard node.level > 0 else { return }
-    let mask = Format.spanMask(at: node.level)
+    let mask = node.spanMask
     var offset = first
     while true {
       let entryLast = offset | mask

@@ -43,28 +43,12 @@ import Synchronization
 
 /// A page table of one format, and the memory that its pages lie in.
 @safe
-public struct PageTable<Format: PageTableFormat>: ~Copyable {
-  /// A table in the tree.
-  struct Node {
-    let page: TablePage
-    let level: Int
-    /// The bits of an index: of a root, all that there may be.
-    let indexMask: UInt64
-
-    init(_ page: TablePage, level: Int, isRoot: Bool = false) {
-      self.page = page
-      self.level = level
-      indexMask = isRoot ? UInt64.max : UInt64(Format.entryCount &- 1)
-    }
-
-    /// Where the word for an offset is. The offset is one of the tree's.
-    func index(of offset: UInt64) -> Int {
-      let shifted = offset &>> UInt64(truncatingIfNeeded: Format.shift(at: level))
-      return Int(truncatingIfNeeded: shifted & indexMask)
-    }
-  }
-
+struct PageTable<Format: PageTableFormat>: ~Copyable {
   let format: Format
+  let geometry: PageTableGeometry
+  let granule: Granule
+  /// Whether the smallest leaves are never runs.
+  let hasSingleLeaves: Bool
   let memory: TableMemory
   // The number of the root's page, and its level in the lowest bits.
   private let rootNumber: Atomic<UInt>
@@ -74,14 +58,23 @@ public struct PageTable<Format: PageTableFormat>: ~Copyable {
 
   /// - Throws: `invalidArgument` when the format has no such table, `notSupported` when it lacks a
   ///   feature, `noMemory`.
-  public init(
+  init(
     _ options: PageTableOptions, allocator: dmacore_table_allocator?
   ) throws(Failure) {
     let format = try Format(options)
-    let memory = unsafe TableMemory(allocator: allocator, granule: Format.granule)
-    let top = format.geometry.levels &- 1
-    let root = try memory.allocate(level: top, size: Self.rootSize(format.geometry))
+    try unsafe self.init(format, allocator: allocator)
+  }
+
+  /// - Throws: `noMemory`.
+  init(_ format: Format, allocator: dmacore_table_allocator?) throws(Failure) {
+    let memory = unsafe TableMemory(allocator: allocator, granule: format.granule)
+    let geometry = format.geometry
+    let top = geometry.levels &- 1
+    let root = try memory.allocate(level: top, size: Self.rootSize(format))
     self.format = format
+    self.geometry = geometry
+    granule = format.granule
+    hasSingleLeaves = format.leafOrders(at: 0) == 1
     rootNumber = Atomic(memory.number(root) | UInt(top))
     self.memory = memory
   }
@@ -93,21 +86,21 @@ public struct PageTable<Format: PageTableFormat>: ~Copyable {
 
   /// The bytes of the root, which may resolve more bits than other tables: then it is larger than they,
   /// and lies at a multiple of that.
-  private static func rootSize(_ geometry: PageTableGeometry) -> Int {
-    guard geometry.levels == geometry.levelsMax else { return Int(Format.granule.bytes) }
-    let bits = geometry.inputBits &- Format.shift(at: geometry.levels &- 1)
-    return max(Int(Format.granule.bytes), 8 &<< max(0, bits))
+  private static func rootSize(_ format: Format) -> Int {
+    let geometry = format.geometry
+    guard geometry.levels == geometry.levelsMax else { return Int(format.granule.bytes) }
+    let bits = geometry.inputBits &- format.shift(at: geometry.levels &- 1)
+    return max(Int(format.granule.bytes), 8 &<< max(0, bits))
   }
 
   // MARK: - Addresses
 
   /// The highest address that can be mapped, of those that are not negative.
-  public var lastInput: IOVA {
-    let geometry = format.geometry
+  var lastInput: IOVA {
     return IOVA(Self.mask(geometry.isSigned ? geometry.inputBits &- 1 : geometry.inputBits))
   }
 
-  public var lastOutput: PhysicalAddress { PhysicalAddress(Self.mask(format.geometry.outputBits)) }
+  var lastOutput: PhysicalAddress { PhysicalAddress(Self.mask(geometry.outputBits)) }
 
   static func mask(_ bits: Int) -> UInt64 {
     bits >= 64 ? UInt64.max : (1 &<< UInt64(truncatingIfNeeded: bits)) &- 1
@@ -115,7 +108,6 @@ public struct PageTable<Format: PageTableFormat>: ~Copyable {
 
   /// The offset in the tree of an input address; nil for one that the table can't map.
   func offset(of address: UInt64) -> UInt64? {
-    let geometry = format.geometry
     let mask = Self.mask(geometry.inputBits)
     if geometry.isSigned && address > mask {
       // The copies of the sign, and the sign.
@@ -126,7 +118,6 @@ public struct PageTable<Format: PageTableFormat>: ~Copyable {
 
   /// The input address of an offset.
   func input(_ offset: UInt64) -> UInt64 {
-    let geometry = format.geometry
     let mask = Self.mask(geometry.inputBits)
     return geometry.isSigned && offset > mask &>> 1 ? offset | ~mask : offset
   }
@@ -144,27 +135,28 @@ public struct PageTable<Format: PageTableFormat>: ~Copyable {
 
   // MARK: - Root
 
-  var root: Node {
+  var root: TableNode {
     // Acquire: pairs with the release in grow.
     let number = rootNumber.load(ordering: .acquiring)
+    let level = Int(number & 7)
     // The number is never 0.
-    return unsafe Node(
-      memory.page(number & ~7).unsafelyUnwrapped, level: Int(number & 7), isRoot: true)
+    return unsafe TableNode(
+      memory.page(number & ~7).unsafelyUnwrapped, level: level,
+      shift: UInt64(truncatingIfNeeded: format.shift(at: level)), indexMask: UInt64.max)
   }
 
-  public var facts: PageTableFacts {
+  var facts: PageTableFacts {
     let root = root
     return PageTableFacts(
-      lastInput: lastInput, lastOutput: lastOutput, granule: Format.granule,
+      lastInput: lastInput, lastOutput: lastOutput, granule: granule,
       root: memory.physical(root.page), levels: root.level &+ 1)
   }
 
   /// The highest offset that the tree reaches.
-  func lastOffset(_ root: Node) -> UInt64 {
-    let geometry = format.geometry
+  func lastOffset(_ root: TableNode) -> UInt64 {
     return root.level &+ 1 == geometry.levelsMax
       ? Self.mask(geometry.inputBits)
-      : min(Self.mask(geometry.inputBits), Format.spanMask(at: root.level &+ 1))
+      : min(Self.mask(geometry.inputBits), format.spanMask(at: root.level &+ 1))
   }
 
   /// Puts a root above the root until the tree reaches an offset that the format can map.
@@ -193,23 +185,13 @@ public struct PageTable<Format: PageTableFormat>: ~Copyable {
   /// Frees the tables that nothing leads to any more.
   ///
   /// - Parameter wait: returns when every walk that began before it was called has ended.
-  public func reclaim(after wait: () -> Void) {
-    let first = takeRetired()
-    guard first != 0 else { return }
+  func reclaim(after wait: () -> Void) {
+    guard retired.load(ordering: .relaxed) != 0 else { return }
+    // Acquiring: pairs with the release in retire, so that the links are there.
+    var number = retired.exchange(0, ordering: .acquiring)
+    guard number != 0 else { return }
     // Only after the list was taken: what is retired from here on is not on it.
     wait()
-    freeRetired(first)
-  }
-
-  /// The list of tables that are retired, for `freeRetired`; 0 for none.
-  func takeRetired() -> UInt {
-    guard retired.load(ordering: .relaxed) != 0 else { return 0 }
-    // Acquiring: pairs with the release in retire, so that the links are there.
-    return retired.exchange(0, ordering: .acquiring)
-  }
-
-  func freeRetired(_ first: UInt) {
-    var number = first
     while let page = memory.page(number) {
       number = memory.next(page)
       retiredCount.wrappingSubtract(1, ordering: .relaxed)
@@ -218,7 +200,7 @@ public struct PageTable<Format: PageTableFormat>: ~Copyable {
   }
 
   /// How many tables wait for `reclaim`.
-  public var retiredTables: UInt64 { retiredCount.load(ordering: .relaxed) }
+  var retiredTables: UInt64 { retiredCount.load(ordering: .relaxed) }
 
   /// Lets a table of zeroes wait for `reclaim`, to which no entry leads.
   private func retire(_ page: TablePage) {
@@ -237,14 +219,14 @@ public struct PageTable<Format: PageTableFormat>: ~Copyable {
   }
 
   /// Puts a word in place of the table below an entry, and retires that and all below. None has a leaf.
-  func replaceTable(_ child: Node, below page: TablePage, at index: Int, by word: UInt64) {
+  func replaceTable(_ child: TableNode, below page: TablePage, at index: Int, by word: UInt64) {
     memory.replace(below: page, at: index, by: word)
     retireTables(child)
   }
 
-  private func retireTables(_ node: Node) {
+  private func retireTables(_ node: TableNode) {
     if node.level > 0 {
-      for index in 0..<Format.entryCount {
+      for index in 0..<format.entryCount {
         if let child = child(of: node, at: index) {
           replaceTable(child, below: node.page, at: index, by: 0)
         }
@@ -255,63 +237,50 @@ public struct PageTable<Format: PageTableFormat>: ~Copyable {
 
   // MARK: - Entries
 
-  /// What a word says and the table below it, if there is one.
-  ///
-  /// In a page that the caller allocated, the record of a child counts, not the word: somebody else
-  /// may have written there. A table word without a record is such a case too, or a table that is
-  /// being put in place, and counts as empty.
-  func entry(of node: Node, at index: Int) -> (TableEntry, Node?) {
-    // Acquire: pairs with the release stores of words.
-    let word = unsafe cplatform_load_acquire(node.page.words + index)
-    let entry = format.decode(word, at: node.level, index: index)
-    guard node.level > 0 else { return (entry, nil) }
-    if let child = memory.child(of: node.page, at: index, entry: entry) {
-      return (.table(PhysicalAddress(0)), Node(child, level: node.level &- 1))
-    }
-    if case .table = entry { return (.empty, nil) }
-    return (entry, nil)
+  func entry(of node: TableNode, at index: Int) -> (TableEntry, TableNode?) {
+    format.entry(of: node, at: index)
   }
 
   /// The table below an entry, if there is one.
-  func child(of node: Node, at index: Int) -> Node? { entry(of: node, at: index).1 }
+  func child(of node: TableNode, at index: Int) -> TableNode? { entry(of: node, at: index).1 }
 
   /// The entries that the root has.
-  func entryCount(_ node: Node) -> Int {
-    guard node.indexMask == UInt64.max else { return Format.entryCount }
+  func entryCount(_ node: TableNode) -> Int {
+    guard node.isRoot else { return format.entryCount }
     return node.index(of: lastOffset(node)) &+ 1
   }
 
-  private func freeTables(_ node: Node) {
+  private func freeTables(_ node: TableNode) {
     if node.level > 0 {
       for index in 0..<entryCount(node) {
         if let child = child(of: node, at: index) { freeTables(child) }
       }
     }
     memory.free(
-      node.page, size: node.indexMask == UInt64.max ? Self.rootSize(format.geometry) : nil)
+      node.page, size: node.isRoot ? Self.rootSize(format) : nil)
   }
 
   // MARK: - Statistics
 
   /// The caller sees to it that no table is freed meanwhile.
-  public var statistics: PageTableStatistics {
+  var statistics: PageTableStatistics {
     let count = memory.count.load(ordering: .relaxed)
     // All but the root are of one size.
     let bytes =
-      (count &- 1) &* Format.granule.bytes &+ UInt64(Self.rootSize(format.geometry))
+      (count &- 1) &* granule.bytes &+ UInt64(Self.rootSize(format))
     return PageTableStatistics(
       tableCount: count, tableBytes: bytes, retiredCount: retiredTables,
       mappedBytes: mappedBytes(root))
   }
 
-  private func mappedBytes(_ node: Node) -> UInt64 {
+  private func mappedBytes(_ node: TableNode) -> UInt64 {
     var bytes: UInt64 = 0
     for index in 0..<entryCount(node) {
       let (found, child) = entry(of: node, at: index)
       if let child {
         bytes &+= mappedBytes(child)
       } else if case .leaf = found {
-        bytes &+= Format.spanMask(at: node.level) &+ 1
+        bytes &+= node.spanMask &+ 1
       }
     }
     return bytes

@@ -97,14 +97,14 @@ public struct PageTableFeatures: OptionSet, Sendable {
 ///
 /// Level 0 holds the smallest leaves; the root is at the highest level. Words are little-endian 64-bit
 /// numbers, of which 0 is empty.
-public protocol PageTableFormat: Sendable {
+protocol PageTableFormat: Sendable {
   /// Size of the smallest leaf, and of a table page.
-  static var granule: Granule { get }
+  var granule: Granule { get }
   /// Bits of input that one level resolves. The root may resolve more, or fewer.
-  static var indexBits: Int { get }
+  var indexBits: Int { get }
   /// Whether all words of a run are the same, made from the output of its first; otherwise each is made
   /// from the output of its own span.
-  static var repeatsLeaf: Bool { get }
+  var repeatsLeaf: Bool { get }
 
   /// - Throws: `invalidArgument` for a table that the format does not have, `notSupported` for a
   ///   feature that it does not have.
@@ -138,24 +138,44 @@ public protocol PageTableFormat: Sendable {
 
   /// The word of the same leaf, written through or not. The same word where that is not noted.
   func settingDirty(_ word: UInt64, _ isDirty: Bool) -> UInt64
+
+  // Loops over words, which are the same for all formats (`TableNode.swift`).
+
+  /// The lowest table that an offset leads through, and what its entry says.
+  func find(_ offset: UInt64, from table: TableNode) -> (TableNode, TableEntry)
+
+  /// Whether a range of offsets inside a lowest table has a leaf.
+  func hasLeaf(_ row: TableNode, _ first: UInt64, _ last: UInt64) -> Bool
+
+  /// Stores leaves of the smallest size for a range of offsets inside a lowest table.
+  func storeLeaves(
+    _ row: TableNode, _ first: UInt64, _ last: UInt64, to firstOutput: UInt64,
+    _ content: LeafContent
+  )
+
+  /// Clears the leaves of a range of offsets inside a lowest table, as far as the first hole or over all
+  /// holes; says how many bytes they were, and whether it stopped at a hole.
+  func clearLeaves(
+    _ row: TableNode, _ first: UInt64, _ last: UInt64, crossingHoles: Bool
+  ) -> (size: UInt64, isStopped: Bool)
 }
 
 extension PageTableFormat {
   /// The bits of an input address below the index of this level: the exponent of its span.
-  static func shift(at level: Int) -> Int { granule.shift &+ level &* indexBits }
+  func shift(at level: Int) -> Int { granule.shift &+ level &* indexBits }
 
   /// Words of a table, but for the root's.
-  static var entryCount: Int { 1 &<< indexBits }
+  var entryCount: Int { 1 &<< indexBits }
 
   /// The bytes of input that one entry of this level covers, less one. An entry above the root may cover
   /// all 64 bits.
-  static func spanMask(at level: Int) -> UInt64 {
+  func spanMask(at level: Int) -> UInt64 {
     let bits = shift(at: level)
     return bits >= 64 ? UInt64.max : (1 &<< UInt64(truncatingIfNeeded: bits)) &- 1
   }
 
   /// The bytes of input that a leaf of 2^order entries of this level covers, less one.
-  static func runMask(at level: Int, order: Int) -> UInt64 {
+  func runMask(at level: Int, order: Int) -> UInt64 {
     let bits = shift(at: level) &+ order
     return bits >= 64 ? UInt64.max : (1 &<< UInt64(truncatingIfNeeded: bits)) &- 1
   }

@@ -16,6 +16,49 @@ struct TablePage {
   let record: UnsafeMutablePointer<TableRecord>?
 }
 
+extension TablePage {
+  /// The words behind a record. Only for tables above level 0.
+  fileprivate static func children(
+    of record: UnsafeMutablePointer<TableRecord>
+  ) -> UnsafeMutablePointer<UInt64> {
+    // SAFETY: `allocate` made room for one word an entry behind the record of such a table; the
+    // record's stride is a multiple of a word.
+    unsafe UnsafeMutableRawPointer(record + 1).assumingMemoryBound(to: UInt64.self)
+  }
+
+  /// The table below an entry, where `entry` is what its word says, or nil when there is none.
+  @inline(__always)
+  func child(at index: Int, _ entry: TableEntry) -> TablePage? {
+    guard unsafe record == nil else { return recordedChild(at: index) }
+    guard case .table(let address) = entry else { return nil }
+    return TablePage(heap: address)
+  }
+
+  /// A page of the heap that an entry of such a page leads to.
+  @inline(__always)
+  init?(heap address: PhysicalAddress) {
+    // SAFETY: only `install` and `replace` write a table word to a page of the heap, and its address is
+    // that of a page that `allocateFromHeap` made.
+    guard let words = unsafe UnsafeMutablePointer<UInt64>(bitPattern: UInt(address.rawValue)) else {
+      return nil
+    }
+    unsafe self.init(words: words, record: nil)
+  }
+
+  /// The table below an entry of a page that the caller allocated.
+  @inline(__always)
+  func recordedChild(at index: Int) -> TablePage? {
+    guard let record = unsafe record else { return nil }
+    // Acquire: pairs with the release in install, so that the record and its page are filled in.
+    let word = unsafe cplatform_load_acquire(Self.children(of: record) + index)
+    // SAFETY: only `install` and `replace` write these words, with the address of a record or 0.
+    guard let below = unsafe UnsafeMutablePointer<TableRecord>(bitPattern: UInt(word)) else {
+      return nil
+    }
+    return unsafe TablePage(words: below.pointee.words, record: below)
+  }
+}
+
 /// What is known of a table page that the caller allocated.
 ///
 /// Behind the record lies one word an entry, for a table that can have tables below it: the address
@@ -100,7 +143,7 @@ struct TableMemory: ~Copyable {
     let record = unsafe raw.bindMemory(to: TableRecord.self, capacity: 1)
     unsafe record.initialize(to: TableRecord(words: words, physical: page.phys, next: 0))
     if level != 0 {
-      unsafe Self.children(of: record).update(repeating: 0, count: Self.entryCount(size))
+      unsafe TablePage.children(of: record).update(repeating: 0, count: Self.entryCount(size))
     }
     return unsafe TablePage(words: words, record: record)
   }
@@ -167,29 +210,6 @@ struct TableMemory: ~Copyable {
 
   // MARK: - Links
 
-  /// The words behind a record. Only for tables above level 0.
-  private static func children(
-    of record: UnsafeMutablePointer<TableRecord>
-  ) -> UnsafeMutablePointer<UInt64> {
-    // SAFETY: `allocate` made room for one word an entry behind the record of such a table; the
-    // record's stride is a multiple of a word.
-    unsafe UnsafeMutableRawPointer(record + 1).assumingMemoryBound(to: UInt64.self)
-  }
-
-  /// The table below an entry, where `entry` is what its word says, or nil when there is none.
-  func child(of page: TablePage, at index: Int, entry: TableEntry) -> TablePage? {
-    guard let record = unsafe page.record else {
-      guard case .table(let address) = entry else { return nil }
-      // Only `install` writes a table word to a page of the heap, and its address is that of a page
-      // that `allocateFromHeap` made.
-      return self.page(UInt(address.rawValue))
-    }
-    // Acquire: pairs with the release in install, so that the record and its page are filled in.
-    let word = unsafe cplatform_load_acquire(Self.children(of: record) + index)
-    // SAFETY: only `install` writes these words, with the address of a record or 0.
-    return self.page(UInt(word))
-  }
-
   /// Puts a table below an entry that has none, unless another thread is faster.
   func install(
     _ child: TablePage, below page: TablePage, at index: Int, word: UInt64
@@ -197,7 +217,8 @@ struct TableMemory: ~Copyable {
     if let record = unsafe page.record {
       let address = UInt64(UInt(bitPattern: unsafe child.record))
       // Release: pairs with the acquire in child, so that the page is zeroed before it is found.
-      guard unsafe cplatform_replace_release(Self.children(of: record) + index, 0, address) else {
+      guard unsafe cplatform_replace_release(TablePage.children(of: record) + index, 0, address)
+      else {
         return false
       }
       unsafe cplatform_store_release(page.words + index, word)
@@ -218,7 +239,7 @@ struct TableMemory: ~Copyable {
   /// Puts a table in place of a leaf.
   func replace(below page: TablePage, at index: Int, by child: TablePage, word: UInt64) {
     if let record = unsafe page.record {
-      unsafe cplatform_store_release(Self.children(of: record) + index, UInt64(number(child)))
+      unsafe cplatform_store_release(TablePage.children(of: record) + index, UInt64(number(child)))
     }
     // Release: pairs with the acquire of the walks.
     unsafe cplatform_store_release(page.words + index, word)
@@ -227,7 +248,7 @@ struct TableMemory: ~Copyable {
   /// Takes the table below an entry out; `word` is what stands there from now on.
   func replace(below page: TablePage, at index: Int, by word: UInt64) {
     if let record = unsafe page.record {
-      unsafe cplatform_store_release(Self.children(of: record) + index, 0)
+      unsafe cplatform_store_release(TablePage.children(of: record) + index, 0)
     }
     // Release: pairs with the acquire of the walks.
     unsafe cplatform_store_release(page.words + index, word)

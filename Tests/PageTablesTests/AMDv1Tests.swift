@@ -20,9 +20,9 @@ struct AMDv1Tests {
   }
 
   @Test func tablesAre512WordsOfOnePage() {
-    #expect(AMDv1.granule == Granule(shift: 12))
-    #expect(AMDv1.indexBits == 9)
-    #expect(AMDv1.repeatsLeaf)
+    #expect(AMDv1.standard.granule == Granule(shift: 12))
+    #expect(AMDv1.standard.indexBits == 9)
+    #expect(AMDv1.standard.repeatsLeaf)
   }
 
   @Test func threeLevelsThatGrowToSixAreTheDefault() throws {
@@ -66,7 +66,9 @@ struct AMDv1Tests {
   @Test func leavesAreEveryPowerOfTwoBelow2To52But512GiB() {
     var sizes: [Int] = []
     for level in 0...5 {
-      for order in format.orders(at: level) { sizes.append(AMDv1.shift(at: level) + order) }
+      for order in format.orders(at: level) {
+        sizes.append(AMDv1.standard.shift(at: level) + order)
+      }
     }
     #expect(sizes == (12...51).filter { $0 != 39 })
   }

@@ -28,7 +28,8 @@ struct AnyPageTableTests {
   @Test func theFormatsHaveTheNumbersOfTheHeader() {
     #expect(PageTableKind(rawValue: 1) == .vtdSecondStage)
     #expect(PageTableKind(rawValue: 0) == nil)
-    #expect(PageTableKind(rawValue: 2) == nil)
+    #expect(PageTableKind(rawValue: 7) == .riscvSecondStage)
+    #expect(PageTableKind(rawValue: 8) == nil)
   }
 
   /// Each call reaches the table behind it.

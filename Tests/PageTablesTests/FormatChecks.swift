@@ -13,6 +13,9 @@ import TestSupport
 let allAccesses = (0..<64 as Range<UInt32>).map { Access(rawValue: $0) }
 
 extension PageTableFormat {
+  /// The format without any options.
+  static var standard: Self { try! Self(PageTableOptions()) }
+
   /// The orders of the leaves of a level.
   func orders(at level: Int) -> [Int] {
     (0..<32).filter { leafOrders(at: level) >> UInt32($0) & 1 != 0 }
@@ -43,7 +46,7 @@ func checkRoundTrips<F: PageTableFormat>(of format: F) throws {
   var generator = SeededGenerator(seed: RunSettings.seed)
   let last = format.lastOutput
   for level in 0..<format.geometry.levelsMax {
-    let size = F.spanMask(at: level) &+ 1
+    let size = format.spanMask(at: level) &+ 1
     for order in format.orders(at: level) {
       let inside = (size << UInt64(order)) &- 1
       for output in [0, last, generator.next() & last].map({ $0 & ~inside }) {
@@ -52,9 +55,9 @@ func checkRoundTrips<F: PageTableFormat>(of format: F) throws {
           for place in Set([0, 1, (1 << order) / 2, (1 << order) - 1]) where place < 1 << order {
             let own = output + UInt64(place) * size
             let word = format.leaf(
-              PhysicalAddress(F.repeatsLeaf ? output : own), attributes: attributes)
+              PhysicalAddress(format.repeatsLeaf ? output : own), attributes: attributes)
             try demand(word != 0, "\(hex(word)) is empty")
-            let index = (generator.below(F.entryCount >> order) << order) + place
+            let index = (generator.below(format.entryCount >> order) << order) + place
             try demandSame(
               format.decode(word, at: level, index: index), .leaf(own, access, order: order),
               "\(hex(word)) at \(level)[\(index)]")
@@ -63,7 +66,7 @@ func checkRoundTrips<F: PageTableFormat>(of format: F) throws {
       }
     }
     for _ in 0..<20 where level > 0 {
-      let next = generator.next() & last & ~F.granule.mask
+      let next = generator.next() & last & ~format.granule.mask
       let word = format.table(PhysicalAddress(next), at: level - 1)
       try demand(word != 0, "\(hex(word)) is empty")
       try demandSame(format.decode(word, at: level), .table(next), "\(hex(word)) at \(level)")
@@ -76,7 +79,7 @@ func checkRoundTrips<F: PageTableFormat>(of format: F) throws {
 func checkRandomWords<F: PageTableFormat>(of format: F) throws {
   var generator = SeededGenerator(seed: RunSettings.seed)
   for level in 0..<format.geometry.levelsMax {
-    for _ in 0..<20_000 {
+    for _ in 0..<RunSettings.steps(3_000) {
       // Few bits set, and many.
       var word = generator.next()
       if generator.onceIn(2) { word &= generator.next() }
@@ -84,20 +87,21 @@ func checkRandomWords<F: PageTableFormat>(of format: F) throws {
       if generator.onceIn(4) { word |= generator.next() }
       // Mostly within what can be addressed, or little would be left.
       if generator.onceIn(2) { word &= 0x0000_0000_FFFF_FFFF }
-      let index = generator.below(F.entryCount)
+      let index = generator.below(format.entryCount)
       let place = "\(hex(word)) at \(level)[\(index)]"
       switch format.decode(word, at: level, index: index) {
       case .empty, .reserved: break
       case .table(let next):
         try demand(level > 0, "\(place) is a table")
         try demand(next.rawValue <= format.lastOutput, "\(place) leads to \(next)")
-        try demand(next.isAligned(to: F.granule), "\(place) leads to \(next)")
+        try demand(next.isAligned(to: format.granule), "\(place) leads to \(next)")
       case .leaf(let leaf):
         try demand(format.orders(at: level).contains(leaf.order), "\(place) is a leaf of \(leaf)")
         try demand(leaf.output.rawValue <= format.lastOutput, "\(place) leads to \(leaf)")
-        try demand(leaf.output.rawValue & F.spanMask(at: level) == 0, "\(place) leads to \(leaf)")
+        try demand(
+          leaf.output.rawValue & format.spanMask(at: level) == 0, "\(place) leads to \(leaf)")
         try demandSame(
-          leaf.output.rawValue >> UInt64(F.shift(at: level)) & ((1 << UInt64(leaf.order)) - 1),
+          leaf.output.rawValue >> UInt64(format.shift(at: level)) & ((1 << UInt64(leaf.order)) - 1),
           UInt64(index) & ((1 << UInt64(leaf.order)) - 1), "\(place) in its run")
       }
       _ = format.isDirty(word)

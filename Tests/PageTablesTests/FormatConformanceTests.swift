@@ -35,8 +35,8 @@ struct FormatConformanceTests {
 
   @Test(arguments: FormatCase.all)
   func aTableFitsItsPage(_ test: FormatCase) throws {
-    func check<F: PageTableFormat>(_: F) {
-      #expect(8 << UInt64(F.indexBits) <= F.granule.bytes)
+    func check<F: PageTableFormat>(_ format: F) {
+      #expect(8 << UInt64(format.indexBits) <= format.granule.bytes)
     }
     check(try test.format())
   }
@@ -92,9 +92,9 @@ struct FormatConformanceTests {
       let table = try PageTable<F>(test.options, allocator: nil)
       let halves = test.halves(format)
       guard halves[0].last < UInt64.max else { return }
-      let beyond = try IOVARange(first: IOVA(halves[0].last + 1), size: F.granule.bytes)
+      let beyond = try IOVARange(first: IOVA(halves[0].last + 1), size: format.granule.bytes)
       let across = try IOVARange(
-        first: IOVA(halves[0].last + 1 - F.granule.bytes), size: 2 * F.granule.bytes)
+        first: IOVA(halves[0].last + 1 - format.granule.bytes), size: 2 * format.granule.bytes)
       for range in [beyond, across] {
         #expect(throws: Failure.outOfRange) {
           try table.map(range, to: PhysicalAddress(0), access: .read)
@@ -113,7 +113,7 @@ struct FormatConformanceTests {
   func whatTheFormatCannotExpressIsRefused(_ test: FormatCase) throws {
     func check<F: PageTableFormat>(_ format: F) throws {
       let table = try PageTable<F>(test.options, allocator: nil)
-      let range = try IOVARange(first: IOVA(0), size: F.granule.bytes)
+      let range = try IOVARange(first: IOVA(0), size: format.granule.bytes)
       for access in allAccesses where !format.canExpress(access) {
         #expect(throws: access.isPermission ? Failure.notSupported : .invalidArgument) {
           try table.map(range, to: PhysicalAddress(0), access: access)
@@ -129,7 +129,7 @@ struct FormatConformanceTests {
   @Test(arguments: FormatCase.all)
   func splittingALeafLeavesTheRestAsItWas(_ test: FormatCase) throws {
     func check<F: PageTableFormat>(_ format: F) throws {
-      let granule = F.granule.bytes
+      let granule = format.granule.bytes
       for size in test.leafSizes(format) where size > granule && size <= 1 << 31 {
         let cuts: [(UInt64, UInt64)] = [
           (0, granule), (granule, granule), (size - granule, granule), (size / 2, granule),
@@ -170,8 +170,9 @@ struct FormatConformanceTests {
     func check<F: PageTableFormat>(_ format: F) throws {
       let pages = TablePages()
       let table = try PageTable<F>(test.options, allocator: pages.allocator)
-      let unit = F.spanMask(at: 1) + 1
-      let range = try IOVARange(first: IOVA(unit - F.granule.bytes), size: 2 * F.granule.bytes)
+      let unit = format.spanMask(at: 1) + 1
+      let range = try IOVARange(
+        first: IOVA(unit - format.granule.bytes), size: 2 * format.granule.bytes)
       guard range.last <= table.lastInput else { return }
       try table.reserve(range)
       let mapped = table.statistics.mappedBytes
@@ -208,7 +209,7 @@ struct FormatConformanceTests {
         try table.forEachDirty(all, clearing: false) { dirty.append([$0, $1]) }
         #expect(dirty == [], "what was read counts again")
         try table.setDirty(leaf, true)
-        let half = try IOVARange(first: leaf.first, size: max(size / 2, F.granule.bytes))
+        let half = try IOVARange(first: leaf.first, size: max(size / 2, format.granule.bytes))
         try table.forEachDirty(half, clearing: false) { dirty.append([$0, $1]) }
         #expect(dirty == [[size, half.last.rawValue]])
         dirty = []
@@ -257,7 +258,7 @@ extension FormatCase {
   func leafSizes<F: PageTableFormat>(_ format: F) -> [UInt64] {
     let last = min(halves(format)[0].last, format.lastOutput)
     let masks = (0..<format.geometry.levels).flatMap { level -> [UInt64] in
-      format.orders(at: level).map { F.runMask(at: level, order: $0) }
+      format.orders(at: level).map { format.runMask(at: level, order: $0) }
     }
     return masks.filter { $0 <= last / 2 }.map { $0 + 1 }.sorted()
   }
@@ -279,7 +280,7 @@ private struct FormatRun<F: PageTableFormat> {
     lastOutput = format.lastOutput
     leafSizes = test.leafSizes(format)
     model = PageTableModel(
-      spans: (0..<format.geometry.levels).map { F.spanMask(at: $0) + 1 }, leafSizes: leafSizes,
+      spans: (0..<format.geometry.levels).map { format.spanMask(at: $0) + 1 }, leafSizes: leafSizes,
       lastInput: lastInput, lastOutput: lastOutput)
   }
 

@@ -25,7 +25,7 @@ struct LeafSizingTests {
 
   /// Every range of a small space to every place: as few leaves as can be, and all in their places.
   @Test func everyRangeOfASmallSpaceHasAsFewLeavesAsCanBe() throws {
-    let page = Int(TinyFormat.granule.bytes)
+    let page = Int(TinyFormat.standard.granule.bytes)
     try withEvery("first", in: 0..<18) { first in
       try withEvery("target", in: [0, 1, 4, 5, 16, 20, 21].map { first + $0 }) { target in
         try withEvery("count", in: 1...24) { count in

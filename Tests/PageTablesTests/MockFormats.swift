@@ -13,6 +13,7 @@ import Testing
 protocol MockFormat: PageTableFormat {
   static var levelCounts: ClosedRange<Int> { get }
   static var outputBits: Int { get }
+  static func inputBits(_ levels: Int) -> Int
 
   init(geometry: PageTableGeometry)
 }
@@ -24,7 +25,7 @@ extension MockFormat {
     guard options.features.isEmpty else { throw .notSupported }
     self.init(
       geometry: PageTableGeometry(
-        levels: levels, inputBits: min(64, Self.shift(at: levels)), outputBits: Self.outputBits))
+        levels: levels, inputBits: Self.inputBits(levels), outputBits: Self.outputBits))
   }
 
   var notesDirty: Bool { false }
@@ -38,12 +39,13 @@ extension MockFormat {
 /// and 8 words of which each says where its own part leads, the address at the bottom of the word,
 /// permission by a bit that forbids, and no way to forbid reads.
 struct OddFormat: MockFormat {
-  static var granule: Granule { Granule(shift: 11) }
-  static var indexBits: Int { 8 }
-  static var repeatsLeaf: Bool { false }
+  var granule: Granule { Granule(shift: 11) }
+  var indexBits: Int { 8 }
+  var repeatsLeaf: Bool { false }
   static var levelCounts: ClosedRange<Int> { 1...3 }
   static var outputBits: Int { 52 }
 
+  static func inputBits(_ levels: Int) -> Int { 11 + 8 * levels }
   let geometry: PageTableGeometry
 
   private static var present: UInt64 { 1 << 63 }
@@ -94,12 +96,13 @@ struct OddFormat: MockFormat {
 /// Tables of four words in pages of 4096 bytes: a page need not be full. A leaf at every level, none of
 /// them a run, and every permission to read and write.
 struct TinyFormat: MockFormat {
-  static var granule: Granule { Granule(shift: 12) }
-  static var indexBits: Int { 2 }
-  static var repeatsLeaf: Bool { false }
+  var granule: Granule { Granule(shift: 12) }
+  var indexBits: Int { 2 }
+  var repeatsLeaf: Bool { false }
   static var levelCounts: ClosedRange<Int> { 1...4 }
   static var outputBits: Int { 52 }
 
+  static func inputBits(_ levels: Int) -> Int { 12 + 2 * levels }
   let geometry: PageTableGeometry
 
   func leafOrders(at level: Int) -> UInt32 { 1 }
@@ -122,7 +125,7 @@ struct TinyFormat: MockFormat {
     case 0: return .empty
     case 4: return level == 0 ? .reserved : .table(PhysicalAddress(address))
     case let bits where bits < 4:
-      guard address & Self.spanMask(at: level) == 0 else { return .reserved }
+      guard address & spanMask(at: level) == 0 else { return .reserved }
       return .leaf(TableLeaf(PhysicalAddress(address), Access(rawValue: UInt32(bits))))
     default: return .reserved
     }
@@ -132,12 +135,13 @@ struct TinyFormat: MockFormat {
 /// Pages of 64 KiB, half full, exactly all 64 bits of input at four levels, and runs of 4 and 4096 words
 /// that are all the same.
 struct FullFormat: MockFormat {
-  static var granule: Granule { Granule(shift: 16) }
-  static var indexBits: Int { 12 }
-  static var repeatsLeaf: Bool { true }
+  var granule: Granule { Granule(shift: 16) }
+  var indexBits: Int { 12 }
+  var repeatsLeaf: Bool { true }
   static var levelCounts: ClosedRange<Int> { 2...4 }
   static var outputBits: Int { 52 }
 
+  static func inputBits(_ levels: Int) -> Int { 16 + 12 * levels }
   let geometry: PageTableGeometry
 
   // Bit 3: the order is in the bits from 4 on.
@@ -167,11 +171,11 @@ struct FullFormat: MockFormat {
     if word & 4 != 0 { return level == 0 ? .reserved : .table(PhysicalAddress(address)) }
     if access.isEmpty { return .empty }
     let order = Int(word >> Self.orderShift & 15)
-    let inside = Self.runMask(at: level, order: order)
+    let inside = runMask(at: level, order: order)
     guard leafOrders(at: level) >> UInt32(order) & 1 != 0, address & inside == 0 else {
       return .reserved
     }
-    let place = UInt64(index) << UInt64(Self.shift(at: level)) & inside
+    let place = UInt64(index) << UInt64(shift(at: level)) & inside
     return .leaf(TableLeaf(PhysicalAddress(address | place), access, order: order))
   }
 }
@@ -209,6 +213,14 @@ struct FormatCase: @unchecked Sendable, CustomTestStringConvertible {
       FormatCase(RISCV<RISCVFirstStage>.self, levels: 5, [.runs, .dirty, .memoryTypes]),
       FormatCase(RISCV<RISCVSecondStage>.self, levels: 4),
       FormatCase(RISCV<RISCVSecondStage>.self, levels: 3, .runs),
+      FormatCase(ARM64Stage1<Granule4K>.self),
+      FormatCase(ARM64Stage1<Granule4K>.self, inputBits: 39, [.runs, .dirty]),
+      FormatCase(ARM64Stage1<Granule16K>.self, .runs),
+      FormatCase(ARM64Stage1<Granule64K>.self, inputBits: 52, .runs),
+      FormatCase(ARM64Stage2<Granule4K>.self),
+      FormatCase(ARM64Stage2<Granule4K>.self, inputBits: 40, .runs),
+      FormatCase(ARM64Stage2<Granule16K>.self, .runs),
+      FormatCase(ARM64Stage2<Granule64K>.self, .dirty),
     ] + (1...3).map { FormatCase(OddFormat.self, levels: $0) }
     + (1...4).map { FormatCase(TinyFormat.self, levels: $0) }
     + (2...4).map { FormatCase(FullFormat.self, levels: $0) }

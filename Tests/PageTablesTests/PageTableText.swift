@@ -43,7 +43,7 @@ extension PageTable where Format: PageTableFormat {
   /// Every leaf, one a line, with the index at each level that leads there; of a run its first.
   func leafLines() -> [String] { lines(of: root, path: "") }
 
-  private func lines(of node: Node, path: String) -> [String] {
+  private func lines(of node: TableNode, path: String) -> [String] {
     (0..<entryCount(node)).flatMap { index -> [String] in
       let (found, child) = entry(of: node, at: index)
       let place = "\(path)L\(node.level)[\(index)] "
@@ -59,13 +59,13 @@ extension PageTable where Format: PageTableFormat {
   /// Every leaf with the addresses that it covers.
   func leaves() -> [PageTableLookup] { leaves(of: root, first: 0) }
 
-  private func leaves(of node: Node, first: UInt64) -> [PageTableLookup] {
+  private func leaves(of node: TableNode, first: UInt64) -> [PageTableLookup] {
     (0..<entryCount(node)).flatMap { index -> [PageTableLookup] in
-      let start = first + UInt64(index) << UInt64(Format.shift(at: node.level))
+      let start = first + UInt64(index) << node.shift
       let (found, child) = entry(of: node, at: index)
       if let child { return leaves(of: child, first: start) }
       guard case .leaf(let leaf) = found, index & ((1 << leaf.order) - 1) == 0 else { return [] }
-      let inside = Format.runMask(at: node.level, order: leaf.order)
+      let inside = node.runMask(order: leaf.order)
       return [
         PageTableLookup(
           first: input(start), last: input(start | inside), target: leaf.output.rawValue,

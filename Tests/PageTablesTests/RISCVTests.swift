@@ -29,9 +29,9 @@ struct RISCVTests {
   }
 
   @Test func tablesAre512WordsOfOnePage() {
-    #expect(First.granule == Granule(shift: 12))
-    #expect(First.indexBits == 9)
-    #expect(First.repeatsLeaf)
+    #expect(First.standard.granule == Granule(shift: 12))
+    #expect(First.standard.indexBits == 9)
+    #expect(First.standard.repeatsLeaf)
   }
 
   @Test(arguments: [(3, 39), (4, 48), (5, 57)])
@@ -83,7 +83,7 @@ struct RISCVTests {
     #expect((0...4).map { first.leafOrders(at: $0) } == [1, 1, 1, 1, 1])
     #expect((0...4).map { rich.leafOrders(at: $0) } == [0x11, 1, 1, 1, 1])
     let sizes: [UInt64] = [1 << 12, 1 << 21, 1 << 30, 1 << 39, 1 << 48]
-    #expect((0...4).map { First.spanMask(at: $0) + 1 } == sizes)
+    #expect((0...4).map { First.standard.spanMask(at: $0) + 1 } == sizes)
   }
 
   @Test func whatCanBeExpressedHasReadsOrExecutesAndReadsWithWrites() throws {

@@ -24,8 +24,8 @@ struct VTdSecondStageTests {
   }
 
   @Test func tablesAre512WordsOfOnePage() {
-    #expect(VTdSecondStage.granule == Granule(shift: 12))
-    #expect(VTdSecondStage.indexBits == 9)
+    #expect(VTdSecondStage.standard.granule == Granule(shift: 12))
+    #expect(VTdSecondStage.standard.indexBits == 9)
   }
 
   @Test func widthsAre39And48And57Bits() throws {
@@ -50,7 +50,8 @@ struct VTdSecondStageTests {
 
   @Test func leavesAre4KiBAnd2MiBAnd1GiB() throws {
     #expect(try (0...4).map { try format().leafOrders(at: $0) } == [1, 1, 1, 0, 0])
-    #expect((0...2).map { VTdSecondStage.spanMask(at: $0) + 1 } == [1 << 12, 1 << 21, 1 << 30])
+    #expect(
+      (0...2).map { VTdSecondStage.standard.spanMask(at: $0) + 1 } == [1 << 12, 1 << 21, 1 << 30])
   }
 
   @Test func aLeafIsItsAddressItsPermissionsAndThePageSizeBit() throws {

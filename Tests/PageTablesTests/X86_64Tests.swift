@@ -22,9 +22,9 @@ struct X86_64Tests {
   }
 
   @Test func tablesAre512WordsOfOnePage() {
-    #expect(X86_64.granule == Granule(shift: 12))
-    #expect(X86_64.indexBits == 9)
-    #expect(!X86_64.repeatsLeaf)
+    #expect(X86_64.standard.granule == Granule(shift: 12))
+    #expect(X86_64.standard.indexBits == 9)
+    #expect(!X86_64.standard.repeatsLeaf)
   }
 
   @Test(arguments: [(4, false, 47), (4, true, 48), (5, false, 56), (5, true, 57)])
@@ -65,7 +65,7 @@ struct X86_64Tests {
 
   @Test func leavesAre4KiBAnd2MiBAnd1GiB() {
     #expect((0...4).map { deep.leafOrders(at: $0) } == [1, 1, 1, 0, 0])
-    #expect((0...2).map { X86_64.spanMask(at: $0) + 1 } == [1 << 12, 1 << 21, 1 << 30])
+    #expect((0...2).map { X86_64.standard.spanMask(at: $0) + 1 } == [1 << 12, 1 << 21, 1 << 30])
   }
 
   @Test func whatCanBeExpressedHasReadsAndIsNotCacheable() throws {

@@ -38,6 +38,36 @@ enum dmacore_pagetable_format {
 	 * leaves of 4 KiB, 2 MiB and 1 GiB; access read, write or both.
 	 */
 	DMACORE_PAGETABLE_VTD_SECOND_STAGE = 1,
+	/*
+	 * x86-64 paging: VT-d first stage, AMD v2. 4 or 5 levels for 48 or 57 bits of signed input, and
+	 * without DMACORE_PAGETABLE_SIGNED_INPUT for 47 or 56; 52 of output; leaves of 4 KiB, 2 MiB and
+	 * 1 GiB; access read, to which write, execute, privileged and MMIO may be added.
+	 */
+	DMACORE_PAGETABLE_X86_64 = 2,
+	/*
+	 * AMD host tables, "v1": 3 levels that grow to 6 for 64 bits of input, unless input_bits says
+	 * less; 52 of output; leaves of each power of two from 4 KiB to 2^51 but 512 GiB; access read,
+	 * write or both, and cacheable with DMACORE_PAGETABLE_COHERENCE.
+	 */
+	DMACORE_PAGETABLE_AMD_V1 = 3,
+	/*
+	 * ARM VMSAv8-64, stage 1: granules of 4, 16 and 64 KiB; 32 to 48 bits of input and output, with
+	 * 64 KiB 52; leaves of 4 KiB, 2 MiB and 1 GiB, of 16 KiB and 32 MiB, of 64 KiB and 512 MiB,
+	 * and with DMACORE_PAGETABLE_RUNS of their contiguous runs; access read, to which write, execute,
+	 * privileged, and MMIO or cacheable may be added.
+	 */
+	DMACORE_PAGETABLE_ARM64_STAGE1 = 4,
+	/* Stage 2 of the same, whose roots may be wider; access as there, but write alone, not privileged. */
+	DMACORE_PAGETABLE_ARM64_STAGE2 = 5,
+	/*
+	 * RISC-V first stage: Sv39, Sv48 and Sv57, of 3, 4 and 5 levels of signed input, 56 bits of
+	 * output; leaves of the spans of all levels, and with DMACORE_PAGETABLE_RUNS of 64 KiB; access
+	 * read, execute or both, to which write (beside read), privileged, and with
+	 * DMACORE_PAGETABLE_MEMORY_TYPES MMIO may be added.
+	 */
+	DMACORE_PAGETABLE_RISCV_FIRST_STAGE = 6,
+	/* RISC-V second stage: Sv39x4, Sv48x4 and Sv57x4, of two bits more, unsigned; never privileged. */
+	DMACORE_PAGETABLE_RISCV_SECOND_STAGE = 7,
 };
 
 /* What hardware can do that not all of its kind can: bits, combined with |. Formats have some of them. */

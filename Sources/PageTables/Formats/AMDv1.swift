@@ -13,9 +13,9 @@ import Primitives
 /// Host Translations", with its tables "Example Page Size Encodings" and "Page Table Level
 /// Parameters".
 public struct AMDv1: PageTableFormat {
-  public static var granule: Granule { Granule(shift: 12) }
-  public static var indexBits: Int { 9 }
-  public static var repeatsLeaf: Bool { true }
+  public var granule: Granule { Granule(shift: 12) }
+  public var indexBits: Int { 9 }
+  public var repeatsLeaf: Bool { true }
 
   public let geometry: PageTableGeometry
   // The bits of an address that are above what hardware can address.
@@ -31,12 +31,12 @@ public struct AMDv1: PageTableFormat {
     let outputBits = options.outputBits == 0 ? 52 : options.outputBits
     guard 21...64 ~= inputBits, 32...52 ~= outputBits else { throw .invalidArgument }
     // Six levels resolve more than all 64 bits: the highest has 7 of them.
-    let levelsMax = (inputBits - 12 + 8) / 9
+    let levelsMax = (inputBits &- 12 &+ 8) / 9
     let levels = options.levels == 0 ? min(3, levelsMax) : options.levels
-    guard 1...levelsMax ~= levels else { throw .invalidArgument }
+    guard levels >= 1, levels <= levelsMax else { throw .invalidArgument }
     geometry = PageTableGeometry(
       levels: levels, levelsMax: levelsMax, inputBits: inputBits, outputBits: outputBits)
-    unreachableBits = Self.addressBits & (UInt64.max &<< UInt64(outputBits))
+    unreachableBits = Self.addressBits & (UInt64.max &<< UInt64(truncatingIfNeeded: outputBits))
     coherent = options.features.contains(.coherence) ? Self.forceCoherent : 0
     dirty = options.features.contains(.dirty) ? Self.dirtyBit : 0
   }
@@ -79,12 +79,13 @@ public struct AMDv1: PageTableFormat {
       && (permissions == access || coherent != 0)
   }
 
+  @inline(__always)
   public func attributes(_ access: Access, order: Int, at level: Int) -> UInt64 {
     // The lowest 0 in the address is one below the bit of the size: 8 KiB has none of these ones.
-    let sizeBit = UInt64(truncatingIfNeeded: Self.shift(at: level) &+ order &- 1)
-    let size = order == 0 ? 0 : Self.nextLevelBits | ((1 &<< sizeBit) &- 0x1000)
+    let sizeBit = UInt64(truncatingIfNeeded: shift(at: level) &+ order &- 1)
+    let size = maskIfPositive(order) & (Self.nextLevelBits | ((1 &<< sizeBit) &- 0x1000))
     return Self.present | size | (UInt64(access.rawValue) &<< Self.accessShift) & Self.accessBits
-      | (access.contains(.cacheable) ? coherent : 0)
+      | access.mask(.cacheable) & coherent
   }
 
   public func leaf(_ output: PhysicalAddress, attributes: UInt64) -> UInt64 {
@@ -97,6 +98,7 @@ public struct AMDv1: PageTableFormat {
       | UInt64(truncatingIfNeeded: level &+ 1) &<< Self.nextLevelShift
   }
 
+  @inline(__always)
   public func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
     if word & Self.present == 0 { return .empty }
     if word & Self.reservedBits != 0 { return .reserved }
@@ -111,23 +113,24 @@ public struct AMDv1: PageTableFormat {
     var order = 0
     if nextLevel == 0 {
       // What an output in the midst of a leaf would be is not said: reserved, to be safe.
-      guard leafOrders(at: level) & 1 != 0, address & Self.spanMask(at: level) == 0 else {
+      guard leafOrders(at: level) & 1 != 0, address & spanMask(at: level) == 0 else {
         return .reserved
       }
     } else {
       // The ones from bit 12 on and the lowest 0: all the bits of an output that are below its size.
       let inside = address ^ (address &+ 0x1000)
-      order = 64 &- inside.leadingZeroBitCount &- Self.shift(at: level)
+      order = 64 &- inside.leadingZeroBitCount &- shift(at: level)
       // The size is greater than that of the level, and smaller than that of the next.
       guard 1...8 ~= order, leafOrders(at: level) &>> UInt32(truncatingIfNeeded: order) & 1 != 0
       else { return .reserved }
-      let place = UInt64(truncatingIfNeeded: index) &<< UInt64(Self.shift(at: level))
+      let shift = UInt64(truncatingIfNeeded: shift(at: level))
+      let place = UInt64(truncatingIfNeeded: index) &<< shift
       output = address & ~inside | place & inside
     }
     guard output & unreachableBits == 0 else { return .reserved }
-    var access = Access(
-      rawValue: UInt32(truncatingIfNeeded: (word & Self.accessBits) &>> Self.accessShift))
-    if word & coherent != 0 { access.insert(.cacheable) }
+    let access = Access(
+      rawValue: UInt32(truncatingIfNeeded: (word & Self.accessBits) &>> Self.accessShift)
+    ).union(.part(.cacheable, if: word & coherent, has: Self.forceCoherent))
     return .leaf(TableLeaf(PhysicalAddress(output), access, order: order))
   }
 

@@ -25,9 +25,9 @@ public enum RISCVSecondStage: RISCVStage {
 /// Address Translation", and those of the extensions Svnapot and Svpbmt. The RISC-V IOMMU
 /// Architecture Specification takes all of it for the tables of an IOMMU.
 public struct RISCV<Stage: RISCVStage>: PageTableFormat {
-  public static var granule: Granule { Granule(shift: 12) }
-  public static var indexBits: Int { 9 }
-  public static var repeatsLeaf: Bool { true }
+  public var granule: Granule { Granule(shift: 12) }
+  public var indexBits: Int { 9 }
+  public var repeatsLeaf: Bool { true }
 
   public let geometry: PageTableGeometry
   // What must be 0 in every word, by what hardware does not have and what it cannot address.
@@ -37,13 +37,16 @@ public struct RISCV<Stage: RISCVStage>: PageTableFormat {
   // The dirty bit where hardware sets it and A, and where it must find both set: one of them is 0.
   private let dirty: UInt64
   private let preset: UInt64
+  // What a leaf has to have, or every access faults: A where hardware does not set it, and U in the
+  // second stage.
+  private let needed: UInt64
   private let hasMemoryTypes: Bool
 
   public init(_ options: PageTableOptions) throws(Failure) {
     guard options.features.isSubset(of: [.dirty, .memoryTypes, .runs]) else { throw .notSupported }
     let levels = options.levels == 0 ? 4 : options.levels
     guard 3...5 ~= levels else { throw .invalidArgument }
-    let inputBits = 12 + 9 * levels + (Stage.isFirst ? 0 : 2)
+    let inputBits = 12 &+ 9 &* levels &+ (Stage.isFirst ? 0 : 2)
     let outputBits = options.outputBits == 0 ? 56 : options.outputBits
     guard options.inputBits == 0 || options.inputBits == inputBits, 32...56 ~= outputBits else {
       throw .invalidArgument
@@ -53,9 +56,11 @@ public struct RISCV<Stage: RISCVStage>: PageTableFormat {
     run = options.features.contains(.runs) ? Self.napot | Self.napotSize : 0
     dirty = options.features.contains(.dirty) ? Self.dirtyBit : 0
     preset = Self.dirtyBit ^ dirty
+    needed = (dirty == 0 ? Self.accessed : 0) | (Stage.isFirst ? 0 : Self.user)
     hasMemoryTypes = options.features.contains(.memoryTypes)
+    let unreachableBits = UInt64.max &<< UInt64(truncatingIfNeeded: outputBits &- 2)
     reservedBits =
-      Self.futureBits | Self.numberBits & (UInt64.max &<< UInt64(outputBits - 2))
+      Self.futureBits | Self.numberBits & unreachableBits
       | (hasMemoryTypes ? 0 : Self.memoryType) | (Self.napot & ~run)
   }
 
@@ -96,13 +101,14 @@ public struct RISCV<Stage: RISCVStage>: PageTableFormat {
       && (access.contains(.read) || !access.contains(.write))
   }
 
+  @inline(__always)
   public func attributes(_ access: Access, order: Int, at level: Int) -> UInt64 {
-    Self.valid | Self.accessed | (order == 0 ? 0 : run)
-      | (access.contains(.read) ? Self.readable : 0)
-      | (access.contains(.write) ? Self.writable | preset : 0)
-      | (access.contains(.execute) ? Self.executable : 0)
-      | (access.contains(.privileged) ? 0 : Self.user)
-      | (access.contains(.mmio) ? Self.memoryTypeIO : 0)
+    Self.valid | Self.accessed | maskIfPositive(order) & run
+      | access.mask(.read) & Self.readable
+      | access.mask(.write) & (Self.writable | preset)
+      | access.mask(.execute) & Self.executable
+      | ~access.mask(.privileged) & Self.user
+      | access.mask(.mmio) & Self.memoryTypeIO
   }
 
   // The bits of a run's size are 0 in the number of its first page.
@@ -115,6 +121,7 @@ public struct RISCV<Stage: RISCVStage>: PageTableFormat {
     next.rawValue &>> 2 | Self.valid
   }
 
+  @inline(__always)
   public func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
     if word & Self.valid == 0 { return .empty }
     if word & reservedBits != 0 { return .reserved }
@@ -126,13 +133,17 @@ public struct RISCV<Stage: RISCVStage>: PageTableFormat {
       let leafBits = Self.user | Self.accessed | Self.dirtyBit | Self.memoryType | Self.napot
       return level == 0 || word & leafBits != 0 ? .reserved : .table(PhysicalAddress(address))
     }
-    // Step 3, and the fault of every access where hardware does not set A, or U is missing in the
-    // second stage.
-    let needed = (dirty == 0 ? Self.accessed : 0) | (Stage.isFirst ? 0 : Self.user)
+    // Step 3, and the faults of every access.
     guard permissions & (Self.readable | Self.writable) != Self.writable, word & needed == needed,
       word & Self.memoryType != Self.memoryType
     else { return .reserved }
-    let access = Self.access(word, isWritable: word & (Self.dirtyBit & preset) == preset)
+    // Where hardware does not set D, writes fault until software has done so.
+    let isWritable = word & (word | ~preset) &>> 5 & Self.writable
+    let access = Access.part(.read, if: word, has: Self.readable)
+      .union(.part(.write, if: isWritable, has: Self.writable))
+      .union(.part(.execute, if: word, has: Self.executable))
+      .union(.part(.privileged, if: ~word, has: Self.user))
+      .union(.part(.mmio, if: word, has: Self.memoryTypeIO))
     if word & Self.napot != 0 {
       guard level == 0, word & Self.napotSizeBits == Self.napotSize else { return .reserved }
       let place = UInt64(truncatingIfNeeded: index) & 15
@@ -140,19 +151,8 @@ public struct RISCV<Stage: RISCVStage>: PageTableFormat {
       return .leaf(TableLeaf(PhysicalAddress(output), access, order: 4))
     }
     // Step 6: a superpage that is misaligned faults.
-    guard address & (Self.spanMask(at: level) & ~Self.granule.mask) == 0 else { return .reserved }
+    guard address & (spanMask(at: level) & ~granule.mask) == 0 else { return .reserved }
     return .leaf(TableLeaf(PhysicalAddress(address), access))
-  }
-
-  private static func access(_ word: UInt64, isWritable: Bool) -> Access {
-    var access: Access = []
-    if word & readable != 0 { access.insert(.read) }
-    // Where hardware does not set D, writes fault until software has done so.
-    if word & writable != 0 && isWritable { access.insert(.write) }
-    if word & executable != 0 { access.insert(.execute) }
-    if word & user == 0 { access.insert(.privileged) }
-    if word & memoryType == memoryTypeIO { access.insert(.mmio) }
-    return access
   }
 
   public var notesDirty: Bool { dirty != 0 }

@@ -8,9 +8,9 @@ import Primitives
 /// Source: Intel Virtualization Technology for Directed I/O, Architecture Specification, sections
 /// "Second-Stage Translation" and "Second-Stage Paging Entries".
 public struct VTdSecondStage: PageTableFormat {
-  public static var granule: Granule { Granule(shift: 12) }
-  public static var indexBits: Int { 9 }
-  public static var repeatsLeaf: Bool { false }
+  public var granule: Granule { Granule(shift: 12) }
+  public var indexBits: Int { 9 }
+  public var repeatsLeaf: Bool { false }
 
   public let geometry: PageTableGeometry
   // What leaves are made of that are to be coherent, and have been written through: 0 without the
@@ -76,7 +76,7 @@ public struct VTdSecondStage: PageTableFormat {
       if word & Self.pageSize == 0 { return .table(PhysicalAddress(address)) }
       // Page size is reserved where there is no leaf of that size, and so are the address bits below
       // the leaf's own size.
-      guard level <= 2, address & Self.spanMask(at: level) == 0 else { return .reserved }
+      guard level <= 2, address & spanMask(at: level) == 0 else { return .reserved }
     }
     var access = Access(rawValue: UInt32(truncatingIfNeeded: word & Self.accessBits))
     if word & snoop != 0 { access.insert(.cacheable) }

@@ -14,9 +14,9 @@ import Primitives
 /// Specification, section "First-Stage Paging Entries"; AMD64 Architecture Programmer's Manual,
 /// volume 2, section "Long-Mode Page Translation".
 public struct X86_64: PageTableFormat {
-  public static var granule: Granule { Granule(shift: 12) }
-  public static var indexBits: Int { 9 }
-  public static var repeatsLeaf: Bool { false }
+  public var granule: Granule { Granule(shift: 12) }
+  public var indexBits: Int { 9 }
+  public var repeatsLeaf: Bool { false }
 
   public let geometry: PageTableGeometry
   // The bits of an address that are above what hardware can address: reserved.
@@ -32,14 +32,14 @@ public struct X86_64: PageTableFormat {
     guard 4...5 ~= levels else { throw .invalidArgument }
     // Hardware walks canonical addresses alone. Without signed inputs there is only the half of them
     // in which bit 47 or 56 is 0, and so are the bits above it.
-    let inputBits = 12 + 9 * levels - (isSigned ? 0 : 1)
+    let inputBits = 12 &+ 9 &* levels &- (isSigned ? 0 : 1)
     let outputBits = options.outputBits == 0 ? 52 : options.outputBits
     guard options.inputBits == 0 || options.inputBits == inputBits, 32...52 ~= outputBits else {
       throw .invalidArgument
     }
     geometry = PageTableGeometry(
       levels: levels, inputBits: inputBits, isSigned: isSigned, outputBits: outputBits)
-    unreachableBits = Self.addressBits & (UInt64.max &<< UInt64(outputBits))
+    unreachableBits = Self.addressBits & (UInt64.max &<< UInt64(truncatingIfNeeded: outputBits))
     dirty = options.features.contains(.dirty) ? Self.dirtyBit : 0
     preset = Self.dirtyBit ^ dirty
   }
@@ -74,12 +74,13 @@ public struct X86_64: PageTableFormat {
     access.contains(.read) && access.isSubset(of: [.read, .write, .execute, .privileged, .mmio])
   }
 
+  @inline(__always)
   public func attributes(_ access: Access, order: Int, at level: Int) -> UInt64 {
-    Self.present | Self.accessed | (level == 0 ? 0 : Self.pageSize)
-      | (access.contains(.write) ? Self.writable | preset : 0)
-      | (access.contains(.privileged) ? 0 : Self.user)
-      | (access.contains(.mmio) ? Self.cacheDisable | Self.writeThrough : 0)
-      | (access.contains(.execute) ? 0 : Self.noExecute)
+    Self.present | Self.accessed | maskIfPositive(level) & Self.pageSize
+      | access.mask(.write) & (Self.writable | preset)
+      | ~access.mask(.privileged) & Self.user
+      | access.mask(.mmio) & (Self.cacheDisable | Self.writeThrough)
+      | ~access.mask(.execute) & Self.noExecute
   }
 
   public func leaf(_ output: PhysicalAddress, attributes: UInt64) -> UInt64 {
@@ -91,6 +92,7 @@ public struct X86_64: PageTableFormat {
     next.rawValue | Self.present | Self.writable | Self.user | Self.accessed
   }
 
+  @inline(__always)
   public func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
     if word & Self.present == 0 { return .empty }
     if word & unreachableBits != 0 { return .reserved }
@@ -100,13 +102,13 @@ public struct X86_64: PageTableFormat {
       address &= ~Self.leafPAT
       // Page size is reserved where there is no leaf of that size, and so are the address bits below
       // the leaf's own size.
-      guard level <= 2, address & Self.spanMask(at: level) == 0 else { return .reserved }
+      guard level <= 2, address & spanMask(at: level) == 0 else { return .reserved }
     }
-    var access = Access.read
-    if word & Self.writable != 0 { access.insert(.write) }
-    if word & Self.user == 0 { access.insert(.privileged) }
-    if word & Self.cacheDisable != 0 { access.insert(.mmio) }
-    if word & Self.noExecute == 0 { access.insert(.execute) }
+    let access = Access.read
+      .union(.part(.write, if: word, has: Self.writable))
+      .union(.part(.privileged, if: ~word, has: Self.user))
+      .union(.part(.mmio, if: word, has: Self.cacheDisable))
+      .union(.part(.execute, if: ~word, has: Self.noExecute))
     return .leaf(TableLeaf(PhysicalAddress(address), access))
   }
 

@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import Primitives
+
+/// The formats a caller can choose at run time. The values are those of `pagetable.h`.
+public enum PageTableKind: UInt32, Sendable {
+  case vtdSecondStage = 1
+  case x86_64 = 2
+  case amdV1 = 3
+  case arm64Stage1 = 4
+  case arm64Stage2 = 5
+  case riscvFirstStage = 6
+  case riscvSecondStage = 7
+}
+
+/// A format that was chosen at run time.
+///
+/// The algorithm is compiled for this one, so that it is in the library once. What does nearly all the
+/// work is a step here: a codec's, or a loop over words that is compiled for each format.
+@safe
+struct AnyFormat: PageTableFormat, @unchecked Sendable {
+  /// The formats, with all that is a parameter of their types.
+  private enum Choice {
+    case vtdSecondStage
+    case x86_64
+    case amdV1
+    case arm64Stage1Granule4K
+    case arm64Stage1Granule16K
+    case arm64Stage1Granule64K
+    case arm64Stage2Granule4K
+    case arm64Stage2Granule16K
+    case arm64Stage2Granule64K
+    case riscvFirstStage
+    case riscvSecondStage
+
+    init(_ kind: PageTableKind, granule: UInt64) throws(Failure) {
+      switch (kind, granule == 0 ? 4096 : granule) {
+      case (.vtdSecondStage, 4096): self = .vtdSecondStage
+      case (.x86_64, 4096): self = .x86_64
+      case (.amdV1, 4096): self = .amdV1
+      case (.arm64Stage1, 4096): self = .arm64Stage1Granule4K
+      case (.arm64Stage1, 16384): self = .arm64Stage1Granule16K
+      case (.arm64Stage1, 65536): self = .arm64Stage1Granule64K
+      case (.arm64Stage2, 4096): self = .arm64Stage2Granule4K
+      case (.arm64Stage2, 16384): self = .arm64Stage2Granule16K
+      case (.arm64Stage2, 65536): self = .arm64Stage2Granule64K
+      case (.riscvFirstStage, 4096): self = .riscvFirstStage
+      case (.riscvSecondStage, 4096): self = .riscvSecondStage
+      default: throw .invalidArgument
+      }
+    }
+
+    /// Does something for the format: the one `switch` over formats.
+    @inline(__always)
+    func with<Use: FormatUse>(_ use: Use) throws(Use.Fault) -> Use.Result {
+      switch self {
+      case .vtdSecondStage: try use.with(VTdSecondStage.self)
+      case .x86_64: try use.with(X86_64.self)
+      case .amdV1: try use.with(AMDv1.self)
+      case .arm64Stage1Granule4K: try use.with(ARM64Stage1<Granule4K>.self)
+      case .arm64Stage1Granule16K: try use.with(ARM64Stage1<Granule16K>.self)
+      case .arm64Stage1Granule64K: try use.with(ARM64Stage1<Granule64K>.self)
+      case .arm64Stage2Granule4K: try use.with(ARM64Stage2<Granule4K>.self)
+      case .arm64Stage2Granule16K: try use.with(ARM64Stage2<Granule16K>.self)
+      case .arm64Stage2Granule64K: try use.with(ARM64Stage2<Granule64K>.self)
+      case .riscvFirstStage: try use.with(RISCV<RISCVFirstStage>.self)
+      case .riscvSecondStage: try use.with(RISCV<RISCVSecondStage>.self)
+      }
+    }
+  }
+
+  private let choice: Choice
+  // The value of the format, which `destroy` ends.
+  private let cell: FormatCell
+  private let facts: FormatFacts
+
+  /// - Parameter granule: the size of the smallest leaf in bytes; 0 for 4 KiB.
+  /// - Throws: `invalidArgument` when the format lacks it or has no such table, `notSupported` for a
+  ///   feature that it does not have, `noMemory`.
+  init(_ kind: PageTableKind, granule: UInt64, _ options: PageTableOptions) throws(Failure) {
+    choice = try Choice(kind, granule: granule)
+    cell = try choice.with(Make(options: options))
+    facts = choice.with(Describe(cell: cell))
+  }
+
+  // There is no table without a kind.
+  init(_ options: PageTableOptions) throws(Failure) { throw .invalidArgument }
+
+  /// Ends the value, of which there may be copies: none is used any more.
+  func destroy() { choice.with(Destroy(cell: cell)) }
+
+  var geometry: PageTableGeometry { choice.with(Geometry(cell: cell)) }
+  var granule: Granule { facts.granule }
+  var indexBits: Int { facts.indexBits }
+  var repeatsLeaf: Bool { facts.repeatsLeaf }
+  var notesDirty: Bool { facts.notesDirty }
+
+  func leafOrders(at level: Int) -> UInt32 { choice.with(LeafOrders(cell: cell, level: level)) }
+
+  func canExpress(_ access: Access) -> Bool { choice.with(CanExpress(cell: cell, access: access)) }
+
+  func attributes(_ access: Access, order: Int, at level: Int) -> UInt64 {
+    choice.with(Attributes(cell: cell, access: access, order: order, level: level))
+  }
+
+  func leaf(_ output: PhysicalAddress, attributes: UInt64) -> UInt64 {
+    choice.with(LeafWord(cell: cell, output: output, attributes: attributes))
+  }
+
+  func table(_ next: PhysicalAddress, at level: Int) -> UInt64 {
+    choice.with(TableWord(cell: cell, next: next, level: level))
+  }
+
+  @inline(never)
+  func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
+    choice.with(Decode(cell: cell, word: word, level: level, index: index))
+  }
+
+  func isDirty(_ word: UInt64) -> Bool { choice.with(IsDirty(cell: cell, word: word)) }
+
+  func settingDirty(_ word: UInt64, _ isDirty: Bool) -> UInt64 {
+    choice.with(SetDirty(cell: cell, word: word, isDirty: isDirty))
+  }
+
+  func find(_ offset: UInt64, from table: TableNode) -> (TableNode, TableEntry) {
+    choice.with(Find(cell: cell, offset: offset, table: table))
+  }
+
+  func hasLeaf(_ row: TableNode, _ first: UInt64, _ last: UInt64) -> Bool {
+    choice.with(HasLeaf(cell: cell, row: row, first: first, last: last))
+  }
+
+  func storeLeaves(
+    _ row: TableNode, _ first: UInt64, _ last: UInt64, to firstOutput: UInt64,
+    _ content: LeafContent
+  ) {
+    choice.with(
+      StoreLeaves(
+        cell: cell, row: row, first: first, last: last, output: firstOutput, content: content))
+  }
+
+  func clearLeaves(
+    _ row: TableNode, _ first: UInt64, _ last: UInt64, crossingHoles: Bool
+  ) -> (size: UInt64, isStopped: Bool) {
+    choice.with(
+      ClearLeaves(cell: cell, row: row, first: first, last: last, crossingHoles: crossingHoles))
+  }
+}
+
+/// Where the value of a format is whose type is known elsewhere.
+@safe
+private struct FormatCell {
+  private let address: UnsafeMutableRawPointer
+
+  init<Format: PageTableFormat>(_ format: UnsafeMutablePointer<Format>) {
+    unsafe address = UnsafeMutableRawPointer(format)
+  }
+
+  @inline(__always)
+  func format<Format: PageTableFormat>(_: Format.Type) -> UnsafeMutablePointer<Format> {
+    // SAFETY: `Make` placed a value of the type that the choice beside the cell stands for, and every
+    // use goes by that choice.
+    unsafe address.assumingMemoryBound(to: Format.self)
+  }
+}
+
+private struct FormatFacts {
+  let granule: Granule
+  let indexBits: Int
+  let repeatsLeaf: Bool
+  let notesDirty: Bool
+}
+
+/// Something to be done for a format.
+private protocol FormatUse {
+  associatedtype Result
+  associatedtype Fault: Error
+
+  func with<Format: PageTableFormat>(_: Format.Type) throws(Fault) -> Result
+}
+
+private struct Make: FormatUse {
+  let options: PageTableOptions
+
+  func with<Format: PageTableFormat>(_: Format.Type) throws(Failure) -> FormatCell {
+    unsafe FormatCell(
+      try Box<Format>.place { () throws(Failure) in try Format(options) })
+  }
+}
+
+private struct Destroy: FormatUse {
+  let cell: FormatCell
+
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) {
+    unsafe Box.destroy(cell.format(format))
+  }
+}
+
+private struct Describe: FormatUse {
+  let cell: FormatCell
+
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> FormatFacts {
+    let format = unsafe cell.format(format).pointee
+    return FormatFacts(
+      granule: format.granule, indexBits: format.indexBits, repeatsLeaf: format.repeatsLeaf,
+      notesDirty: format.notesDirty)
+  }
+}
+
+private struct Geometry: FormatUse {
+  let cell: FormatCell
+
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> PageTableGeometry {
+    unsafe cell.format(format).pointee.geometry
+  }
+}
+
+private struct LeafOrders: FormatUse {
+  let cell: FormatCell
+  let level: Int
+
+  @inline(__always)
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> UInt32 {
+    unsafe cell.format(format).pointee.leafOrders(at: level)
+  }
+}
+
+private struct CanExpress: FormatUse {
+  let cell: FormatCell
+  let access: Access
+
+  @inline(__always)
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> Bool {
+    unsafe cell.format(format).pointee.canExpress(access)
+  }
+}
+
+private struct Attributes: FormatUse {
+  let cell: FormatCell
+  let access: Access
+  let order: Int
+  let level: Int
+
+  @inline(__always)
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> UInt64 {
+    unsafe cell.format(format).pointee.attributes(access, order: order, at: level)
+  }
+}
+
+private struct LeafWord: FormatUse {
+  let cell: FormatCell
+  let output: PhysicalAddress
+  let attributes: UInt64
+
+  @inline(__always)
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> UInt64 {
+    unsafe cell.format(format).pointee.leaf(output, attributes: attributes)
+  }
+}
+
+private struct TableWord: FormatUse {
+  let cell: FormatCell
+  let next: PhysicalAddress
+  let level: Int
+
+  @inline(__always)
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> UInt64 {
+    unsafe cell.format(format).pointee.table(next, at: level)
+  }
+}
+
+private struct Decode: FormatUse {
+  let cell: FormatCell
+  let word: UInt64
+  let level: Int
+  let index: Int
+
+  @inline(__always)
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> TableEntry {
+    unsafe cell.format(format).pointee.decode(word, at: level, index: index)
+  }
+}
+
+private struct IsDirty: FormatUse {
+  let cell: FormatCell
+  let word: UInt64
+
+  @inline(__always)
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> Bool {
+    unsafe cell.format(format).pointee.isDirty(word)
+  }
+}
+
+private struct SetDirty: FormatUse {
+  let cell: FormatCell
+  let word: UInt64
+  let isDirty: Bool
+
+  @inline(__always)
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> UInt64 {
+    unsafe cell.format(format).pointee.settingDirty(word, isDirty)
+  }
+}
+
+private struct Find: FormatUse {
+  let cell: FormatCell
+  let offset: UInt64
+  let table: TableNode
+
+  @inline(__always)
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> (TableNode, TableEntry)
+  {
+    unsafe cell.format(format).pointee.find(offset, from: table)
+  }
+}
+
+private struct HasLeaf: FormatUse {
+  let cell: FormatCell
+  let row: TableNode
+  let first: UInt64
+  let last: UInt64
+
+  @inline(__always)
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> Bool {
+    unsafe cell.format(format).pointee.hasLeaf(row, first, last)
+  }
+}
+
+private struct StoreLeaves: FormatUse {
+  let cell: FormatCell
+  let row: TableNode
+  let first: UInt64
+  let last: UInt64
+  let output: UInt64
+  let content: LeafContent
+
+  @inline(__always)
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) {
+    unsafe cell.format(format).pointee.storeLeaves(row, first, last, to: output, content)
+  }
+}
+
+private struct ClearLeaves: FormatUse {
+  let cell: FormatCell
+  let row: TableNode
+  let first: UInt64
+  let last: UInt64
+  let crossingHoles: Bool
+
+  @inline(__always)
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> (
+    size: UInt64, isStopped: Bool
+  ) {
+    unsafe cell.format(format).pointee.clearLeaves(row, first, last, crossingHoles: crossingHoles)
+  }
+}
