@@ -1,0 +1,510 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#ifndef SUPPORT_WALKER_H
+#define SUPPORT_WALKER_H
+
+/*
+ * Walkers of page tables that others wrote: QEMU's models of IOMMUs and CPUs. Each says for an
+ * input address and an access which address they reach, or why they reach none. What is here is the
+ * same for all of them: pages for tables in QEMU's memory, and the comparison of random tables with
+ * dmacore_pagetable_translate(). One walker each is in walker_NAME.h.
+ */
+
+#include "qemu.h"
+
+/* Why a walk ends. A walker that cannot tell some of these apart answers with all of them. */
+enum walk_result {
+	WALK_REACHED = 1,
+	/* No leaf. */
+	WALK_ABSENT = 2,
+	/* A leaf that does not permit the access. */
+	WALK_DENIED = 4,
+	/* The address has more bits than the table translates. */
+	WALK_BEYOND = 8,
+	/* An entry that the format does not allow. */
+	WALK_MALFORMED = 16,
+};
+
+struct walk {
+	uint64_t iova;
+	uint32_t access;
+	/* What the walker answers: of enum walk_result, and where it got to, if it is known. */
+	uint32_t result;
+	uint64_t phys;
+	/* The reason in the words of the hardware; 0: none. */
+	uint32_t reason;
+};
+
+#define WALK_NOWHERE UINT64_MAX
+
+/* So many walks are done at once. */
+#define WALKS_MAX 32
+
+#define WALKER_POOL_PAGES 8192
+
+/* Pages of QEMU's memory that the walker needs itself lie before the pool of table pages. */
+#define WALKER_OWN_PAGES 256
+
+struct walker {
+	struct qemu qemu;
+	bool running;
+	/* A walker's own pages, and behind them those of the tables. */
+	uint64_t base;
+	struct dmacore_table_allocator allocator;
+	unsigned free_count;
+	uint16_t free_pages[WALKER_POOL_PAGES];
+	/* Points the walker at a table. */
+	void (*load)(struct walker *walker, uint64_t root, unsigned levels);
+	/* Answers for each of @count walks, at most WALKS_MAX. */
+	void (*walk)(struct walker *walker, struct walk *walks, unsigned count);
+	/* Makes a word recognizable, if the walker finds out by that where it got to. */
+	void (*mark)(struct walker *walker, uint64_t phys);
+	/* What walkers of one kind share, and what is of one alone. */
+	void *device;
+	uint64_t state[8];
+};
+
+/* The walker's own page of some number. */
+static inline uint64_t walker_page(const struct walker *walker, unsigned index)
+{
+	assert_true(index < WALKER_OWN_PAGES);
+	return walker->base + index * PAGE;
+}
+
+static inline uint64_t walker_pool(const struct walker *walker)
+{
+	return walker->base + WALKER_OWN_PAGES * PAGE;
+}
+
+static inline int walker_allocate(size_t size, struct dmacore_table_page *out_page, void *opaque)
+{
+	struct walker *walker = opaque;
+
+	if (size != PAGE || walker->free_count == 0)
+		return -ENOMEM;
+	out_page->phys = walker_pool(walker) + walker->free_pages[--walker->free_count] * PAGE;
+	out_page->host = qemu_memory(&walker->qemu, out_page->phys);
+	/* Not zeroed: that is the library's task. */
+	memset(out_page->host, 0xff, PAGE);
+	return 0;
+}
+
+static inline void walker_free(const struct dmacore_table_page *page, size_t size, void *opaque)
+{
+	struct walker *walker = opaque;
+
+	(void)size;
+	/* What a walker finds here afterwards leads nowhere. */
+	memset(page->host, 0, PAGE);
+	walker->free_pages[walker->free_count++] = (page->phys - walker_pool(walker)) / PAGE;
+}
+
+static inline void walker_start(struct walker *walker, const struct qemu_plan *plan, uint64_t base)
+{
+	memset(walker, 0, sizeof(*walker));
+	qemu_start(&walker->qemu, plan);
+	walker->running = true;
+	walker->base = base;
+	walker->allocator = (struct dmacore_table_allocator)DMACORE_TABLE_ALLOCATOR_INIT;
+	walker->allocator.allocate = walker_allocate;
+	walker->allocator.free = walker_free;
+	walker->allocator.opaque = walker;
+	walker->free_count = WALKER_POOL_PAGES;
+	for (unsigned i = 0; i < WALKER_POOL_PAGES; i++)
+		walker->free_pages[i] = WALKER_POOL_PAGES - 1 - i;
+}
+
+static inline void walker_stop(struct walker *walker)
+{
+	if (walker->running)
+		qemu_stop(&walker->qemu);
+	walker->running = false;
+}
+
+/* A table of the library in QEMU's memory, which the walker walks from now on. */
+static inline struct dmacore_pagetable *walker_make_table(struct walker *walker, uint32_t format,
+							  unsigned levels)
+{
+	struct dmacore_pagetable_options options = DMACORE_PAGETABLE_OPTIONS_INIT;
+	struct dmacore_pagetable *table;
+	dmacore_phys_t root;
+
+	options.format = format;
+	options.levels = levels;
+	options.allocator = &walker->allocator;
+	assert_ok(dmacore_pagetable_create(&options, &table));
+	assert_ok(dmacore_pagetable_root(table, &root));
+	walker->load(walker, root, levels);
+	return table;
+}
+
+/* One walk. The marked word is where it may end. */
+static inline struct walk walker_walk(struct walker *walker, uint64_t iova, uint32_t access,
+				      uint64_t marked)
+{
+	struct walk walk = { .iova = iova, .access = access };
+
+	if (walker->mark && marked != WALK_NOWHERE)
+		walker->mark(walker, marked);
+	walker->walk(walker, &walk, 1);
+	return walk;
+}
+
+static inline const char *walk_result_name(uint32_t result)
+{
+	switch (result) {
+	case WALK_REACHED:
+		return "reached";
+	case WALK_ABSENT:
+		return "absent";
+	case WALK_DENIED:
+		return "denied";
+	case WALK_ABSENT | WALK_DENIED:
+		return "absent or denied";
+	case WALK_BEYOND:
+		return "beyond the width";
+	case WALK_ABSENT | WALK_BEYOND:
+		return "absent or beyond the width";
+	case WALK_MALFORMED:
+		return "malformed";
+	default:
+		return "something else";
+	}
+}
+
+/* Whether a walk ended as expected, by the result and, if it got somewhere, the address. */
+static inline bool walk_is(const struct walk *walk, uint32_t result, uint64_t phys)
+{
+	return result == WALK_REACHED ? walk->result == result && walk->phys == phys :
+					(walk->result & result) != 0;
+}
+
+static inline void walk_print(const struct walk *walk, uint32_t result, uint64_t phys)
+{
+	print_error("0x%" PRIx64 ", %s: expected is %s, 0x%" PRIx64
+		    "; the walker says %s, 0x%" PRIx64 ", reason 0x%" PRIx32 "\n",
+		    walk->iova, walk->access == DMACORE_ACCESS_READ ? "read" : "write",
+		    walk_result_name(result), phys, walk_result_name(walk->result), walk->phys,
+		    walk->reason);
+}
+
+#define assert_reaches(walker, iova_, access_, phys_)                           \
+	do {                                                                    \
+		struct walk walk_ = walker_walk(walker, iova_, access_, phys_); \
+                                                                                \
+		if (!walk_is(&walk_, WALK_REACHED, phys_)) {                    \
+			walk_print(&walk_, WALK_REACHED, phys_);                \
+			fail();                                                 \
+		}                                                               \
+	} while (0)
+
+/* @marked is an address that the walk might wrongly get to, or WALK_NOWHERE. */
+#define assert_reaches_nothing(walker, iova_, access_, result_, reason_, marked)    \
+	do {                                                                        \
+		struct walk walk_ = walker_walk(walker, iova_, access_, marked);    \
+                                                                                    \
+		if (!walk_is(&walk_, result_, 0) || walk_.reason != (reason_)) {    \
+			walk_print(&walk_, result_, WALK_NOWHERE);                  \
+			fail_msg("the reason should be 0x%x", (unsigned)(reason_)); \
+		}                                                                   \
+	} while (0)
+
+/* Random tables, the same for every format. */
+
+/* What tables of a format can be like. */
+struct walker_tables {
+	const char *name;
+	uint32_t format;
+	unsigned levels;
+	unsigned input_bits;
+	/* Sizes of leaves, the smallest first, up to a zero; and sets of permissions that differ. */
+	uint64_t leaves[8];
+	uint32_t accesses[8];
+	/* Where the mappings lead, ends included. */
+	uint64_t target_first, target_last;
+	/* Inputs that the IOMMU treats specially, ends included; both 0: none. */
+	uint64_t hole_first, hole_last;
+	unsigned table_count;
+};
+
+struct walker_range {
+	uint64_t iova;
+	uint64_t phys;
+	uint64_t size;
+	uint32_t access;
+	bool gone;
+};
+
+#define WALKER_RANGES_MAX 32
+
+struct walker_run {
+	struct walker *walker;
+	const struct walker_tables *tables;
+	struct dmacore_pagetable *pagetable;
+	uint64_t seed, random;
+	unsigned table;
+	/* The inputs that the mappings of this table lie in. */
+	uint64_t window_first, window_last;
+	struct walker_range ranges[WALKER_RANGES_MAX];
+	unsigned range_count;
+	/* How many walks ended how. */
+	unsigned long reached, absent, denied, beyond;
+};
+
+static inline uint64_t walker_random(struct walker_run *run, uint64_t bound)
+{
+	return random_next(&run->random) % bound;
+}
+
+static inline unsigned walker_pick(struct walker_run *run, const uint64_t *values)
+{
+	unsigned count = 0;
+
+	while (values[count])
+		count++;
+	return walker_random(run, count);
+}
+
+/* A random range, or one that does not fit, which is left out. */
+static inline void walker_map_one(struct walker_run *run)
+{
+	const struct walker_tables *tables = run->tables;
+	uint64_t leaf = tables->leaves[walker_pick(run, tables->leaves)];
+	uint64_t window = run->window_last - run->window_first + 1;
+	uint64_t targets = tables->target_last - tables->target_first + 1;
+	struct walker_range range = { .size = leaf * (1 + walker_random(run, 3)) };
+	unsigned access_count = 0;
+	int error;
+
+	while (tables->accesses[access_count])
+		access_count++;
+	range.access = tables->accesses[walker_random(run, access_count)];
+	range.iova = run->window_first + walker_random(run, window) / leaf * leaf;
+	range.phys = tables->target_first + walker_random(run, targets) / leaf * leaf;
+	switch (walker_random(run, 6)) {
+	case 0:
+		/* Smaller leaves in front of the large one. */
+		range.iova -= 3 * tables->leaves[0];
+		range.phys -= 3 * tables->leaves[0];
+		range.size += 3 * tables->leaves[0];
+		break;
+	case 1:
+		/* And behind it. */
+		range.size += (1 + walker_random(run, 20)) * tables->leaves[0];
+		break;
+	case 2:
+		/* Addresses that permit smaller leaves only, in a size that does not cost much. */
+		range.phys += tables->leaves[0];
+		if (range.size > 4 * MIB)
+			range.size = 4 * MIB;
+		break;
+	default:
+		break;
+	}
+	if (range.iova < run->window_first || range.size - 1 > run->window_last - range.iova ||
+	    range.iova > run->window_last || range.phys < tables->target_first ||
+	    range.phys > tables->target_last || range.size - 1 > tables->target_last - range.phys ||
+	    run->range_count == WALKER_RANGES_MAX)
+		return;
+	error = dmacore_pagetable_map(run->pagetable, range.iova, range.phys, range.size,
+				      range.access);
+	if (error == -EEXIST)
+		return;
+	assert_ok(error);
+	run->ranges[run->range_count++] = range;
+}
+
+/* Unmaps a whole range, or a part of one if that cuts through no leaf. */
+static inline void walker_unmap_one(struct walker_run *run)
+{
+	uint64_t granule = run->tables->leaves[0], unmapped;
+	struct walker_range *range;
+	int error;
+
+	if (run->range_count == 0)
+		return;
+	range = &run->ranges[walker_random(run, run->range_count)];
+	if (range->gone)
+		return;
+	if (walker_random(run, 2)) {
+		uint64_t first = walker_random(run, range->size / granule) * granule;
+		uint64_t size = (1 + walker_random(run, (range->size - first) / granule)) * granule;
+
+		error = dmacore_pagetable_unmap(run->pagetable, range->iova + first, size,
+						DMACORE_UNMAP_CROSS_HOLES, &unmapped);
+		if (error != -EOPNOTSUPP)
+			assert_ok(error);
+		return;
+	}
+	assert_ok(dmacore_pagetable_unmap(run->pagetable, range->iova, range->size,
+					  DMACORE_UNMAP_CROSS_HOLES, &unmapped));
+	range->gone = true;
+}
+
+/* An address that tells something: inside a range, at its ends, beside it, or anywhere. */
+static inline uint64_t walker_choose(struct walker_run *run)
+{
+	const struct walker_tables *tables = run->tables;
+	uint64_t window = run->window_last - run->window_first + 1, iova;
+	uint64_t granule = tables->leaves[0];
+	uint64_t width = DMACORE_BIT_MASK(tables->input_bits);
+
+	do {
+		const struct walker_range *range =
+			run->range_count ? &run->ranges[walker_random(run, run->range_count)] :
+					   NULL;
+		unsigned kind = walker_random(run, 16);
+
+		if (!range || kind == 0) {
+			iova = run->window_first + walker_random(run, window);
+		} else if (kind == 1) {
+			/* Beyond the width, where the low bits alone would find something. */
+			iova = range->iova + walker_random(run, range->size);
+			if (width != UINT64_MAX)
+				iova |= (width + 1) << walker_random(run, 64 - tables->input_bits);
+		} else if (kind == 2) {
+			iova = range->iova - 1 - walker_random(run, 2) * granule;
+		} else if (kind == 3) {
+			iova = range->iova + range->size + walker_random(run, 2) * granule;
+		} else if (kind < 7) {
+			iova = range->iova + walker_random(run, 2) * walker_random(run, granule);
+		} else if (kind < 10) {
+			iova = range->iova + range->size - 1 -
+			       walker_random(run, 2) * walker_random(run, granule);
+		} else {
+			iova = range->iova + walker_random(run, range->size);
+		}
+		iova &= ~UINT64_C(7);
+	} while (tables->hole_last && iova >= tables->hole_first && iova <= tables->hole_last);
+	return iova;
+}
+
+/* What the library says. */
+static inline uint32_t walker_expect(struct walker_run *run, uint64_t iova, uint32_t access,
+				     uint64_t *out_phys)
+{
+	struct dmacore_translation found;
+	int error = dmacore_pagetable_translate(run->pagetable, iova, access, &found);
+
+	*out_phys = WALK_NOWHERE;
+	if (error == -EACCES)
+		return WALK_DENIED;
+	if (error == -ENOENT)
+		return iova > DMACORE_BIT_MASK(run->tables->input_bits) ? WALK_BEYOND : WALK_ABSENT;
+	assert_ok(error);
+	*out_phys = found.target + (iova - found.first);
+	return WALK_REACHED;
+}
+
+static inline void walker_compare(struct walker_run *run)
+{
+	struct walk walks[WALKS_MAX];
+	uint32_t results[WALKS_MAX];
+	uint64_t targets[WALKS_MAX];
+	unsigned wrong = 0;
+
+	for (unsigned i = 0; i < WALKS_MAX; i++) {
+		struct walk *walk = &walks[i];
+
+		*walk = (struct walk){
+			.iova = walker_choose(run),
+			.access =
+				walker_random(run, 2) ? DMACORE_ACCESS_WRITE : DMACORE_ACCESS_READ,
+		};
+		results[i] = walker_expect(run, walk->iova, walk->access, &targets[i]);
+		if (targets[i] != WALK_NOWHERE && run->walker->mark)
+			run->walker->mark(run->walker, targets[i]);
+	}
+	run->walker->walk(run->walker, walks, WALKS_MAX);
+	for (unsigned i = 0; i < WALKS_MAX; i++) {
+		run->reached += results[i] == WALK_REACHED;
+		run->absent += results[i] == WALK_ABSENT;
+		run->denied += results[i] == WALK_DENIED;
+		run->beyond += results[i] == WALK_BEYOND;
+		if (!walk_is(&walks[i], results[i], targets[i])) {
+			walk_print(&walks[i], results[i], targets[i]);
+			wrong++;
+		}
+	}
+	if (!wrong)
+		return;
+	for (unsigned i = 0; i < run->range_count; i++) {
+		const struct walker_range *range = &run->ranges[i];
+
+		print_error("map(0x%" PRIx64 ", 0x%" PRIx64 ", 0x%" PRIx64 ", 0x%" PRIx32 ")%s\n",
+			    range->iova, range->phys, range->size, range->access,
+			    range->gone ? ", later unmapped" : "");
+	}
+	fail_msg("%s: %u walks of table %u differ, DMACORE_SEED=0x%" PRIx64, run->tables->name,
+		 wrong, run->table, run->seed);
+}
+
+static inline void walker_run_table(struct walker_run *run)
+{
+	uint64_t largest = 0, window, width = DMACORE_BIT_MASK(run->tables->input_bits);
+	unsigned map_count = 1 + walker_random(run, 16);
+
+	for (const uint64_t *leaf = run->tables->leaves; *leaf; leaf++)
+		largest = *leaf;
+	/* A few of the largest leaves, so that ranges are near each other. */
+	window = 8 * largest - 1;
+	if (window > width)
+		window = width;
+	switch (walker_random(run, 4)) {
+	case 0:
+		run->window_first = 0;
+		break;
+	case 1:
+		run->window_first = width - window;
+		break;
+	default:
+		run->window_first = walker_random(run, (width - window) / largest + 1) * largest;
+		break;
+	}
+	run->window_last = run->window_first + window;
+
+	run->pagetable = walker_make_table(run->walker, run->tables->format, run->tables->levels);
+	run->range_count = 0;
+	for (unsigned i = 0; i < map_count; i++)
+		walker_map_one(run);
+	walker_compare(run);
+	for (unsigned i = 0; i < map_count; i++) {
+		if (walker_random(run, 2))
+			walker_unmap_one(run);
+		else
+			walker_map_one(run);
+	}
+	walker_compare(run);
+	dmacore_pagetable_destroy(run->pagetable);
+	assert_int_equal(run->walker->free_count, WALKER_POOL_PAGES);
+}
+
+static inline uint64_t walker_setting(const char *name, uint64_t usual)
+{
+	const char *text = getenv(name);
+
+	return text && *text ? strtoull(text, NULL, 0) : usual;
+}
+
+/*
+ * Random tables of a format, each compared before and after some of it is unmapped. DMACORE_SEED
+ * repeats a run, DMACORE_STEPS says how many tables.
+ */
+static inline void walker_run_tables(struct walker *walker, const struct walker_tables *tables)
+{
+	struct timespec now;
+	struct walker_run run = { .walker = walker, .tables = tables };
+	unsigned count = walker_setting("DMACORE_STEPS", tables->table_count);
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	run.seed = now.tv_sec * UINT64_C(1000000000) + now.tv_nsec;
+	run.seed = walker_setting("DMACORE_SEED", random_next(&run.seed));
+	run.random = run.seed;
+	print_message("%s: DMACORE_SEED=0x%" PRIx64 "\n", tables->name, run.seed);
+	for (run.table = 0; run.table < count; run.table++)
+		walker_run_table(&run);
+	print_message(
+		"%s: %u tables agree: %lu walks reached, %lu absent, %lu denied, %lu beyond\n",
+		tables->name, count, run.reached, run.absent, run.denied, run.beyond);
+}
+
+#endif /* SUPPORT_WALKER_H */
