@@ -43,7 +43,10 @@ struct edu_iommu {
 	void (*prepare)(struct walker *walker);
 	/* Adds commands that read the record. */
 	void (*record)(struct walker *walker);
-	/* Fills in result and reason from the values that those gave. */
+	/*
+	 * Fills in result and reason from the values that those gave. Where the IOMMU does not say
+	 * whether the device got there, the result is WALK_REACHED and what else it may be.
+	 */
 	void (*judge)(struct walker *walker, struct walk *walk, const uint64_t *values);
 };
 
@@ -112,7 +115,7 @@ static inline void edu_copy(struct walker *walker, uint64_t command, uint64_t ph
 	edu->iommu->prepare(walker);
 	edu_add(walker, command, phys, offset, size);
 	edu->iommu->judge(walker, &walk, edu_run(walker));
-	if (walk.result != WALK_REACHED)
+	if (!(walk.result & WALK_REACHED))
 		qemu_fail(&walker->qemu, "does not let the device copy: reason 0x%" PRIx32,
 			  walk.reason);
 }
@@ -133,11 +136,23 @@ static inline uint64_t edu_find_token(struct walker *walker, uint64_t token)
 	return WALK_NOWHERE;
 }
 
+/* Makes one of what the IOMMU says and what arrived: at which mark, or WALK_NOWHERE. */
+static inline void edu_conclude(struct walk *walk, uint64_t arrived)
+{
+	/* It may say that it led nowhere, and yet it did. */
+	if (arrived != WALK_NOWHERE)
+		walk->result = WALK_REACHED;
+	else if (walk->result != WALK_REACHED)
+		walk->result &= ~WALK_REACHED;
+	walk->phys = arrived;
+}
+
 static inline void edu_walk(struct walker *walker, struct walk *walks, unsigned count)
 {
 	struct edu *edu = walker->device;
 	uint64_t token_page = walker_page(walker, EDU_TOKEN_PAGE);
 	uint64_t result_page = walker_page(walker, EDU_RESULT_PAGE);
+	uint64_t arrived[WALKS_MAX];
 
 	assert_true(count <= WALKS_MAX);
 	for (unsigned i = 0; i < count; i++) {
@@ -155,18 +170,15 @@ static inline void edu_walk(struct walker *walker, struct walk *walks, unsigned 
 		else
 			edu_add(walker, EDU_TO_MEMORY, walk->iova, 8 * i, 8);
 		edu->iommu->judge(walker, walk, edu_run(walker));
-		walk->phys = edu_find_token(walker, edu->token + i);
+		arrived[i] = edu_find_token(walker, edu->token + i);
 	}
 	edu_copy(walker, EDU_TO_MEMORY, result_page, EDU_READ_OFFSET, 8 * count);
 	for (unsigned i = 0; i < count; i++) {
 		uint64_t value = *qemu_word(&walker->qemu, result_page + 8 * i);
-		struct walk *walk = &walks[i];
 
-		if (walk->access == DMACORE_ACCESS_READ && (value & EDU_MARK) == EDU_MARK)
-			walk->phys = value & ~EDU_MARK;
-		/* It says it did not, and yet it did. */
-		if (walk->phys != WALK_NOWHERE)
-			walk->result = WALK_REACHED;
+		if (walks[i].access == DMACORE_ACCESS_READ && (value & EDU_MARK) == EDU_MARK)
+			arrived[i] = value & ~EDU_MARK;
+		edu_conclude(&walks[i], arrived[i]);
 	}
 	edu->token += count;
 	edu->mark_count = 0;

@@ -77,16 +77,28 @@ struct qemu {
 		abort(); /* Is not reached. */  \
 	} while (0)
 
+/* Reads what was logged from @offset on, up to @size - 1 bytes, and ends it with a zero. */
+static inline void qemu_read_log(struct qemu *qemu, uint64_t offset, char *text, size_t size)
+{
+	ssize_t length = pread(qemu->log, text, size - 1, offset);
+
+	text[length > 0 ? length : 0] = '\0';
+}
+
+static inline uint64_t qemu_log_size(struct qemu *qemu)
+{
+	return lseek(qemu->log, 0, SEEK_END);
+}
+
 static inline void qemu_print_log(struct qemu *qemu)
 {
+	uint64_t size = qemu_log_size(qemu);
 	char text[4096];
-	ssize_t size;
 
-	if (qemu->log < 0)
-		return;
-	size = pread(qemu->log, text, sizeof(text), 0);
-	if (size > 0)
-		print_error("%s says:\n%.*s\n", qemu->plan->program, (int)size, text);
+	/* The end of it is what counts. */
+	qemu_read_log(qemu, size < sizeof(text) ? 0 : size - sizeof(text) + 1, text, sizeof(text));
+	if (*text)
+		print_error("%s says:\n%s\n", qemu->plan->program, text);
 }
 
 static inline int64_t milliseconds(void)

@@ -221,6 +221,8 @@ struct walker_tables {
 	uint32_t accesses[8];
 	/* Where the mappings lead, ends included. */
 	uint64_t target_first, target_last;
+	/* Whether the walker takes addresses beyond the width for others. */
+	bool wraps;
 	/* Inputs that the IOMMU treats specially, ends included; both 0: none. */
 	uint64_t hole_first, hole_last;
 	unsigned table_count;
@@ -359,7 +361,7 @@ static inline uint64_t walker_choose(struct walker_run *run)
 		} else if (kind == 1) {
 			/* Beyond the width, where the low bits alone would find something. */
 			iova = range->iova + walker_random(run, range->size);
-			if (width != UINT64_MAX)
+			if (width != UINT64_MAX && !tables->wraps)
 				iova |= (width + 1) << walker_random(run, 64 - tables->input_bits);
 		} else if (kind == 2) {
 			iova = range->iova - 1 - walker_random(run, 2) * granule;
@@ -378,7 +380,7 @@ static inline uint64_t walker_choose(struct walker_run *run)
 	return iova;
 }
 
-/* What the library says. */
+/* What the library says. An address is given for denied accesses too, which may not get there. */
 static inline uint32_t walker_expect(struct walker_run *run, uint64_t iova, uint32_t access,
 				     uint64_t *out_phys)
 {
@@ -386,13 +388,14 @@ static inline uint32_t walker_expect(struct walker_run *run, uint64_t iova, uint
 	int error = dmacore_pagetable_translate(run->pagetable, iova, access, &found);
 
 	*out_phys = WALK_NOWHERE;
-	if (error == -EACCES)
-		return WALK_DENIED;
 	if (error == -ENOENT)
 		return iova > DMACORE_BIT_MASK(run->tables->input_bits) ? WALK_BEYOND : WALK_ABSENT;
-	assert_ok(error);
+	if (error == -EACCES)
+		assert_ok(dmacore_pagetable_translate(run->pagetable, iova, 0, &found));
+	else
+		assert_ok(error);
 	*out_phys = found.target + (iova - found.first);
-	return WALK_REACHED;
+	return error ? WALK_DENIED : WALK_REACHED;
 }
 
 static inline void walker_compare(struct walker_run *run)

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+
+/* AMD's v1 tables, judged by QEMU's AMD IOMMU. */
+
+#include "support/walker_amd.h"
+
+#define READ DMACORE_ACCESS_READ
+#define WRITE DMACORE_ACCESS_WRITE
+#define BOTH (READ | WRITE)
+
+/* Tables that the test writes by hand are in the walker's own pages from here on. */
+#define HAND_PAGE 64
+
+static struct walker walker;
+static struct edu edu;
+
+static int start(void **state)
+{
+	(void)state;
+	amd_start(&walker, &edu);
+	return 0;
+}
+
+static int stop(void **state)
+{
+	(void)state;
+	walker_stop(&walker);
+	return 0;
+}
+
+static volatile uint64_t *hand_word(unsigned page, unsigned index)
+{
+	return qemu_word(&walker.qemu, walker_page(&walker, HAND_PAGE + page) + index * 8);
+}
+
+static uint64_t hand_table(unsigned page, unsigned level)
+{
+	return walker_page(&walker, HAND_PAGE + page) | AMD_PRESENT | AMD_NEXT_LEVEL(level) |
+	       AMD_BOTH;
+}
+
+/* From a root of @levels levels, one table a level; index 0 leads on. */
+static void load_hand_tables(unsigned levels)
+{
+	for (unsigned i = 0; i + 1 < levels; i++)
+		*hand_word(i, 0) = hand_table(i + 1, levels - 1 - i);
+	walker.load(&walker, walker_page(&walker, HAND_PAGE), levels);
+}
+
+/* Both kinds of access to an address that leads to @phys, by permissions of @access. */
+static void check_leads(uint64_t iova, uint64_t phys, uint32_t access)
+{
+	for (uint32_t wanted = READ; wanted <= WRITE; wanted++) {
+		if (access & wanted)
+			assert_reaches(&walker, iova, wanted, phys);
+		else
+			assert_reaches_nothing(&walker, iova, wanted, WALK_DENIED, AMD_SILENT,
+					       phys);
+	}
+}
+
+static void check_absent(uint64_t iova, uint32_t reason)
+{
+	assert_reaches_nothing(&walker, iova, READ, WALK_ABSENT, reason, PC_HIGH_FIRST);
+	assert_reaches_nothing(&walker, iova, WRITE, WALK_ABSENT, reason, PC_HIGH_FIRST);
+}
+
+/* AMD 2.2.3: an entry of next level 0 is a leaf as large as what its level translates. */
+static void walker_amd__reads_leaves_of_every_level(void **state)
+{
+	const uint64_t permissions[] = { AMD_READ, AMD_WRITE, AMD_BOTH };
+
+	(void)state;
+	for (unsigned levels = 3; levels <= 6; levels++) {
+		load_hand_tables(levels);
+		for (unsigned level = 1; level <= 3; level++) {
+			const uint64_t size = PAGE << (9 * (level - 1));
+			const uint64_t phys = PC_HIGH_FIRST + GIB;
+
+			for (unsigned i = 0; i < 3; i++) {
+				*hand_word(levels - level, 5) = phys | permissions[i] | AMD_PRESENT;
+				check_leads(5 * size, phys, i + 1);
+				check_leads(6 * size - 8, phys + size - 8, i + 1);
+			}
+			check_absent(6 * size, AMD_SILENT);
+			*hand_word(levels - level, 5) = 0;
+			check_absent(5 * size, AMD_SILENT);
+		}
+	}
+}
+
+/*
+ * AMD 2.2.3, table of page sizes: next level 7 says that the size is in the address, by the lowest
+ * bit from bit 12 that is 0. The entry is repeated in all that the page spans.
+ */
+static void walker_amd__reads_sizes_between_levels(void **state)
+{
+	(void)state;
+	load_hand_tables(4);
+	for (unsigned shift = 13; shift < 30; shift++) {
+		const uint64_t size = UINT64_C(1) << shift, phys = PC_HIGH_FIRST + GIB;
+		const unsigned level = shift > 21 ? 2 : 1, page = 4 - level;
+		const uint64_t step = PAGE << (9 * (level - 1));
+
+		/* Where the table of next level 7 begins, or 8 MiB into it. */
+		for (unsigned i = 0; i < size / step && i < 512; i++)
+			*hand_word(page, i) = phys | (size / 2 - PAGE) | AMD_NEXT_LEVEL(7) |
+					      AMD_BOTH | AMD_PRESENT;
+		check_leads(0, phys, BOTH);
+		check_leads(size - 8, phys + size - 8, BOTH);
+		check_leads(size / 2, phys + size / 2, BOTH);
+		if (size / step < 512)
+			check_absent(size, AMD_SILENT);
+		for (unsigned i = 0; i < 512; i++)
+			*hand_word(page, i) = 0;
+		load_hand_tables(4);
+	}
+}
+
+/* AMD 2.2.3: the permissions of a walk are those of all entries on the way. */
+static void walker_amd__combines_permissions(void **state)
+{
+	(void)state;
+	load_hand_tables(3);
+	*hand_word(2, 0) = PC_HIGH_FIRST | AMD_PRESENT | AMD_BOTH;
+	check_leads(0, PC_HIGH_FIRST, BOTH);
+	*hand_word(1, 0) &= ~AMD_WRITE;
+	assert_reaches(&walker, 0, READ, PC_HIGH_FIRST);
+	assert_reaches_nothing(&walker, 0, WRITE, WALK_DENIED, AMD_PAGE_FAULT, PC_HIGH_FIRST);
+	*hand_word(1, 0) &= ~AMD_PRESENT;
+	check_absent(0, AMD_PAGE_FAULT);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(walker_amd__reads_leaves_of_every_level, start,
+						stop),
+		cmocka_unit_test_setup_teardown(walker_amd__reads_sizes_between_levels, start,
+						stop),
+		cmocka_unit_test_setup_teardown(walker_amd__combines_permissions, start, stop),
+	};
+
+	if (!qemu_is_installed("qemu-system-x86_64"))
+		return EXIT_SKIPPED;
+	return run_group("walker_amd", tests);
+}
