@@ -36,6 +36,13 @@ struct walk {
 
 #define WALK_NOWHERE UINT64_MAX
 
+/* What a walker must know of a table, apart from its root. */
+struct walker_geometry {
+	unsigned levels;
+	unsigned input_bits;
+	uint64_t granule;
+};
+
 /* So many walks are done at once. */
 #define WALKS_MAX 32
 
@@ -53,7 +60,7 @@ struct walker {
 	unsigned free_count;
 	uint16_t free_pages[WALKER_POOL_PAGES];
 	/* Points the walker at a table. */
-	void (*load)(struct walker *walker, uint64_t root, unsigned levels);
+	void (*load)(struct walker *walker, uint64_t root, const struct walker_geometry *geometry);
 	/* Answers for each of @count walks, at most WALKS_MAX. */
 	void (*walk)(struct walker *walker, struct walk *walks, unsigned count);
 	/* Makes a word recognizable, if the walker finds out by that where it got to. */
@@ -122,18 +129,18 @@ static inline void walker_stop(struct walker *walker)
 
 /* A table of the library in QEMU's memory, which the walker walks from now on. */
 static inline struct dmacore_pagetable *walker_make_table(struct walker *walker, uint32_t format,
-							  unsigned levels)
+							  const struct walker_geometry *geometry)
 {
 	struct dmacore_pagetable_options options = DMACORE_PAGETABLE_OPTIONS_INIT;
 	struct dmacore_pagetable *table;
 	dmacore_phys_t root;
 
 	options.format = format;
-	options.levels = levels;
+	options.levels = geometry->levels;
 	options.allocator = &walker->allocator;
 	assert_ok(dmacore_pagetable_create(&options, &table));
 	assert_ok(dmacore_pagetable_root(table, &root));
-	walker->load(walker, root, levels);
+	walker->load(walker, root, geometry);
 	return table;
 }
 
@@ -214,8 +221,7 @@ static inline void walk_print(const struct walk *walk, uint32_t result, uint64_t
 struct walker_tables {
 	const char *name;
 	uint32_t format;
-	unsigned levels;
-	unsigned input_bits;
+	struct walker_geometry geometry;
 	/* Sizes of leaves, the smallest first, up to a zero; and sets of permissions that differ. */
 	uint64_t leaves[8];
 	uint32_t accesses[8];
@@ -348,7 +354,7 @@ static inline uint64_t walker_choose(struct walker_run *run)
 	const struct walker_tables *tables = run->tables;
 	uint64_t window = run->window_last - run->window_first + 1, iova;
 	uint64_t granule = tables->leaves[0];
-	uint64_t width = DMACORE_BIT_MASK(tables->input_bits);
+	uint64_t width = DMACORE_BIT_MASK(tables->geometry.input_bits);
 
 	do {
 		const struct walker_range *range =
@@ -362,7 +368,8 @@ static inline uint64_t walker_choose(struct walker_run *run)
 			/* Beyond the width, where the low bits alone would find something. */
 			iova = range->iova + walker_random(run, range->size);
 			if (width != UINT64_MAX && !tables->wraps)
-				iova |= (width + 1) << walker_random(run, 64 - tables->input_bits);
+				iova |= (width + 1)
+					<< walker_random(run, 64 - tables->geometry.input_bits);
 		} else if (kind == 2) {
 			iova = range->iova - 1 - walker_random(run, 2) * granule;
 		} else if (kind == 3) {
@@ -389,7 +396,8 @@ static inline uint32_t walker_expect(struct walker_run *run, uint64_t iova, uint
 
 	*out_phys = WALK_NOWHERE;
 	if (error == -ENOENT)
-		return iova > DMACORE_BIT_MASK(run->tables->input_bits) ? WALK_BEYOND : WALK_ABSENT;
+		return iova > DMACORE_BIT_MASK(run->tables->geometry.input_bits) ? WALK_BEYOND :
+										   WALK_ABSENT;
 	if (error == -EACCES)
 		assert_ok(dmacore_pagetable_translate(run->pagetable, iova, 0, &found));
 	else
@@ -443,7 +451,7 @@ static inline void walker_compare(struct walker_run *run)
 
 static inline void walker_run_table(struct walker_run *run)
 {
-	uint64_t largest = 0, window, width = DMACORE_BIT_MASK(run->tables->input_bits);
+	uint64_t largest = 0, window, width = DMACORE_BIT_MASK(run->tables->geometry.input_bits);
 	unsigned map_count = 1 + walker_random(run, 16);
 
 	for (const uint64_t *leaf = run->tables->leaves; *leaf; leaf++)
@@ -465,7 +473,8 @@ static inline void walker_run_table(struct walker_run *run)
 	}
 	run->window_last = run->window_first + window;
 
-	run->pagetable = walker_make_table(run->walker, run->tables->format, run->tables->levels);
+	run->pagetable =
+		walker_make_table(run->walker, run->tables->format, &run->tables->geometry);
 	run->range_count = 0;
 	for (unsigned i = 0; i < map_count; i++)
 		walker_map_one(run);

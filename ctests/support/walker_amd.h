@@ -120,9 +120,10 @@ static inline void amd_judge(struct walker *walker, struct walk *walk, const uin
 
 static const struct edu_iommu amd_iommu = { amd_select, amd_prepare, amd_record, amd_judge };
 
-static inline void amd_load(struct walker *walker, uint64_t root, unsigned levels)
+static inline void amd_load(struct walker *walker, uint64_t root,
+			    const struct walker_geometry *geometry)
 {
-	walker->state[AMD_STATE_ENTRY] = AMD_DEVICE_ENTRY(root, levels);
+	walker->state[AMD_STATE_ENTRY] = AMD_DEVICE_ENTRY(root, geometry->levels);
 }
 
 static inline void amd_start(struct walker *walker, struct edu *edu)

@@ -111,10 +111,11 @@ static inline void vtd_judge(struct walker *walker, struct walk *walk, const uin
 
 static const struct edu_iommu vtd_iommu = { vtd_select, vtd_prepare, vtd_record, vtd_judge };
 
-static inline void vtd_load(struct walker *walker, uint64_t root, unsigned levels)
+static inline void vtd_load(struct walker *walker, uint64_t root,
+			    const struct walker_geometry *geometry)
 {
 	walker->state[VTD_CONTEXT_LOW] = VTD_CONTEXT_LOW_OF(root);
-	walker->state[VTD_CONTEXT_HIGH] = VTD_CONTEXT_HIGH_OF(levels);
+	walker->state[VTD_CONTEXT_HIGH] = VTD_CONTEXT_HIGH_OF(geometry->levels);
 }
 
 static inline void vtd_command(struct walker *walker, uint32_t command, uint32_t status)

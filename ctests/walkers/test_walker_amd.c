@@ -44,7 +44,8 @@ static void load_hand_tables(unsigned levels)
 {
 	for (unsigned i = 0; i + 1 < levels; i++)
 		*hand_word(i, 0) = hand_table(i + 1, levels - 1 - i);
-	walker.load(&walker, walker_page(&walker, HAND_PAGE), levels);
+	walker.load(&walker, walker_page(&walker, HAND_PAGE),
+		    &(struct walker_geometry){ .levels = levels });
 }
 
 /* Both kinds of access to an address that leads to @phys, by permissions of @access. */

@@ -30,9 +30,16 @@ static int stop(void **state)
 	return 0;
 }
 
+static struct walker_geometry geometry_of(unsigned levels)
+{
+	return (struct walker_geometry){ levels, 12 + 9 * levels, PAGE };
+}
+
 static struct dmacore_pagetable *make_table(unsigned levels)
 {
-	return walker_make_table(&walker, DMACORE_PAGETABLE_VTD_SECOND_STAGE, levels);
+	struct walker_geometry geometry = geometry_of(levels);
+
+	return walker_make_table(&walker, DMACORE_PAGETABLE_VTD_SECOND_STAGE, &geometry);
 }
 
 static void map(struct dmacore_pagetable *table, uint64_t iova, uint64_t phys, uint64_t size,
@@ -196,7 +203,6 @@ static void walker_vtd__notices_a_flipped_bit(void **state)
 	(void)state;
 	map(table, 2 * MIB, phys, 2 * MIB, BOTH);
 	assert_ok(dmacore_pagetable_root(table, &root));
-	walker.load(&walker, root, 3);
 	leaf = qemu_word(&walker.qemu, (*qemu_word(&walker.qemu, root) & ~(PAGE - 1)) + 8);
 	check_leads(2 * MIB, phys, BOTH);
 	*leaf ^= 1;
@@ -223,8 +229,7 @@ static void walker_vtd__agrees_on_random_tables(void **state)
 		struct walker_tables tables = {
 			.name = levels == 3 ? "VT-d, 3 levels" : "VT-d, 4 levels",
 			.format = DMACORE_PAGETABLE_VTD_SECOND_STAGE,
-			.levels = levels,
-			.input_bits = 12 + 9 * levels,
+			.geometry = geometry_of(levels),
 			.leaves = { PAGE, 2 * MIB, GIB },
 			.accesses = { READ, WRITE, BOTH },
 			.target_first = PC_HIGH_FIRST,

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+
+/* AArch64 stage 1 tables, judged by QEMU's SMMUv3. */
+
+#include "support/walker_smmu.h"
+
+#define READ DMACORE_ACCESS_READ
+#define WRITE DMACORE_ACCESS_WRITE
+#define BOTH (READ | WRITE)
+
+/* Tables that the test writes by hand are in the walker's own pages from here on, 64 KiB each. */
+#define HAND_PAGE 64
+#define HAND_STEP 16
+
+/*
+ * Arm ARM D8.3.1: bits 1:0 say table, or page at the last level, or block; AF is bit 10, AP[2:1] are
+ * bits 7:6, of which the upper is read-only; APTable[1], bit 62, makes all below read-only.
+ */
+#define ARM_TABLE UINT64_C(3)
+#define ARM_PAGE UINT64_C(3)
+#define ARM_BLOCK UINT64_C(1)
+#define ARM_AF (UINT64_C(1) << 10)
+#define ARM_USER (UINT64_C(1) << 6)
+#define ARM_READ_ONLY (UINT64_C(1) << 7)
+#define ARM_TABLE_READ_ONLY (UINT64_C(1) << 62)
+
+static struct walker walker;
+static struct edu edu;
+
+static int start(void **state)
+{
+	(void)state;
+	smmu_start(&walker, &edu);
+	return 0;
+}
+
+static int stop(void **state)
+{
+	(void)state;
+	walker_stop(&walker);
+	return 0;
+}
+
+static uint64_t hand_table(unsigned table)
+{
+	return walker_page(&walker, HAND_PAGE + table * HAND_STEP);
+}
+
+static volatile uint64_t *hand_word(unsigned table, unsigned index)
+{
+	return qemu_word(&walker.qemu, hand_table(table) + index * 8);
+}
+
+/* One table a level, the last one for pages; index 0 leads on. */
+static void load_hand_tables(const struct walker_geometry *geometry)
+{
+	for (unsigned i = 0; i + 1 < geometry->levels; i++)
+		*hand_word(i, 0) = hand_table(i + 1) | ARM_TABLE;
+	walker.load(&walker, hand_table(0), geometry);
+}
+
+static void check_leads(uint64_t iova, uint64_t phys, uint32_t access)
+{
+	assert_reaches(&walker, iova, READ, phys);
+	if (access & WRITE)
+		assert_reaches(&walker, iova, WRITE, phys);
+	else
+		assert_reaches_nothing(&walker, iova, WRITE, WALK_DENIED, SMMU_F_PERMISSION, phys);
+}
+
+static void check_absent(uint64_t iova, uint64_t phys)
+{
+	assert_reaches_nothing(&walker, iova, READ, WALK_ABSENT, SMMU_F_TRANSLATION, phys);
+	assert_reaches_nothing(&walker, iova, WRITE, WALK_ABSENT, SMMU_F_TRANSLATION, phys);
+}
+
+static void check_beyond(uint64_t iova, uint64_t phys)
+{
+	assert_reaches_nothing(&walker, iova, READ, WALK_BEYOND, SMMU_F_TRANSLATION, phys);
+	assert_reaches_nothing(&walker, iova, WRITE, WALK_BEYOND, SMMU_F_TRANSLATION, phys);
+}
+
+/* Arm ARM D8.2, tables of translation levels: where pages and blocks are, by the granule. */
+static void walker_smmu__reads_leaves_of_every_level(void **state)
+{
+	const struct {
+		struct walker_geometry geometry;
+		/* Sizes of leaves at the last level and above. */
+		uint64_t sizes[4];
+	} cases[] = {
+		{ { 3, 39, 4096 }, { PAGE, 2 * MIB, GIB } },
+		{ { 4, 48, 4096 }, { PAGE, 2 * MIB, GIB } },
+		{ { 4, 42, 4096 }, { PAGE, 2 * MIB, GIB } },
+		{ { 2, 30, 4096 }, { PAGE, 2 * MIB } },
+		{ { 3, 47, 16384 }, { 16384, 32 * MIB } },
+		{ { 4, 48, 16384 }, { 16384, 32 * MIB } },
+		{ { 2, 36, 16384 }, { 16384, 32 * MIB } },
+		{ { 3, 48, 65536 }, { 65536, 512 * MIB } },
+		{ { 2, 42, 65536 }, { 65536, 512 * MIB } },
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		const struct walker_geometry *geometry = &cases[i].geometry;
+
+		load_hand_tables(geometry);
+		for (unsigned level = 0; cases[i].sizes[level]; level++) {
+			const uint64_t size = cases[i].sizes[level];
+			const uint64_t phys = SMMU_TARGET_FIRST + GIB;
+			const uint64_t leaf =
+				phys | ARM_AF | ARM_USER | (level ? ARM_BLOCK : ARM_PAGE);
+			volatile uint64_t *word = hand_word(geometry->levels - 1 - level, 1);
+
+			*word = leaf;
+			check_leads(size, phys, BOTH);
+			check_leads(2 * size - 8, phys + size - 8, BOTH);
+			*word = leaf | ARM_READ_ONLY;
+			check_leads(size, phys, READ);
+			if (geometry->levels - level > 1)
+				check_absent(2 * size, phys);
+			for (unsigned bit = geometry->input_bits; bit < SMMU_INPUT_BITS; bit++)
+				check_beyond(size | UINT64_C(1) << bit, phys);
+			*word = leaf & ~UINT64_C(1);
+			check_absent(size, phys);
+			*word = 0;
+			check_absent(size, phys);
+		}
+	}
+}
+
+/* Arm ARM D8.3.1.1: there is no block at the last level, nor above the sizes in the tables. */
+static void walker_smmu__refuses_blocks_where_none_are(void **state)
+{
+	const struct walker_geometry geometry = { 4, 48, 4096 };
+
+	(void)state;
+	load_hand_tables(&geometry);
+	*hand_word(3, 1) = SMMU_TARGET_FIRST | ARM_AF | ARM_USER | ARM_BLOCK;
+	check_absent(PAGE, SMMU_TARGET_FIRST);
+}
+
+static void walker_smmu__combines_permissions(void **state)
+{
+	const struct walker_geometry geometry = { 3, 39, 4096 };
+	const uint64_t phys = SMMU_TARGET_FIRST;
+
+	(void)state;
+	load_hand_tables(&geometry);
+	*hand_word(2, 1) = phys | ARM_AF | ARM_USER | ARM_PAGE;
+	check_leads(PAGE, phys, BOTH);
+	*hand_word(1, 0) |= ARM_TABLE_READ_ONLY;
+	check_leads(PAGE, phys, READ);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(walker_smmu__reads_leaves_of_every_level, start,
+						stop),
+		cmocka_unit_test_setup_teardown(walker_smmu__refuses_blocks_where_none_are, start,
+						stop),
+		cmocka_unit_test_setup_teardown(walker_smmu__combines_permissions, start, stop),
+	};
+
+	if (!qemu_is_installed("qemu-system-aarch64"))
+		return EXIT_SKIPPED;
+	return run_group("walker_smmu", tests);
+}
