@@ -39,12 +39,12 @@ struct qemu_plan {
 	const char *program;
 	/* Options of the machine, without its memory; then the others, up to a NULL. */
 	const char *machine;
-	const char *arguments[16];
+	const char *arguments[9];
 	struct qemu_region regions[2];
-	/* What the CPU runs from its reset vector; without any it stays stopped. */
+	/* What the CPU runs from its reset vector. */
 	const void *firmware;
 	size_t firmware_size;
-	/* Whether to connect to the debugger stub, which stops the CPU. */
+	/* Whether the CPU stays stopped, and debugger.h may be used. */
 	bool debugged;
 };
 
@@ -206,10 +206,15 @@ static inline void qemu_exec(const struct qemu_plan *plan, int ram, uint64_t ram
 	arguments[count++] = "-qtest-log";
 	arguments[count++] = "none";
 	arguments[count++] = "-mon";
-	arguments[count++] = "chardev=mon,mode=readline";
+	arguments[count++] = "chardev=mon,mode=control";
 	if (plan->debugged) {
 		arguments[count++] = "-gdb";
 		arguments[count++] = "chardev:gdb";
+		arguments[count++] = "-S";
+	} else {
+		/* Timers then cost no time while the CPU is halted. */
+		arguments[count++] = "-icount";
+		arguments[count++] = "shift=0,sleep=off";
 	}
 
 	char *bytes = texts[used++], *path = texts[used++];
@@ -217,15 +222,10 @@ static inline void qemu_exec(const struct qemu_plan *plan, int ram, uint64_t ram
 	arguments[count++] = "-m";
 	arguments[count++] = bytes;
 	if (firmware >= 0) {
-		/* Timers then cost no time while the CPU is halted. */
-		arguments[count++] = "-icount";
-		arguments[count++] = "shift=0,sleep=off";
 		snprintf(path, sizeof(*texts), "/proc/self/fd/%d", firmware);
 		arguments[count++] = "-bios";
 		arguments[count++] = path;
 		fcntl(firmware, F_SETFD, 0);
-	} else {
-		arguments[count++] = "-S";
 	}
 	for (unsigned i = 0; plan->arguments[i]; i++)
 		arguments[count++] = plan->arguments[i];

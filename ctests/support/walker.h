@@ -187,11 +187,10 @@ static inline bool walk_is(const struct walk *walk, uint32_t result, uint64_t ph
 
 static inline void walk_print(const struct walk *walk, uint32_t result, uint64_t phys)
 {
-	print_error("0x%" PRIx64 ", %s: expected is %s, 0x%" PRIx64
+	print_error("0x%" PRIx64 ", access 0x%" PRIx32 ": expected is %s, 0x%" PRIx64
 		    "; the walker says %s, 0x%" PRIx64 ", reason 0x%" PRIx32 "\n",
-		    walk->iova, walk->access == DMACORE_ACCESS_READ ? "read" : "write",
-		    walk_result_name(result), phys, walk_result_name(walk->result), walk->phys,
-		    walk->reason);
+		    walk->iova, walk->access, walk_result_name(result), phys,
+		    walk_result_name(walk->result), walk->phys, walk->reason);
 }
 
 #define assert_reaches(walker, iova_, access_, phys_)                           \

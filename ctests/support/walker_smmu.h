@@ -3,8 +3,8 @@
 #define SUPPORT_WALKER_SMMU_H
 
 /*
- * QEMU's SMMUv3, which walks stage 1 tables of AArch64. The facts are those of the Arm System Memory
- * Management Unit Architecture Specification, version 3, named SMMU below, and of the Arm
+ * QEMU's SMMUv3, which walks stage 1 tables of AArch64. The facts are those of the Arm System
+ * Memory Management Unit Architecture Specification, version 3, named SMMU below, and of the Arm
  * Architecture Reference Manual for A-profile, named Arm ARM.
  *
  * QEMU 7.2 knows no stage 2. Of a leaf it reads the type, the address and whether it is read-only,
@@ -54,7 +54,7 @@ enum smmu_event {
 	SMMU_F_PERMISSION = 0x13,
 };
 
-/* SMMU 5.2, Stream Table Entry: V; Config: stage 1 translates; one context, in the linear format. */
+/* SMMU 5.2, Stream Table Entry: V; Config: stage 1 translates; one context, not in a table. */
 #define SMMU_STE(context) ((context) | 0x5 << 1 | 1)
 
 /*

@@ -13,8 +13,8 @@
 #define HAND_STEP 16
 
 /*
- * Arm ARM D8.3.1: bits 1:0 say table, or page at the last level, or block; AF is bit 10, AP[2:1] are
- * bits 7:6, of which the upper is read-only; APTable[1], bit 62, makes all below read-only.
+ * Arm ARM D8.3.1: bits 1:0 say table, or page at the last level, or block; AF is bit 10, AP[2:1]
+ * are bits 7:6, of which the upper is read-only; APTable[1], bit 62, makes all below read-only.
  */
 #define ARM_TABLE UINT64_C(3)
 #define ARM_PAGE UINT64_C(3)
