@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+
+/* RISC-V tables, judged by QEMU's CPU. */
+
+#include "support/walker_riscv.h"
+
+#define READ DMACORE_ACCESS_READ
+#define WRITE DMACORE_ACCESS_WRITE
+#define BOTH (READ | WRITE)
+#define EXECUTE CPU_EXECUTE
+#define USER CPU_USER
+
+/* Privileged, Sv39: V, R, W, X, U, A and D of an entry; the output from bit 10; N, bit 63. */
+#define RISCV_VALID 0x1
+#define RISCV_READ 0x2
+#define RISCV_WRITE 0x4
+#define RISCV_EXECUTE 0x8
+#define RISCV_USER 0x10
+#define RISCV_USED 0xc0
+#define RISCV_NAPOT (UINT64_C(1) << 63)
+#define RISCV_OUTPUT(phys) ((uint64_t)(phys) >> 12 << 10)
+
+/* Tables that the test writes by hand are in the walker's own pages from here on. */
+#define HAND_PAGE 64
+
+static struct walker walker;
+static struct cpu cpu;
+
+static int start(void **state)
+{
+	(void)state;
+	riscv_start(&walker, &cpu);
+	return 0;
+}
+
+static int stop(void **state)
+{
+	(void)state;
+	walker_stop(&walker);
+	return 0;
+}
+
+static volatile uint64_t *hand_word(unsigned page, unsigned index)
+{
+	return qemu_word(&walker.qemu, walker_page(&walker, HAND_PAGE + page) + index * 8);
+}
+
+/* One table a level, the last one for pages; index 0 leads on. */
+static void load_hand_tables(unsigned levels)
+{
+	for (unsigned i = 0; i + 1 < levels; i++)
+		*hand_word(i, 0) =
+			RISCV_OUTPUT(walker_page(&walker, HAND_PAGE + i + 1)) | RISCV_VALID;
+	walker.load(&walker, walker_page(&walker, HAND_PAGE),
+		    &(struct walker_geometry){ levels, 12 + 9 * levels, PAGE });
+}
+
+static void check_leads(uint64_t iova, uint64_t phys, uint32_t rights)
+{
+	const uint32_t accesses[] = { READ, WRITE, EXECUTE, USER };
+
+	for (unsigned i = 0; i < 4; i++) {
+		if (rights & accesses[i])
+			assert_reaches(&walker, iova, accesses[i], phys);
+		else
+			assert_reaches_nothing(&walker, iova, accesses[i], WALK_DENIED, 0, phys);
+	}
+}
+
+static void check_absent(uint64_t iova)
+{
+	assert_reaches_nothing(&walker, iova, READ, WALK_ABSENT, 0, WALK_NOWHERE);
+}
+
+static void walker_riscv__reads_leaves_of_every_size(void **state)
+{
+	const uint64_t phys = UINT64_C(0xfe000000000000);
+	const struct {
+		uint64_t bits;
+		uint32_t rights;
+	} rights[] = {
+		{ RISCV_READ, READ },
+		{ RISCV_READ | RISCV_WRITE, BOTH },
+		{ RISCV_EXECUTE, EXECUTE },
+		{ RISCV_READ | RISCV_EXECUTE | RISCV_USER, READ | EXECUTE | USER },
+		{ RISCV_READ | RISCV_WRITE | RISCV_EXECUTE | RISCV_USER, BOTH | EXECUTE | USER },
+	};
+
+	(void)state;
+	for (unsigned levels = 3; levels <= 5; levels++) {
+		load_hand_tables(levels);
+		for (unsigned level = 0; level < levels; level++) {
+			const uint64_t size = PAGE << (9 * level);
+			volatile uint64_t *word = hand_word(levels - 1 - level, 5);
+
+			for (unsigned i = 0; i < sizeof(rights) / sizeof(*rights); i++) {
+				*word = RISCV_OUTPUT(phys) | RISCV_VALID | RISCV_USED |
+					rights[i].bits;
+				check_leads(5 * size, phys, rights[i].rights);
+				check_leads(6 * size - 1, phys + size - 1, rights[i].rights);
+				check_absent(5 * size - 1);
+				check_absent(6 * size);
+			}
+			*word &= ~(uint64_t)RISCV_VALID;
+			check_absent(5 * size);
+			*word = 0;
+			check_absent(5 * size);
+		}
+	}
+}
+
+/* Privileged, Sv39: bits above those that are translated repeat the highest that is. */
+static void walker_riscv__wants_canonical_addresses(void **state)
+{
+	const uint64_t phys = UINT64_C(0x123456789000);
+
+	(void)state;
+	for (unsigned levels = 3; levels <= 5; levels++) {
+		const unsigned bits = 12 + 9 * levels;
+
+		load_hand_tables(levels);
+		*hand_word(0, 511) = *hand_word(0, 0);
+		*hand_word(levels - 1, 1) =
+			RISCV_OUTPUT(phys) | RISCV_VALID | RISCV_READ | RISCV_USED;
+		check_leads(PAGE, phys, READ);
+		/* The upper half, as the table knows it and as the CPU does. */
+		check_leads(UINT64_C(511) << (bits - 9) | PAGE, phys, READ);
+		check_leads(~UINT64_C(0) << (bits - 9) | PAGE, phys, READ);
+		for (unsigned bit = bits; bit < 64; bit++)
+			check_absent(UINT64_C(1) << bit | PAGE);
+	}
+}
+
+/* Privileged, Svnapot: 64 KiB, by sixteen entries that are the same but for what is ignored. */
+static void walker_riscv__reads_contiguous_pages(void **state)
+{
+	const uint64_t phys = UINT64_C(0x123456780000);
+
+	(void)state;
+	load_hand_tables(3);
+	for (unsigned i = 16; i < 32; i++)
+		*hand_word(2, i) = RISCV_OUTPUT(phys | 8 * PAGE) | RISCV_NAPOT | RISCV_VALID |
+				   RISCV_READ | RISCV_WRITE | RISCV_USED;
+	for (unsigned i = 0; i < 16; i++)
+		check_leads((16 + i) * PAGE + i, phys + i * PAGE + i, BOTH);
+	check_absent(15 * PAGE);
+	check_absent(32 * PAGE);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(walker_riscv__reads_leaves_of_every_size, start,
+						stop),
+		cmocka_unit_test_setup_teardown(walker_riscv__wants_canonical_addresses, start,
+						stop),
+		cmocka_unit_test_setup_teardown(walker_riscv__reads_contiguous_pages, start, stop),
+	};
+
+	if (!qemu_is_installed("qemu-system-riscv64"))
+		return EXIT_SKIPPED;
+	return run_group("walker_riscv", tests);
+}
