@@ -57,8 +57,8 @@ struct walker {
 	/* A walker's own pages, and behind them those of the tables. */
 	uint64_t base;
 	struct dmacore_table_allocator allocator;
-	unsigned free_count;
-	uint16_t free_pages[WALKER_POOL_PAGES];
+	unsigned used_count;
+	bool used[WALKER_POOL_PAGES];
 	/* Points the walker at a table. */
 	void (*load)(struct walker *walker, uint64_t root, const struct walker_geometry *geometry);
 	/* Answers for each of @count walks, at most WALKS_MAX. */
@@ -82,27 +82,41 @@ static inline uint64_t walker_pool(const struct walker *walker)
 	return walker->base + WALKER_OWN_PAGES * PAGE;
 }
 
+/* Tables of any size, each at a multiple of it; a small one takes a page of its own. */
 static inline int walker_allocate(size_t size, struct dmacore_table_page *out_page, void *opaque)
 {
 	struct walker *walker = opaque;
+	unsigned count = (size + PAGE - 1) / PAGE;
 
-	if (size != PAGE || walker->free_count == 0)
-		return -ENOMEM;
-	out_page->phys = walker_pool(walker) + walker->free_pages[--walker->free_count] * PAGE;
-	out_page->host = qemu_memory(&walker->qemu, out_page->phys);
-	/* Not zeroed: that is the library's task. */
-	memset(out_page->host, 0xff, PAGE);
-	return 0;
+	for (unsigned first = 0; first + count <= WALKER_POOL_PAGES; first += count) {
+		uint64_t phys = walker_pool(walker) + first * PAGE;
+		unsigned i = 0;
+
+		while (i < count && !walker->used[first + i])
+			i++;
+		if (i < count || phys % size != 0)
+			continue;
+		memset(walker->used + first, true, count);
+		walker->used_count += count;
+		out_page->phys = phys;
+		out_page->host = qemu_memory(&walker->qemu, phys);
+		/* Not zeroed: that is the library's task. */
+		memset(out_page->host, 0xff, size);
+		return 0;
+	}
+	return -ENOMEM;
 }
 
 static inline void walker_free(const struct dmacore_table_page *page, size_t size, void *opaque)
 {
 	struct walker *walker = opaque;
+	unsigned first = (page->phys - walker_pool(walker)) / PAGE;
+	unsigned count = (size + PAGE - 1) / PAGE;
 
-	(void)size;
 	/* What a walker finds here afterwards leads nowhere. */
-	memset(page->host, 0, PAGE);
-	walker->free_pages[walker->free_count++] = (page->phys - walker_pool(walker)) / PAGE;
+	memset(page->host, 0, size);
+	memset(walker->used + first, false, count);
+	walker->used_count -= count;
 }
 
 static inline void walker_start(struct walker *walker, const struct qemu_plan *plan, uint64_t base)
@@ -115,9 +129,6 @@ static inline void walker_start(struct walker *walker, const struct qemu_plan *p
 	walker->allocator.allocate = walker_allocate;
 	walker->allocator.free = walker_free;
 	walker->allocator.opaque = walker;
-	walker->free_count = WALKER_POOL_PAGES;
-	for (unsigned i = 0; i < WALKER_POOL_PAGES; i++)
-		walker->free_pages[i] = WALKER_POOL_PAGES - 1 - i;
 }
 
 static inline void walker_stop(struct walker *walker)
@@ -221,9 +232,11 @@ struct walker_tables {
 	const char *name;
 	uint32_t format;
 	struct walker_geometry geometry;
-	/* Sizes of leaves, the smallest first, up to a zero; and sets of permissions that differ. */
+	/* Up to a zero: sizes of leaves, the smallest first, and what mappings permit. */
 	uint64_t leaves[8];
 	uint32_t accesses[8];
+	/* What walks want; none: to read, or to write. */
+	uint32_t wanted[8];
 	/* Where the mappings lead, ends included. */
 	uint64_t target_first, target_last;
 	/* Whether the walker takes addresses beyond the width for others. */
@@ -262,29 +275,36 @@ static inline uint64_t walker_random(struct walker_run *run, uint64_t bound)
 	return random_next(&run->random) % bound;
 }
 
-static inline unsigned walker_pick(struct walker_run *run, const uint64_t *values)
+/* One of some values, which end with a zero. */
+static inline uint64_t walker_pick(struct walker_run *run, const uint64_t *values)
 {
 	unsigned count = 0;
 
 	while (values[count])
 		count++;
-	return walker_random(run, count);
+	return values[walker_random(run, count)];
+}
+
+static inline uint32_t walker_pick_access(struct walker_run *run, const uint32_t *accesses)
+{
+	unsigned count = 0;
+
+	while (accesses[count])
+		count++;
+	return accesses[walker_random(run, count)];
 }
 
 /* A random range, or one that does not fit, which is left out. */
 static inline void walker_map_one(struct walker_run *run)
 {
 	const struct walker_tables *tables = run->tables;
-	uint64_t leaf = tables->leaves[walker_pick(run, tables->leaves)];
+	uint64_t leaf = walker_pick(run, tables->leaves);
 	uint64_t window = run->window_last - run->window_first + 1;
 	uint64_t targets = tables->target_last - tables->target_first + 1;
 	struct walker_range range = { .size = leaf * (1 + walker_random(run, 3)) };
-	unsigned access_count = 0;
 	int error;
 
-	while (tables->accesses[access_count])
-		access_count++;
-	range.access = tables->accesses[walker_random(run, access_count)];
+	range.access = walker_pick_access(run, tables->accesses);
 	range.iova = run->window_first + walker_random(run, window) / leaf * leaf;
 	range.phys = tables->target_first + walker_random(run, targets) / leaf * leaf;
 	switch (walker_random(run, 6)) {
@@ -366,7 +386,7 @@ static inline uint64_t walker_choose(struct walker_run *run)
 		} else if (kind == 1) {
 			/* Beyond the width, where the low bits alone would find something. */
 			iova = range->iova + walker_random(run, range->size);
-			if (width != UINT64_MAX && !tables->wraps)
+			if (width != UINT64_MAX)
 				iova |= (width + 1)
 					<< walker_random(run, 64 - tables->geometry.input_bits);
 		} else if (kind == 2) {
@@ -382,7 +402,8 @@ static inline uint64_t walker_choose(struct walker_run *run)
 			iova = range->iova + walker_random(run, range->size);
 		}
 		iova &= ~UINT64_C(7);
-	} while (tables->hole_last && iova >= tables->hole_first && iova <= tables->hole_last);
+	} while ((tables->hole_last && iova >= tables->hole_first && iova <= tables->hole_last) ||
+		 (tables->wraps && iova > width));
 	return iova;
 }
 
@@ -407,6 +428,8 @@ static inline uint32_t walker_expect(struct walker_run *run, uint64_t iova, uint
 
 static inline void walker_compare(struct walker_run *run)
 {
+	const uint32_t usual[] = { DMACORE_ACCESS_READ, DMACORE_ACCESS_WRITE, 0 };
+	const uint32_t *wanted = *run->tables->wanted ? run->tables->wanted : usual;
 	struct walk walks[WALKS_MAX];
 	uint32_t results[WALKS_MAX];
 	uint64_t targets[WALKS_MAX];
@@ -417,8 +440,7 @@ static inline void walker_compare(struct walker_run *run)
 
 		*walk = (struct walk){
 			.iova = walker_choose(run),
-			.access =
-				walker_random(run, 2) ? DMACORE_ACCESS_WRITE : DMACORE_ACCESS_READ,
+			.access = walker_pick_access(run, wanted),
 		};
 		results[i] = walker_expect(run, walk->iova, walk->access, &targets[i]);
 		if (targets[i] != WALK_NOWHERE && run->walker->mark)
@@ -486,7 +508,7 @@ static inline void walker_run_table(struct walker_run *run)
 	}
 	walker_compare(run);
 	dmacore_pagetable_destroy(run->pagetable);
-	assert_int_equal(run->walker->free_count, WALKER_POOL_PAGES);
+	assert_int_equal(run->walker->used_count, 0);
 }
 
 static inline uint64_t walker_setting(const char *name, uint64_t usual)
