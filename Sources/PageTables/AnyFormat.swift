@@ -127,6 +127,23 @@ struct AnyFormat: PageTableFormat, @unchecked Sendable {
     choice.with(Find(cell: cell, offset: offset, table: table))
   }
 
+  func mapRow(
+    _ first: UInt64, _ last: UInt64, from root: TableNode, to output: UInt64, _ access: Access,
+    isKnownFree: Bool
+  ) -> RowResult {
+    choice.with(
+      MapRow(
+        cell: cell, first: first, last: last, root: root, output: output, access: access,
+        isKnownFree: isKnownFree))
+  }
+
+  func unmapRow(
+    _ first: UInt64, _ last: UInt64, from root: TableNode, crossingHoles: Bool
+  ) -> RowResult {
+    choice.with(
+      UnmapRow(cell: cell, first: first, last: last, root: root, crossingHoles: crossingHoles))
+  }
+
   func hasLeaf(_ row: TableNode, _ first: UInt64, _ last: UInt64) -> Bool {
     choice.with(HasLeaf(cell: cell, row: row, first: first, last: last))
   }
@@ -312,6 +329,36 @@ private struct Find: FormatUse {
   func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> (TableNode, TableEntry)
   {
     unsafe cell.format(format).pointee.find(offset, from: table)
+  }
+}
+
+private struct MapRow: FormatUse {
+  let cell: FormatCell
+  let first: UInt64
+  let last: UInt64
+  let root: TableNode
+  let output: UInt64
+  let access: Access
+  let isKnownFree: Bool
+
+  @inline(__always)
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> RowResult {
+    unsafe cell.format(format).pointee.mapRow(
+      first, last, from: root, to: output, access, isKnownFree: isKnownFree)
+  }
+}
+
+private struct UnmapRow: FormatUse {
+  let cell: FormatCell
+  let first: UInt64
+  let last: UInt64
+  let root: TableNode
+  let crossingHoles: Bool
+
+  @inline(__always)
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> RowResult {
+    unsafe cell.format(format).pointee.unmapRow(
+      first, last, from: root, crossingHoles: crossingHoles)
   }
 }
 

@@ -13,8 +13,34 @@ extension PageTable {
   /// - Throws: `invalidArgument` when something is not aligned or nothing is permitted, `notSupported`
   ///   when the access cannot be expressed, `outOfRange` when a range is too wide for the table,
   ///   `exists` when a part is mapped, `noMemory`. Then everything is mapped as before.
+  @inline(__always)
   func map(
     _ input: IOVARange, to output: PhysicalAddress, access: Access, isKnownFree: Bool = false
+  ) throws(Failure) {
+    let (first, last, target) = (input.first.rawValue, input.last.rawValue, output.rawValue)
+    let isFine =
+      (first | target | ~last) & granuleMask == 0
+      && expressible &>> UInt64(access.rawValue) & 1 != 0
+      && last <= lastLowInput && target <= lastOutputAddress
+      && last &- first <= lastOutputAddress &- target
+    if isFine && isOnHeap {
+      let root = root
+      if last <= lastOffset(root) {
+        switch format.mapRow(
+          first, last, from: root, to: target, access, isKnownFree: isKnownFree)
+        {
+        case .done: return
+        case .refused: throw .exists
+        case .elsewhere: break
+        }
+      }
+    }
+    try mapSlowly(input, to: output, access: access, isKnownFree: isKnownFree)
+  }
+
+  @inline(never)
+  private func mapSlowly(
+    _ input: IOVARange, to output: PhysicalAddress, access: Access, isKnownFree: Bool
   ) throws(Failure) {
     guard input.isAligned(to: granule), output.isAligned(to: granule), access.isPermission else {
       throw .invalidArgument
@@ -25,11 +51,6 @@ extension PageTable {
       throw .outOfRange
     }
     let content = LeafContent(access: access, isDirty: false)
-    if let row = row(of: first, last) {
-      if !isKnownFree && format.hasLeaf(row, first, last) { throw .exists }
-      format.storeLeaves(row, first, last, to: output.rawValue, content)
-      return
-    }
     try grow(to: last)
     let whole = Part(first: first, last: last, output: output.rawValue)
 
@@ -44,20 +65,6 @@ extension PageTable {
     }
     store(node, whole, content, &stock)
     discard(&stock)
-  }
-
-  /// The lowest table that has a range of offsets in it and is not all of it, if it is there and has
-  /// nothing but leaves of the smallest size: what is mapped and unmapped most, and needs little.
-  func row(of first: UInt64, _ last: UInt64) -> TableNode? {
-    let root = root
-    guard hasSingleLeaves, last <= lastOffset(root) else { return nil }
-    let (row, _) = format.find(first, from: root)
-    let inside = row.indexMask &<< row.shift | row.spanMask
-    // Of a page that a caller allocated the words above may have to be written anew.
-    guard row.level == 0, last <= first | inside, last &- first < inside,
-      unsafe row.page.record == nil
-    else { return nil }
-    return row
   }
 
   /// Makes all tables that mapping a range may need, so that it can't run out of memory.

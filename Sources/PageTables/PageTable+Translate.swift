@@ -18,7 +18,14 @@ public struct PageTableLookup: Sendable {
 
 extension PageTable {
   /// Looks an input address up, without a lock and beside any change.
+  @inline(__always)
   func lookUp(_ input: IOVA) -> PageTableLookup {
+    if input.rawValue <= lastLowInput && !mayGrow { return lookUp(input.rawValue, from: root) }
+    return lookUpSlowly(input)
+  }
+
+  @inline(never)
+  private func lookUpSlowly(_ input: IOVA) -> PageTableLookup {
     guard let offset = offset(of: input.rawValue) else { return outside }
     let root = root
     let last = lastOffset(root)

@@ -16,14 +16,29 @@ extension PageTable {
   /// - Throws: `invalidArgument` when the range is not aligned, `outOfRange` when it is too wide for
   ///   the table, `notSupported` when an end cuts through a leaf and `splitting` is false, `noMemory`
   ///   when it is true. Then nothing was unmapped.
+  @inline(__always)
   func unmap(
     _ input: IOVARange, crossingHoles: Bool, splitting: Bool = false
   ) throws(Failure) -> UInt64 {
+    let (first, last) = (input.first.rawValue, input.last.rawValue)
+    if isOnHeap && (first | ~last) & granuleMask == 0 && last <= lastLowInput {
+      let root = root
+      if last <= lastOffset(root),
+        case .done(let size) = format.unmapRow(
+          first, last, from: root, crossingHoles: crossingHoles)
+      {
+        return size
+      }
+    }
+    return try unmapSlowly(input, crossingHoles: crossingHoles, splitting: splitting)
+  }
+
+  @inline(never)
+  private func unmapSlowly(
+    _ input: IOVARange, crossingHoles: Bool, splitting: Bool
+  ) throws(Failure) -> UInt64 {
     guard input.isAligned(to: granule) else { throw .invalidArgument }
     let (first, last) = try offsets(of: input)
-    if let row = row(of: first, last) {
-      return format.clearLeaves(row, first, last, crossingHoles: crossingHoles).size
-    }
     var node = root
     guard first <= lastOffset(node) else { return 0 }
     // Down to the lowest table that the whole range lies in, and does not cover.

@@ -47,8 +47,18 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
   let format: Format
   let geometry: PageTableGeometry
   let granule: Granule
-  /// Whether the smallest leaves are never runs.
-  let hasSingleLeaves: Bool
+  // What the calls check that are mostly made.
+  /// Whether all pages are of the heap. Of pages that a caller allocated the words above may have to be
+  /// written anew.
+  let isOnHeap: Bool
+  /// The bits inside a granule, and the highest addresses.
+  let granuleMask: UInt64
+  let inputMask: UInt64
+  let mayGrow: Bool
+  let lastLowInput: UInt64
+  let lastOutputAddress: UInt64
+  /// A bit for each access that leaves can express.
+  let expressible: UInt64
   let memory: TableMemory
   // The number of the root's page, and its level in the lowest bits.
   private let rootNumber: Atomic<UInt>
@@ -67,14 +77,24 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
 
   /// - Throws: `noMemory`.
   init(_ format: Format, allocator: dmacore_table_allocator?) throws(Failure) {
-    let memory = unsafe TableMemory(allocator: allocator, granule: format.granule)
+    let memory = unsafe try TableMemory(allocator: allocator, granule: format.granule)
     let geometry = format.geometry
     let top = geometry.levels &- 1
     let root = try memory.allocate(level: top, size: Self.rootSize(format))
     self.format = format
     self.geometry = geometry
     granule = format.granule
-    hasSingleLeaves = format.leafOrders(at: 0) == 1
+    isOnHeap = unsafe allocator == nil
+    granuleMask = format.granule.mask
+    inputMask = Self.mask(geometry.inputBits)
+    mayGrow = geometry.levels < geometry.levelsMax
+    lastLowInput = Self.mask(geometry.isSigned ? geometry.inputBits &- 1 : geometry.inputBits)
+    lastOutputAddress = Self.mask(geometry.outputBits)
+    var expressible: UInt64 = 0
+    for bits in 0..<Access.all.rawValue &+ 1 where format.canExpress(Access(rawValue: bits)) {
+      expressible |= 1 &<< UInt64(bits)
+    }
+    self.expressible = expressible
     rootNumber = Atomic(memory.number(root) | UInt(top))
     self.memory = memory
   }
@@ -96,11 +116,9 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
   // MARK: - Addresses
 
   /// The highest address that can be mapped, of those that are not negative.
-  var lastInput: IOVA {
-    return IOVA(Self.mask(geometry.isSigned ? geometry.inputBits &- 1 : geometry.inputBits))
-  }
+  var lastInput: IOVA { IOVA(lastLowInput) }
 
-  var lastOutput: PhysicalAddress { PhysicalAddress(Self.mask(geometry.outputBits)) }
+  var lastOutput: PhysicalAddress { PhysicalAddress(lastOutputAddress) }
 
   static func mask(_ bits: Int) -> UInt64 {
     bits >= 64 ? UInt64.max : (1 &<< UInt64(truncatingIfNeeded: bits)) &- 1
@@ -153,7 +171,12 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
   }
 
   /// The highest offset that the tree reaches.
+  @inline(__always)
   func lastOffset(_ root: TableNode) -> UInt64 {
+    mayGrow ? lastGrownOffset(root) : inputMask
+  }
+
+  private func lastGrownOffset(_ root: TableNode) -> UInt64 {
     return root.level &+ 1 == geometry.levelsMax
       ? Self.mask(geometry.inputBits)
       : min(Self.mask(geometry.inputBits), format.spanMask(at: root.level &+ 1))

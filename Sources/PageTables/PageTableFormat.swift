@@ -144,6 +144,18 @@ protocol PageTableFormat: Sendable {
   /// The lowest table that an offset leads through, and what its entry says.
   func find(_ offset: UInt64, from table: TableNode) -> (TableNode, TableEntry)
 
+  /// Maps a range of offsets that lies in one lowest table and is not all of it, and makes no run. All
+  /// pages are of the heap.
+  func mapRow(
+    _ first: UInt64, _ last: UInt64, from root: TableNode, to output: UInt64, _ access: Access,
+    isKnownFree: Bool
+  ) -> RowResult
+
+  /// Unmaps a range, likewise.
+  func unmapRow(
+    _ first: UInt64, _ last: UInt64, from root: TableNode, crossingHoles: Bool
+  ) -> RowResult
+
   /// Whether a range of offsets inside a lowest table has a leaf.
   func hasLeaf(_ row: TableNode, _ first: UInt64, _ last: UInt64) -> Bool
 

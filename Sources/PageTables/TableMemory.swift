@@ -31,18 +31,10 @@ extension TablePage {
   func child(at index: Int, _ entry: TableEntry) -> TablePage? {
     guard unsafe record == nil else { return recordedChild(at: index) }
     guard case .table(let address) = entry else { return nil }
-    return TablePage(heap: address)
-  }
-
-  /// A page of the heap that an entry of such a page leads to.
-  @inline(__always)
-  init?(heap address: PhysicalAddress) {
     // SAFETY: only `install` and `replace` write a table word to a page of the heap, and its address is
     // that of a page that `allocateFromHeap` made.
-    guard let words = unsafe UnsafeMutablePointer<UInt64>(bitPattern: UInt(address.rawValue)) else {
-      return nil
-    }
-    unsafe self.init(words: words, record: nil)
+    let words = unsafe UnsafeMutablePointer<UInt64>(bitPattern: UInt(address.rawValue))
+    return unsafe TablePage(words: words.unsafelyUnwrapped, record: nil)
   }
 
   /// The table below an entry of a page that the caller allocated.
@@ -82,9 +74,10 @@ struct TableMemory: ~Copyable {
   let count = Atomic<UInt64>(0)
 
   /// - Parameter allocator: nil for the heap.
-  init(allocator: dmacore_table_allocator?, granule: Granule) {
+  /// - Throws: `noMemory`.
+  init(allocator: dmacore_table_allocator?, granule: Granule) throws(Failure) {
+    pool = unsafe allocator == nil ? try TablePool(granule: granule) : TablePool()
     unsafe self.allocator = allocator
-    pool = TablePool(granule: granule)
     size = Int(granule.bytes)
   }
 

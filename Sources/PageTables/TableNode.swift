@@ -51,6 +51,15 @@ struct TableNode {
   }
 }
 
+/// What became of a range that may lie in one lowest table.
+enum RowResult {
+  case done(UInt64)
+  /// A part of it is mapped.
+  case refused
+  /// It does not, or is all of the table, or the table is not there.
+  case elsewhere
+}
+
 /// What is stored in leaves besides where they lead.
 struct LeafContent {
   let access: Access
@@ -87,23 +96,99 @@ extension PageTableFormat {
 
   @inline(__always)
   func find(_ offset: UInt64, from table: TableNode) -> (TableNode, TableEntry) {
+    guard unsafe table.page.record == nil else { return findRecorded(offset, from: table) }
+    var words = unsafe table.page.words
+    var level = table.level
+    var shift = table.shift
+    var mask = table.indexMask
+    while true {
+      let index = Int(truncatingIfNeeded: (offset &>> shift) & mask)
+      // Acquire: as in entry.
+      let word = unsafe cplatform_load_acquire(words + index)
+      let entry = decode(word, at: level, index: index)
+      guard case .table(let address) = entry else {
+        let node = unsafe TableNode(
+          TablePage(words: words, record: nil), level: level, shift: shift, indexMask: mask)
+        return (node, entry)
+      }
+      // SAFETY: only `install` and `replace` write a table word to a page of the heap, and its address
+      // is that of a page of the heap.
+      unsafe words =
+        UnsafeMutablePointer<UInt64>(bitPattern: UInt(address.rawValue))
+        .unsafelyUnwrapped
+      level = level &- 1
+      shift = shift &- UInt64(truncatingIfNeeded: indexBits)
+      mask = (1 &<< UInt64(truncatingIfNeeded: indexBits)) &- 1
+    }
+  }
+
+  /// `find` in pages that the caller allocated.
+  @inline(never)
+  private func findRecorded(_ offset: UInt64, from table: TableNode) -> (TableNode, TableEntry) {
     var node = table
-    while node.level > 0 {
-      let index = node.index(of: offset)
-      if unsafe node.page.record == nil {
-        // Acquire: as in entry.
-        let word = unsafe cplatform_load_acquire(node.page.words + index)
-        guard case .table(let address) = decode(word, at: node.level, index: index),
-          let page = TablePage(heap: address)
-        else { break }
-        node = TableNode(page, below: node, indexBits: indexBits)
-      } else {
-        guard let page = node.page.recordedChild(at: index) else { break }
-        node = TableNode(page, below: node, indexBits: indexBits)
+    while true {
+      let (found, child) = entry(of: node, at: node.index(of: offset))
+      guard let child else { return (node, found) }
+      node = child
+    }
+  }
+
+  /// The lowest table that has a range of offsets in it and is not all of it.
+  @inline(__always)
+  private func row(_ first: UInt64, _ last: UInt64, from root: TableNode) -> TableNode? {
+    var words = unsafe root.page.words
+    var level = root.level
+    var shift = root.shift
+    var mask = root.indexMask
+    while level > 0 {
+      let index = Int(truncatingIfNeeded: (first &>> shift) & mask)
+      // Acquire: as in entry.
+      let word = unsafe cplatform_load_acquire(words + index)
+      guard case .table(let address) = decode(word, at: level, index: index) else { return nil }
+      // SAFETY: as in find.
+      unsafe words =
+        UnsafeMutablePointer<UInt64>(bitPattern: UInt(address.rawValue))
+        .unsafelyUnwrapped
+      level = level &- 1
+      shift = shift &- UInt64(truncatingIfNeeded: indexBits)
+      mask = (1 &<< UInt64(truncatingIfNeeded: indexBits)) &- 1
+    }
+    let inside = (1 &<< (shift &+ UInt64(truncatingIfNeeded: indexBits))) &- 1
+    guard (first ^ last) & ~inside == 0, last &- first < inside else { return nil }
+    return unsafe TableNode(
+      TablePage(words: words, record: nil), level: 0, shift: shift, indexMask: mask)
+  }
+
+  @inline(__always)
+  func mapRow(
+    _ first: UInt64, _ last: UInt64, from root: TableNode, to output: UInt64, _ access: Access,
+    isKnownFree: Bool
+  ) -> RowResult {
+    // More than one may make a run.
+    guard leafOrders(at: 0) == 1 || last &- first == granule.mask,
+      let row = row(first, last, from: root)
+    else { return .elsewhere }
+    if !isKnownFree && hasLeaf(row, first, last) { return .refused }
+    storeLeaves(row, first, last, to: output, LeafContent(access: access, isDirty: false))
+    return .done(last &- first &+ 1)
+  }
+
+  @inline(__always)
+  func unmapRow(
+    _ first: UInt64, _ last: UInt64, from root: TableNode, crossingHoles: Bool
+  ) -> RowResult {
+    guard leafOrders(at: 0) == 1 || last &- first == granule.mask,
+      let row = row(first, last, from: root)
+    else { return .elsewhere }
+    if leafOrders(at: 0) != 1 {
+      // One of a run is not unmapped by itself.
+      let index = row.index(of: first)
+      let word = unsafe cplatform_load_relaxed(row.page.words + index)
+      if case .leaf(let leaf) = decode(word, at: 0, index: index), leaf.order > 0 {
+        return .elsewhere
       }
     }
-    let (found, _) = entry(of: node, at: node.index(of: offset))
-    return (node, found)
+    return .done(clearLeaves(row, first, last, crossingHoles: crossingHoles).size)
   }
 
   @inline(__always)

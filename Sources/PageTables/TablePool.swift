@@ -12,15 +12,21 @@ import Synchronization
 /// of its own words.
 ///
 /// ```
-///   a chunk, at a multiple of its size:  | words of the pages | page 1 | page 2 | ...
+///   a chunk:  | words of the pages | page 1 | page 2 | ...
 /// ```
+///
+/// The first chunk is small, as most tables are. The others lie at multiples of their size, by which the
+/// chunk of a page is found; they are so large that the page for the words hardly counts, and what is
+/// not used of them takes no memory.
 @safe
 struct TablePool: ~Copyable {
-  /// Large, so that the page for the words hardly counts; what is not used takes no memory.
+  private static var firstCount: Int { 16 }
   private static var chunkSize: Int { 2 << 20 }
 
   private let shift: Int
-  // The address of the last chunk; the first word of a chunk leads to the one before it.
+  // nil in a pool that is not used.
+  private let firstChunk: UnsafeMutablePointer<UInt64>?
+  // The address of the last chunk but the first; the first word of a chunk leads to the one before it.
   private let chunks = Atomic<UInt64>(0)
   // A stack of free pages: the number of the first, and above it a count of changes, so that a page that
   // is first again is not taken for one that has been all along.
@@ -38,9 +44,25 @@ struct TablePool: ~Copyable {
     ((stack &>> numberBits) &+ 1) &<< numberBits | page &>> UInt64(truncatingIfNeeded: shift)
   }
 
-  init(granule: Granule) { shift = granule.shift }
+  /// A pool of which no page is asked for.
+  init() {
+    shift = 0
+    unsafe firstChunk = nil
+  }
+
+  /// - Throws: `noMemory`.
+  init(granule: Granule) throws(Failure) {
+    let size = Self.firstCount &<< granule.shift
+    let raw = unsafe try RawMemory.allocate(size, alignment: 1 &<< granule.shift)
+    shift = granule.shift
+    // SAFETY: the chunk is just allocated, and starts with words of its own.
+    let chunk = unsafe raw.bindMemory(to: UInt64.self, capacity: size &>> 3)
+    unsafe firstChunk = chunk
+    unsafe fill(chunk, count: Self.firstCount)
+  }
 
   deinit {
+    if let chunk = unsafe firstChunk { unsafe RawMemory.free(chunk) }
     var next = chunks.load(ordering: .relaxed)
     // SAFETY: `addChunk` stored the addresses of chunks there.
     while let chunk = unsafe UnsafeMutablePointer<UInt64>(bitPattern: UInt(next)) {
@@ -51,6 +73,10 @@ struct TablePool: ~Copyable {
 
   /// The word of a page.
   private func word(_ page: UInt64) -> UnsafeMutablePointer<UInt64> {
+    let offset = page &- UInt64(UInt(bitPattern: unsafe firstChunk))
+    if offset < UInt64(Self.firstCount) &<< UInt64(shift) {
+      return unsafe firstChunk.unsafelyUnwrapped + Int(offset &>> UInt64(shift))
+    }
     let mask = UInt64(Self.chunkSize &- 1)
     // SAFETY: pages are those of chunks, which start with a word for each.
     let chunk = unsafe UnsafeMutablePointer<UInt64>(bitPattern: UInt(page & ~mask))
@@ -102,18 +128,22 @@ struct TablePool: ~Copyable {
     let raw = unsafe try RawMemory.allocate(Self.chunkSize, alignment: Self.chunkSize)
     // SAFETY: the chunk is just allocated, and starts with words of its own.
     let words = unsafe raw.bindMemory(to: UInt64.self, capacity: Self.chunkSize &>> shift)
-    let base = UInt(bitPattern: raw)
-    let count = Self.chunkSize &>> shift
-    for index in 1..<(count &- 1) {
-      unsafe words[index] = UInt64(base &+ UInt(index &+ 1) &<< UInt(shift))
-    }
     var old = chunks.load(ordering: .relaxed)
     while true {
       unsafe words.pointee = old
       let (done, now) = chunks.weakCompareExchange(
-        expected: old, desired: UInt64(base), ordering: .relaxed)
+        expected: old, desired: UInt64(UInt(bitPattern: raw)), ordering: .relaxed)
       if done { break }
       old = now
+    }
+    unsafe fill(words, count: Self.chunkSize &>> shift)
+  }
+
+  /// Takes in the pages of a chunk, all but the first.
+  private func fill(_ chunk: UnsafeMutablePointer<UInt64>, count: Int) {
+    let base = UInt(bitPattern: chunk)
+    for index in 1..<(count &- 1) {
+      unsafe chunk[index] = UInt64(base &+ UInt(index &+ 1) &<< UInt(shift))
     }
     put(first: base &+ 1 &<< UInt(shift), last: base &+ UInt(count &- 1) &<< UInt(shift))
   }

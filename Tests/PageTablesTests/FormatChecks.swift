@@ -79,7 +79,7 @@ func checkRoundTrips<F: PageTableFormat>(of format: F) throws {
 func checkRandomWords<F: PageTableFormat>(of format: F) throws {
   var generator = SeededGenerator(seed: RunSettings.seed)
   for level in 0..<format.geometry.levelsMax {
-    for _ in 0..<RunSettings.steps(3_000) {
+    for _ in 0..<RunSettings.steps(500) {
       // Few bits set, and many.
       var word = generator.next()
       if generator.onceIn(2) { word &= generator.next() }

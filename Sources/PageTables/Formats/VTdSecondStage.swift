@@ -55,6 +55,7 @@ public struct VTdSecondStage: PageTableFormat {
       && (permissions == access || snoop != 0)
   }
 
+  @inline(__always)
   public func attributes(_ access: Access, order: Int, at level: Int) -> UInt64 {
     UInt64(access.rawValue) & Self.accessBits | (level == 0 ? 0 : Self.pageSize)
       | (access.contains(.cacheable) ? snoop : 0)
@@ -69,6 +70,7 @@ public struct VTdSecondStage: PageTableFormat {
     next.rawValue | Self.accessBits
   }
 
+  @inline(__always)
   public func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
     if word & Self.accessBits == 0 { return .empty }
     let address = word & Self.addressBits
