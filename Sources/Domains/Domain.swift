@@ -134,7 +134,8 @@ extension Domain.Translation {
     let range = try IOVARange(first: first, size: size)
     do throws(Failure) {
       // The space says that the range is free, whatever somebody wrote to the table's pages.
-      try table.map(range, to: pages.first, access: access, isKnownFree: true)
+      try table.map(
+        range, to: pages.first, access: table.expressible(access), isKnownFree: true)
       return range
     } catch {
       free(range)

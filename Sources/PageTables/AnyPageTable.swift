@@ -64,6 +64,12 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
     try unsafe table.pointee.map(input, to: output, access: access, isKnownFree: isKnownFree)
   }
 
+  /// What a leaf can permit that permits this: the same, or reading as well, which some formats can't
+  /// forbid.
+  public func expressible(_ access: Access) -> Access {
+    unsafe table.pointee.format.canExpress(access) ? access : access.union(.read)
+  }
+
   public func reserve(_ input: IOVARange) throws(Failure) {
     try unsafe table.pointee.reserve(input)
   }

@@ -91,6 +91,7 @@ struct dmacore_domain_statistics {
  *            not aligned, they are the wrong way round or given for an identity domain, or the
  *            structure is too short. Never succeeds if retried.
  *   -ERANGE  @last is above what the page table can translate. Never.
+ *   -EOPNOTSUPP  the IOMMU's page tables have a granule of more than 4096 bytes. Never.
  *   -E2BIG   the structure is longer than known and not zero there. Never.
  *   -ENOMEM  no memory. May succeed later.
  */
