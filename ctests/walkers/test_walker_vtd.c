@@ -2,6 +2,7 @@
 
 /* Second-stage tables of the library, judged by QEMU's VT-d, which has no five levels. */
 
+#include "support/walker_tables.h"
 #include "support/walker_vtd.h"
 
 #define READ DMACORE_ACCESS_READ

@@ -2,6 +2,7 @@
 
 /* x86-64 tables, judged by QEMU's CPU. */
 
+#include "support/walker_tables.h"
 #include "support/walker_x86.h"
 
 #define READ DMACORE_ACCESS_READ
