@@ -255,6 +255,25 @@ static inline bool qemu_is_installed(const char *program)
 	return false;
 }
 
+/* A table is aligned here as it is in QEMU's memory: so that memory begins at a multiple of this. */
+#define QEMU_ALIGNMENT (2 * MIB)
+
+static inline uint8_t *qemu_map(int file, uint64_t size)
+{
+	uint8_t *room =
+		mmap(NULL, size + QEMU_ALIGNMENT, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint64_t before = -(uintptr_t)room % QEMU_ALIGNMENT;
+
+	assert_true(room != MAP_FAILED);
+	if (before > 0)
+		assert_return_code(munmap(room, before), errno);
+	room += before;
+	assert_return_code(munmap(room + size, QEMU_ALIGNMENT - before), errno);
+	assert_true(mmap(room, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, 0) ==
+		    room);
+	return room;
+}
+
 static inline void qemu_start(struct qemu *qemu, const struct qemu_plan *plan)
 {
 	struct qemu_stream *streams[] = { &qemu->qtest, &qemu->monitor, &qemu->debugger };
@@ -273,8 +292,7 @@ static inline void qemu_start(struct qemu *qemu, const struct qemu_plan *plan)
 	ram = memfd_create("ram", MFD_CLOEXEC);
 	assert_true(ram >= 0);
 	assert_return_code(ftruncate(ram, qemu->ram_size), errno);
-	qemu->ram = mmap(NULL, qemu->ram_size, PROT_READ | PROT_WRITE, MAP_SHARED, ram, 0);
-	assert_true(qemu->ram != MAP_FAILED);
+	qemu->ram = qemu_map(ram, qemu->ram_size);
 
 	if (plan->firmware) {
 		firmware = memfd_create("firmware", MFD_CLOEXEC);

@@ -126,6 +126,20 @@ static inline void amd_load(struct walker *walker, uint64_t root,
 	walker->state[AMD_STATE_ENTRY] = AMD_DEVICE_ENTRY(root, geometry->levels);
 }
 
+/* What a root leads to is one level below it. */
+static inline unsigned amd_count_levels(struct walker *walker, uint64_t root, unsigned levels)
+{
+	for (unsigned i = 0; i < 512; i++) {
+		uint64_t word = *qemu_word(&walker->qemu, root + i * 8);
+		unsigned next = word >> 9 & 7;
+
+		if ((word & AMD_PRESENT) && next != 0 && next != 7)
+			return next + 1;
+	}
+	/* It holds leaves alone, or nothing: it is as it was. */
+	return levels;
+}
+
 static inline void amd_start(struct walker *walker, struct edu *edu)
 {
 	static uint8_t firmware[PC_FIRMWARE_SIZE];
@@ -144,6 +158,7 @@ static inline void amd_start(struct walker *walker, struct edu *edu)
 	memset(firmware, PC_HALT, sizeof(firmware));
 	walker_start(walker, &plan, AMD_BASE);
 	walker->load = amd_load;
+	walker->count_levels = amd_count_levels;
 	edu_start_pc(walker, edu, &amd_iommu);
 
 	/* Two tables and a leaf of 2 MiB lead the walker's own pages to themselves. */

@@ -18,15 +18,8 @@ struct cpu_leaf {
 	/* 0: up to the next one, if the address is mapped at all. */
 	uint64_t size;
 	uint64_t phys;
-	/* Bits of enum cpu_right. */
+	/* Walks that it permits: bits of enum walk_access. */
 	uint32_t rights;
-};
-
-enum cpu_right {
-	CPU_READ = DMACORE_ACCESS_READ,
-	CPU_WRITE = DMACORE_ACCESS_WRITE,
-	CPU_EXECUTE = 4,
-	CPU_USER = 8,
 };
 
 struct cpu {
@@ -34,7 +27,10 @@ struct cpu {
 	void (*list)(struct walker *walker);
 	/* The bits of a listed output that can be relied on. */
 	uint64_t phys_mask;
+	/* The bits that the levels translate. */
 	unsigned input_bits;
+	/* Whether the table's inputs are the CPU's addresses; otherwise they have no sign. */
+	bool is_signed;
 	unsigned leaf_count;
 	struct cpu_leaf leaves[CPU_LEAVES_MAX];
 };
@@ -76,7 +72,8 @@ static inline uint64_t cpu_address(const struct cpu *cpu, uint64_t iova)
 static inline void cpu_walk_one(struct walker *walker, struct walk *walk)
 {
 	struct cpu *cpu = walker->device;
-	uint64_t address = cpu_address(cpu, walk->iova), phys, offset;
+	uint64_t address = cpu->is_signed ? walk->iova : cpu_address(cpu, walk->iova);
+	uint64_t phys, offset;
 	bool mapped = monitor_translate(&walker->qemu, address, &phys);
 	const struct cpu_leaf *leaf = cpu_find_leaf(cpu, address);
 
@@ -92,7 +89,7 @@ static inline void cpu_walk_one(struct walker *walker, struct walk *walk)
 		return;
 	}
 	offset = address - leaf->first;
-	if (mapped != !!(leaf->rights & CPU_READ) ||
+	if (mapped != !!(leaf->rights & WALK_READ) ||
 	    (mapped && ((phys ^ (leaf->phys + offset)) & cpu->phys_mask)))
 		return;
 	if (walk->access & ~leaf->rights) {

@@ -42,8 +42,8 @@ static inline void riscv_list(struct walker *walker)
 		uint64_t mask = DMACORE_BIT_MASK(cpu->input_bits);
 
 		leaf.rights =
-			(rights[0] == 'r' ? CPU_READ : 0) | (rights[1] == 'w' ? CPU_WRITE : 0) |
-			(rights[2] == 'x' ? CPU_EXECUTE : 0) | (rights[3] == 'u' ? CPU_USER : 0);
+			(rights[0] == 'r' ? WALK_READ : 0) | (rights[1] == 'w' ? WALK_WRITE : 0) |
+			(rights[2] == 'x' ? WALK_EXECUTE : 0) | (rights[3] == 'u' ? WALK_USER : 0);
 		/* A range may go on from the lower half into the upper one. */
 		if (leaf.first <= mask / 2 && leaf.first + leaf.size - 1 > mask / 2) {
 			struct cpu_leaf upper = leaf;
@@ -67,7 +67,8 @@ static inline void riscv_load(struct walker *walker, uint64_t root,
 {
 	struct cpu *cpu = walker->device;
 
-	cpu->input_bits = geometry->input_bits;
+	cpu->input_bits = 12 + 9 * geometry->levels;
+	cpu->is_signed = geometry->is_signed;
 	debugger_set(&walker->qemu, walker->state[RISCV_STATE_SATP],
 		     RISCV_SATP(geometry->levels, root));
 }

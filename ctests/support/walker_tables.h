@@ -3,8 +3,9 @@
 #define SUPPORT_WALKER_TABLES_H
 
 /*
- * Random tables of the library, the same for every format and walker: where the walker gets to must
- * be what dmacore_pagetable_translate() says.
+ * Tables of the library, the same for every format and walker: leaves of each kind one by one, where
+ * the walker must get to what was mapped; and random ones, where it must get to what
+ * dmacore_pagetable_translate() says.
  */
 
 #include "walker.h"
@@ -15,18 +16,118 @@ struct walker_tables {
 	uint32_t format;
 	struct walker_geometry geometry;
 	/* Up to a zero: sizes of leaves, the smallest first, and what mappings permit. */
-	uint64_t leaves[8];
-	uint32_t accesses[8];
-	/* What walks want; none: to read, or to write. */
+	uint64_t leaves[24];
+	uint32_t accesses[16];
+	/* What walks want, of enum walk_access; none: to read, or to write. */
 	uint32_t wanted[8];
 	/* Where the mappings lead, ends included. */
 	uint64_t target_first, target_last;
-	/* Whether the walker takes addresses beyond the width for others. */
+	/* Whether the walker ignores the bits of an address above those that the levels translate. */
 	bool wraps;
 	/* Inputs that the IOMMU treats specially, ends included; both 0: none. */
 	uint64_t hole_first, hole_last;
 	unsigned table_count;
 };
+
+static const uint32_t walker_usual_accesses[] = { WALK_READ, WALK_WRITE, 0 };
+
+static inline const uint32_t *walker_wanted(const struct walker_tables *tables)
+{
+	return *tables->wanted ? tables->wanted : walker_usual_accesses;
+}
+
+/* The highest input, but of signed ones the highest of the lower half. */
+static inline uint64_t walker_width(const struct walker_geometry *geometry)
+{
+	return DMACORE_BIT_MASK(geometry->input_bits - geometry->is_signed);
+}
+
+static inline bool walker_is_hole(const struct walker_tables *tables, uint64_t iova)
+{
+	return tables->hole_last && iova >= tables->hole_first && iova <= tables->hole_last;
+}
+
+/* Leaves one by one. */
+
+/* Adds walks to both ends of a mapping that is one leaf, and beside it. */
+static inline void walker_add_leaf(struct walker_batch *batch, const struct walker_tables *tables,
+				   uint64_t iova, uint64_t phys, uint64_t size, uint32_t access,
+				   uint64_t beside)
+{
+	const uint32_t *wanted = walker_wanted(tables);
+	uint64_t last = size - 8;
+
+	for (unsigned i = 0; wanted[i]; i++) {
+		uint32_t result = walker_permits(access, wanted[i]) ? WALK_REACHED : WALK_DENIED;
+
+		walker_batch_add(batch, iova, wanted[i], result, phys);
+		if (!walker_is_hole(tables, iova + last))
+			walker_batch_add(batch, iova + last, wanted[i], result, phys + last);
+	}
+	if (!walker_is_hole(tables, beside))
+		walker_batch_add(batch, beside, wanted[0], WALK_ABSENT, WALK_NOWHERE);
+}
+
+/*
+ * Leaves of one size, one for each set of permissions: in turns at the lowest and the highest inputs,
+ * each beside a hole of the same size. Gives how many fit.
+ */
+static inline unsigned walker_check_leaves_of(struct walker *walker,
+					      struct dmacore_pagetable *table,
+					      const struct walker_tables *tables, uint64_t size)
+{
+	struct walker_batch batch = { .walker = walker };
+	struct walker_geometry geometry = tables->geometry;
+	uint64_t width = walker_width(&geometry), top = geometry.is_signed ? UINT64_MAX : width;
+	uint64_t phys = (tables->target_first + size - 1) / size * size;
+	uint64_t room = tables->target_last - phys, iovas[16], targets[16], unmapped;
+	unsigned count = 0;
+
+	for (; tables->accesses[count] && 2 * count + 2 < width / size + 1; count++) {
+		uint64_t before = count * size;
+
+		iovas[count] = count % 2 ? top - before + 1 : before;
+		/* Where nothing else leads, while there is room. */
+		targets[count] = phys + (before < room && room - before >= size - 1 ? before : 0);
+		assert_ok(dmacore_pagetable_map(table, iovas[count], targets[count], size,
+						tables->accesses[count]));
+	}
+	walker_load(walker, table, &geometry);
+	for (unsigned i = 0; i < count; i++)
+		walker_add_leaf(&batch, tables, iovas[i], targets[i], size, tables->accesses[i],
+				i % 2 ? iovas[i] - 8 : iovas[i] + size);
+	walker_batch_run(&batch);
+	for (unsigned i = 0; i < count; i++) {
+		assert_ok(dmacore_pagetable_unmap(table, iovas[i], size, 0, &unmapped));
+		assert_true(unmapped == size);
+	}
+	for (unsigned i = 0; i < count; i++)
+		walker_batch_add(&batch, iovas[i], walker_wanted(tables)[0], WALK_ABSENT,
+				 WALK_NOWHERE);
+	walker_batch_run(&batch);
+	if (batch.wrong)
+		fail_msg("%s: %u walks of leaves of 0x%" PRIx64 " bytes differ", tables->name,
+			 batch.wrong, size);
+	return count;
+}
+
+static inline void walker_check_leaves(struct walker *walker, const struct walker_tables *tables)
+{
+	struct dmacore_pagetable *table =
+		walker_make_table(walker, tables->format, &tables->geometry);
+	unsigned count = 0;
+
+	for (const uint64_t *leaf = tables->leaves; *leaf; leaf++) {
+		unsigned found = walker_check_leaves_of(walker, table, tables, *leaf);
+
+		assert_true(found > 0);
+		count += found;
+	}
+	dmacore_pagetable_destroy(table);
+	print_message("%s: %u leaves are found\n", tables->name, count);
+}
+
+/* Random tables. */
 
 struct walker_range {
 	uint64_t iova;
@@ -43,6 +144,8 @@ struct walker_run {
 	struct walker *walker;
 	const struct walker_tables *tables;
 	struct dmacore_pagetable *pagetable;
+	/* That of the table as it is, which may have grown. */
+	struct walker_geometry geometry;
 	uint64_t seed, random;
 	unsigned table;
 	/* The inputs that the mappings of this table lie in. */
@@ -153,7 +256,8 @@ static inline uint64_t walker_choose(struct walker_run *run)
 	const struct walker_tables *tables = run->tables;
 	uint64_t window = run->window_last - run->window_first + 1, iova;
 	uint64_t granule = tables->leaves[0];
-	uint64_t width = DMACORE_BIT_MASK(tables->geometry.input_bits);
+	uint64_t width = walker_width(&tables->geometry);
+	unsigned bits = tables->geometry.input_bits - tables->geometry.is_signed;
 
 	do {
 		const struct walker_range *range =
@@ -167,8 +271,7 @@ static inline uint64_t walker_choose(struct walker_run *run)
 			/* Beyond the width, where the low bits alone would find something. */
 			iova = range->iova + walker_random(run, range->size);
 			if (width != UINT64_MAX)
-				iova |= (width + 1)
-					<< walker_random(run, 64 - tables->geometry.input_bits);
+				iova ^= (width + 1) << walker_random(run, 64 - bits);
 		} else if (kind == 2) {
 			iova = range->iova - 1 - walker_random(run, 2) * granule;
 		} else if (kind == 3) {
@@ -182,8 +285,9 @@ static inline uint64_t walker_choose(struct walker_run *run)
 			iova = range->iova + walker_random(run, range->size);
 		}
 		iova &= ~UINT64_C(7);
-	} while ((tables->hole_last && iova >= tables->hole_first && iova <= tables->hole_last) ||
-		 (tables->wraps && iova > width));
+		if (tables->wraps)
+			iova &= DMACORE_BIT_MASK(12 + 9 * run->geometry.levels);
+	} while (walker_is_hole(tables, iova));
 	return iova;
 }
 
@@ -191,53 +295,42 @@ static inline uint64_t walker_choose(struct walker_run *run)
 static inline uint32_t walker_expect(struct walker_run *run, uint64_t iova, uint32_t access,
 				     uint64_t *out_phys)
 {
+	uint64_t width = walker_width(&run->tables->geometry);
+	uint64_t upper = run->tables->geometry.is_signed ? ~width : UINT64_MAX;
+	uint32_t rights = access & WALK_RIGHTS;
 	struct dmacore_translation found;
-	int error = dmacore_pagetable_translate(run->pagetable, iova, access, &found);
+	int error = dmacore_pagetable_translate(run->pagetable, iova, rights, &found);
 
 	*out_phys = WALK_NOWHERE;
 	if (error == -ENOENT)
-		return iova > DMACORE_BIT_MASK(run->tables->geometry.input_bits) ? WALK_BEYOND :
-										   WALK_ABSENT;
+		return iova > width && iova < upper ? WALK_BEYOND : WALK_ABSENT;
 	if (error == -EACCES)
 		assert_ok(dmacore_pagetable_translate(run->pagetable, iova, 0, &found));
 	else
 		assert_ok(error);
+	assert_true(walker_permits(found.access, rights) == !error);
 	*out_phys = found.target + (iova - found.first);
-	return error ? WALK_DENIED : WALK_REACHED;
+	return walker_permits(found.access, access) ? WALK_REACHED : WALK_DENIED;
 }
 
 static inline void walker_compare(struct walker_run *run)
 {
-	const uint32_t usual[] = { DMACORE_ACCESS_READ, DMACORE_ACCESS_WRITE, 0 };
-	const uint32_t *wanted = *run->tables->wanted ? run->tables->wanted : usual;
-	struct walk walks[WALKS_MAX];
-	uint32_t results[WALKS_MAX];
-	uint64_t targets[WALKS_MAX];
-	unsigned wrong = 0;
+	struct walker_batch batch = { .walker = run->walker };
 
+	walker_load(run->walker, run->pagetable, &run->geometry);
 	for (unsigned i = 0; i < WALKS_MAX; i++) {
-		struct walk *walk = &walks[i];
+		uint64_t iova = walker_choose(run), phys;
+		uint32_t access = walker_pick_access(run, walker_wanted(run->tables));
+		uint32_t result = walker_expect(run, iova, access, &phys);
 
-		*walk = (struct walk){
-			.iova = walker_choose(run),
-			.access = walker_pick_access(run, wanted),
-		};
-		results[i] = walker_expect(run, walk->iova, walk->access, &targets[i]);
-		if (targets[i] != WALK_NOWHERE && run->walker->mark)
-			run->walker->mark(run->walker, targets[i]);
+		run->reached += result == WALK_REACHED;
+		run->absent += result == WALK_ABSENT;
+		run->denied += result == WALK_DENIED;
+		run->beyond += result == WALK_BEYOND;
+		walker_batch_add(&batch, iova, access, result, phys);
 	}
-	run->walker->walk(run->walker, walks, WALKS_MAX);
-	for (unsigned i = 0; i < WALKS_MAX; i++) {
-		run->reached += results[i] == WALK_REACHED;
-		run->absent += results[i] == WALK_ABSENT;
-		run->denied += results[i] == WALK_DENIED;
-		run->beyond += results[i] == WALK_BEYOND;
-		if (!walk_is(&walks[i], results[i], targets[i])) {
-			walk_print(&walks[i], results[i], targets[i]);
-			wrong++;
-		}
-	}
-	if (!wrong)
+	walker_batch_run(&batch);
+	if (!batch.wrong)
 		return;
 	for (unsigned i = 0; i < run->range_count; i++) {
 		const struct walker_range *range = &run->ranges[i];
@@ -247,12 +340,12 @@ static inline void walker_compare(struct walker_run *run)
 			    range->unmapped ? ", of which some was unmapped" : "");
 	}
 	fail_msg("%s: %u walks of table %u differ, DMACORE_SEED=0x%" PRIx64, run->tables->name,
-		 wrong, run->table, run->seed);
+		 batch.wrong, run->table, run->seed);
 }
 
 static inline void walker_run_table(struct walker_run *run)
 {
-	uint64_t largest = 0, window, width = DMACORE_BIT_MASK(run->tables->geometry.input_bits);
+	uint64_t largest = 0, window, width = walker_width(&run->tables->geometry);
 	unsigned map_count = 1 + walker_random(run, 16);
 
 	for (const uint64_t *leaf = run->tables->leaves; *leaf; leaf++)
@@ -272,8 +365,12 @@ static inline void walker_run_table(struct walker_run *run)
 		run->window_first = walker_random(run, (width - window) / largest + 1) * largest;
 		break;
 	}
+	/* The upper half of signed inputs. */
+	if (run->tables->geometry.is_signed && walker_random(run, 2))
+		run->window_first |= ~width;
 	run->window_last = run->window_first + window;
 
+	run->geometry = run->tables->geometry;
 	run->pagetable =
 		walker_make_table(run->walker, run->tables->format, &run->tables->geometry);
 	run->range_count = 0;

@@ -40,9 +40,9 @@ static inline void x86_list_leaves(struct walker *walker)
 
 	while (sscanf(line, "%" SCNx64 ": %" SCNx64 " %15s", &leaf.first, &leaf.phys, letters) ==
 	       3) {
-		leaf.rights = CPU_READ | (letters[0] == 'X' ? 0 : CPU_EXECUTE) |
-			      (letters[7] == 'U' ? CPU_USER : 0) |
-			      (letters[8] == 'W' ? CPU_WRITE : 0);
+		leaf.rights = WALK_READ | (letters[0] == 'X' ? 0 : WALK_EXECUTE) |
+			      (letters[7] == 'U' ? WALK_USER : 0) |
+			      (letters[8] == 'W' ? WALK_WRITE : 0);
 		cpu_add_leaf(walker, &leaf);
 		line = strchr(line, '\n') + 1;
 	}
@@ -58,8 +58,8 @@ static inline void x86_list_ranges(struct walker *walker)
 	unsigned i = 0;
 
 	while (sscanf(line, "%" SCNx64 "-%" SCNx64 " %*x %15s", &first, &end, letters) == 3) {
-		uint32_t rights = CPU_READ | CPU_EXECUTE | (letters[0] == 'u' ? CPU_USER : 0) |
-				  (letters[2] == 'w' ? CPU_WRITE : 0);
+		uint32_t rights = WALK_READ | WALK_EXECUTE | (letters[0] == 'u' ? WALK_USER : 0) |
+				  (letters[2] == 'w' ? WALK_WRITE : 0);
 
 		if (i < cpu->leaf_count && cpu->leaves[i].first != first)
 			qemu_fail(&walker->qemu, "lists ranges that do not begin with a leaf");
@@ -83,7 +83,8 @@ static inline void x86_load(struct walker *walker, uint64_t root,
 {
 	struct cpu *cpu = walker->device;
 
-	cpu->input_bits = geometry->input_bits;
+	cpu->input_bits = 12 + 9 * geometry->levels;
+	cpu->is_signed = geometry->is_signed;
 	walker->state[X86_STATE_LEVELS] = geometry->levels;
 	debugger_set(&walker->qemu, walker->state[X86_STATE_CR4],
 		     X86_CR4 | (geometry->levels == 5 ? X86_CR4_LA57 : 0));

@@ -9,7 +9,7 @@
 #define BOTH (READ | WRITE)
 
 /* Tables that the test writes by hand are in the walker's own pages from here on. */
-#define HAND_PAGE 64
+#define HAND_PAGE WALKER_HAND_PAGE
 
 static struct walker walker;
 static struct edu edu;
@@ -17,14 +17,8 @@ static struct edu edu;
 static int start(void **state)
 {
 	(void)state;
-	amd_start(&walker, &edu);
-	return 0;
-}
-
-static int stop(void **state)
-{
-	(void)state;
-	walker_stop(&walker);
+	if (!walker_is_ready(&walker))
+		amd_start(&walker, &edu);
 	return 0;
 }
 
@@ -135,14 +129,15 @@ static void walker_amd__combines_permissions(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(walker_amd__reads_leaves_of_every_level, start,
-						stop),
-		cmocka_unit_test_setup_teardown(walker_amd__reads_sizes_between_levels, start,
-						stop),
-		cmocka_unit_test_setup_teardown(walker_amd__combines_permissions, start, stop),
+		cmocka_unit_test_setup(walker_amd__reads_leaves_of_every_level, start),
+		cmocka_unit_test_setup(walker_amd__reads_sizes_between_levels, start),
+		cmocka_unit_test_setup(walker_amd__combines_permissions, start),
 	};
+	int status;
 
 	if (!qemu_is_installed("qemu-system-x86_64"))
 		return EXIT_SKIPPED;
-	return run_group("walker_amd", tests);
+	status = run_group("walker_amd", tests);
+	walker_stop(&walker);
+	return status;
 }

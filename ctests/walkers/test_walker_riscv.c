@@ -7,8 +7,8 @@
 #define READ DMACORE_ACCESS_READ
 #define WRITE DMACORE_ACCESS_WRITE
 #define BOTH (READ | WRITE)
-#define EXECUTE CPU_EXECUTE
-#define USER CPU_USER
+#define EXECUTE WALK_EXECUTE
+#define USER WALK_USER
 
 /* Privileged, Sv39: V, R, W, X, U, A and D of an entry; the output from bit 10; N, bit 63. */
 #define RISCV_VALID 0x1
@@ -21,7 +21,7 @@
 #define RISCV_OUTPUT(phys) ((uint64_t)(phys) >> 12 << 10)
 
 /* Tables that the test writes by hand are in the walker's own pages from here on. */
-#define HAND_PAGE 64
+#define HAND_PAGE WALKER_HAND_PAGE
 
 static struct walker walker;
 static struct cpu cpu;
@@ -29,14 +29,8 @@ static struct cpu cpu;
 static int start(void **state)
 {
 	(void)state;
-	riscv_start(&walker, &cpu);
-	return 0;
-}
-
-static int stop(void **state)
-{
-	(void)state;
-	walker_stop(&walker);
+	if (!walker_is_ready(&walker))
+		riscv_start(&walker, &cpu);
 	return 0;
 }
 
@@ -52,7 +46,7 @@ static void load_hand_tables(unsigned levels)
 		*hand_word(i, 0) =
 			RISCV_OUTPUT(walker_page(&walker, HAND_PAGE + i + 1)) | RISCV_VALID;
 	walker.load(&walker, walker_page(&walker, HAND_PAGE),
-		    &(struct walker_geometry){ levels, 12 + 9 * levels, PAGE });
+		    &(struct walker_geometry)WALKER_GEOMETRY(levels, 12 + 9 * levels, PAGE));
 }
 
 static void check_leads(uint64_t iova, uint64_t phys, uint32_t rights)
@@ -150,14 +144,15 @@ static void walker_riscv__reads_contiguous_pages(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(walker_riscv__reads_leaves_of_every_size, start,
-						stop),
-		cmocka_unit_test_setup_teardown(walker_riscv__wants_canonical_addresses, start,
-						stop),
-		cmocka_unit_test_setup_teardown(walker_riscv__reads_contiguous_pages, start, stop),
+		cmocka_unit_test_setup(walker_riscv__reads_leaves_of_every_size, start),
+		cmocka_unit_test_setup(walker_riscv__wants_canonical_addresses, start),
+		cmocka_unit_test_setup(walker_riscv__reads_contiguous_pages, start),
 	};
+	int status;
 
 	if (!qemu_is_installed("qemu-system-riscv64"))
 		return EXIT_SKIPPED;
-	return run_group("walker_riscv", tests);
+	status = run_group("walker_riscv", tests);
+	walker_stop(&walker);
+	return status;
 }

@@ -9,7 +9,7 @@
 #define BOTH (READ | WRITE)
 
 /* Tables that the test writes by hand are in the walker's own pages from here on, 64 KiB each. */
-#define HAND_PAGE 64
+#define HAND_PAGE WALKER_HAND_PAGE
 #define HAND_STEP 16
 
 /*
@@ -30,14 +30,8 @@ static struct edu edu;
 static int start(void **state)
 {
 	(void)state;
-	smmu_start(&walker, &edu);
-	return 0;
-}
-
-static int stop(void **state)
-{
-	(void)state;
-	walker_stop(&walker);
+	if (!walker_is_ready(&walker))
+		smmu_start(&walker, &edu);
 	return 0;
 }
 
@@ -88,15 +82,15 @@ static void walker_smmu__reads_leaves_of_every_level(void **state)
 		/* Sizes of leaves at the last level and above. */
 		uint64_t sizes[4];
 	} cases[] = {
-		{ { 3, 39, 4096 }, { PAGE, 2 * MIB, GIB } },
-		{ { 4, 48, 4096 }, { PAGE, 2 * MIB, GIB } },
-		{ { 4, 42, 4096 }, { PAGE, 2 * MIB, GIB } },
-		{ { 2, 30, 4096 }, { PAGE, 2 * MIB } },
-		{ { 3, 47, 16384 }, { 16384, 32 * MIB } },
-		{ { 4, 48, 16384 }, { 16384, 32 * MIB } },
-		{ { 2, 36, 16384 }, { 16384, 32 * MIB } },
-		{ { 3, 48, 65536 }, { 65536, 512 * MIB } },
-		{ { 2, 42, 65536 }, { 65536, 512 * MIB } },
+		{ WALKER_GEOMETRY(3, 39, 4096), { PAGE, 2 * MIB, GIB } },
+		{ WALKER_GEOMETRY(4, 48, 4096), { PAGE, 2 * MIB, GIB } },
+		{ WALKER_GEOMETRY(4, 42, 4096), { PAGE, 2 * MIB, GIB } },
+		{ WALKER_GEOMETRY(2, 30, 4096), { PAGE, 2 * MIB } },
+		{ WALKER_GEOMETRY(3, 47, 16384), { 16384, 32 * MIB } },
+		{ WALKER_GEOMETRY(4, 48, 16384), { 16384, 32 * MIB } },
+		{ WALKER_GEOMETRY(2, 36, 16384), { 16384, 32 * MIB } },
+		{ WALKER_GEOMETRY(3, 48, 65536), { 65536, 512 * MIB } },
+		{ WALKER_GEOMETRY(2, 42, 65536), { 65536, 512 * MIB } },
 	};
 
 	(void)state;
@@ -131,7 +125,7 @@ static void walker_smmu__reads_leaves_of_every_level(void **state)
 /* Arm ARM D8.3.1.1: there is no block at the last level, nor above the sizes in the tables. */
 static void walker_smmu__refuses_blocks_where_none_are(void **state)
 {
-	const struct walker_geometry geometry = { 4, 48, 4096 };
+	const struct walker_geometry geometry = WALKER_GEOMETRY(4, 48, 4096);
 
 	(void)state;
 	load_hand_tables(&geometry);
@@ -141,7 +135,7 @@ static void walker_smmu__refuses_blocks_where_none_are(void **state)
 
 static void walker_smmu__combines_permissions(void **state)
 {
-	const struct walker_geometry geometry = { 3, 39, 4096 };
+	const struct walker_geometry geometry = WALKER_GEOMETRY(3, 39, 4096);
 	const uint64_t phys = SMMU_TARGET_FIRST;
 
 	(void)state;
@@ -155,14 +149,15 @@ static void walker_smmu__combines_permissions(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(walker_smmu__reads_leaves_of_every_level, start,
-						stop),
-		cmocka_unit_test_setup_teardown(walker_smmu__refuses_blocks_where_none_are, start,
-						stop),
-		cmocka_unit_test_setup_teardown(walker_smmu__combines_permissions, start, stop),
+		cmocka_unit_test_setup(walker_smmu__reads_leaves_of_every_level, start),
+		cmocka_unit_test_setup(walker_smmu__refuses_blocks_where_none_are, start),
+		cmocka_unit_test_setup(walker_smmu__combines_permissions, start),
 	};
+	int status;
 
 	if (!qemu_is_installed("qemu-system-aarch64"))
 		return EXIT_SKIPPED;
-	return run_group("walker_smmu", tests);
+	status = run_group("walker_smmu", tests);
+	walker_stop(&walker);
+	return status;
 }

@@ -19,21 +19,17 @@ static int start(void **state)
 {
 	unsigned width = (uintptr_t)*state;
 
+	if (levels_max != (width - 12) / 9)
+		walker_stop(&walker);
 	levels_max = (width - 12) / 9;
-	vtd_start(&walker, &edu, width);
-	return 0;
-}
-
-static int stop(void **state)
-{
-	(void)state;
-	walker_stop(&walker);
+	if (!walker_is_ready(&walker))
+		vtd_start(&walker, &edu, width);
 	return 0;
 }
 
 static struct walker_geometry geometry_of(unsigned levels)
 {
-	return (struct walker_geometry){ levels, 12 + 9 * levels, PAGE };
+	return (struct walker_geometry)WALKER_GEOMETRY(levels, 12 + 9 * levels, PAGE);
 }
 
 static struct dmacore_pagetable *make_table(unsigned levels)
@@ -237,7 +233,7 @@ static void walker_vtd__agrees_on_random_tables(void **state)
 			.target_last = PC_HIGH_LAST,
 			.hole_first = VTD_INTERRUPT_FIRST,
 			.hole_last = VTD_INTERRUPT_LAST,
-			.table_count = 20,
+			.table_count = 15,
 		};
 
 		walker_run_tables(&walker, &tables);
@@ -246,25 +242,29 @@ static void walker_vtd__agrees_on_random_tables(void **state)
 
 #define test_with(width, function)                                                                \
 	{                                                                                         \
-#function " (" #width " bits)", function, start, stop, (void *)(uintptr_t)(width) \
+#function " (" #width " bits)", function, start, NULL, (void *)(uintptr_t)(width) \
 	}
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		test_with(39, walker_vtd__reaches_leaves_of_every_size),
-		test_with(48, walker_vtd__reaches_leaves_of_every_size),
 		test_with(39, walker_vtd__reaches_leaves_of_all_sizes_in_a_row),
-		test_with(48, walker_vtd__reaches_leaves_of_all_sizes_in_a_row),
 		test_with(39, walker_vtd__refuses_what_is_beyond_the_width),
+		test_with(39, walker_vtd__agrees_on_random_tables),
+		/* Another QEMU. */
+		test_with(48, walker_vtd__reaches_leaves_of_every_size),
+		test_with(48, walker_vtd__reaches_leaves_of_all_sizes_in_a_row),
 		test_with(48, walker_vtd__refuses_what_is_beyond_the_width),
 		test_with(48, walker_vtd__follows_changes),
 		test_with(48, walker_vtd__notices_a_flipped_bit),
-		test_with(39, walker_vtd__agrees_on_random_tables),
 		test_with(48, walker_vtd__agrees_on_random_tables),
 	};
+	int status;
 
 	if (!qemu_is_installed("qemu-system-x86_64"))
 		return EXIT_SKIPPED;
-	return run_group("walker_vtd", tests);
+	status = run_group("walker_vtd", tests);
+	walker_stop(&walker);
+	return status;
 }

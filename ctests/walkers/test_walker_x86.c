@@ -8,8 +8,8 @@
 #define READ DMACORE_ACCESS_READ
 #define WRITE DMACORE_ACCESS_WRITE
 #define BOTH (READ | WRITE)
-#define EXECUTE CPU_EXECUTE
-#define USER CPU_USER
+#define EXECUTE WALK_EXECUTE
+#define USER WALK_USER
 
 /* SDM 4.5.4: P, R/W, U/S and PS of an entry; XD. */
 #define X86_PRESENT UINT64_C(0x1)
@@ -20,7 +20,7 @@
 #define X86_TABLE (X86_PRESENT | X86_WRITABLE | X86_USER)
 
 /* Tables that the test writes by hand are in the walker's own pages from here on. */
-#define HAND_PAGE 64
+#define HAND_PAGE WALKER_HAND_PAGE
 
 static struct walker walker;
 static struct cpu cpu;
@@ -28,14 +28,8 @@ static struct cpu cpu;
 static int start(void **state)
 {
 	(void)state;
-	x86_start(&walker, &cpu);
-	return 0;
-}
-
-static int stop(void **state)
-{
-	(void)state;
-	walker_stop(&walker);
+	if (!walker_is_ready(&walker))
+		x86_start(&walker, &cpu);
 	return 0;
 }
 
@@ -50,7 +44,7 @@ static void load_hand_tables(unsigned levels)
 	for (unsigned i = 0; i + 1 < levels; i++)
 		*hand_word(i, 0) = walker_page(&walker, HAND_PAGE + i + 1) | X86_TABLE;
 	walker.load(&walker, walker_page(&walker, HAND_PAGE),
-		    &(struct walker_geometry){ levels, 12 + 9 * levels, PAGE });
+		    &(struct walker_geometry)WALKER_GEOMETRY(levels, 12 + 9 * levels, PAGE));
 }
 
 static void check_leads(uint64_t iova, uint64_t phys, uint32_t rights)
@@ -152,14 +146,14 @@ static void walker_x86__agrees_on_random_second_stage_tables(void **state)
 			.name = levels == 4 ? "second stage by CPU, 4 levels" :
 					      "second stage by CPU, 5 levels",
 			.format = DMACORE_PAGETABLE_VTD_SECOND_STAGE,
-			.geometry = { levels, bits, PAGE },
+			.geometry = WALKER_GEOMETRY(levels, bits, PAGE),
 			.leaves = { PAGE, 2 * MIB, GIB },
 			.accesses = { READ, BOTH },
 			.target_first = 0,
 			.target_last = X86_LISTED_PHYS,
 			.hole_first = ~UINT64_C(0) << (bits - 1),
 			.hole_last = UINT64_MAX,
-			.table_count = 25,
+			.table_count = 12,
 		};
 
 		walker_run_tables(&walker, &tables);
@@ -169,15 +163,16 @@ static void walker_x86__agrees_on_random_second_stage_tables(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(walker_x86__reads_leaves_of_every_size, start,
-						stop),
-		cmocka_unit_test_setup_teardown(walker_x86__wants_canonical_addresses, start, stop),
-		cmocka_unit_test_setup_teardown(walker_x86__combines_permissions, start, stop),
-		cmocka_unit_test_setup_teardown(walker_x86__agrees_on_random_second_stage_tables,
-						start, stop),
+		cmocka_unit_test_setup(walker_x86__reads_leaves_of_every_size, start),
+		cmocka_unit_test_setup(walker_x86__wants_canonical_addresses, start),
+		cmocka_unit_test_setup(walker_x86__combines_permissions, start),
+		cmocka_unit_test_setup(walker_x86__agrees_on_random_second_stage_tables, start),
 	};
+	int status;
 
 	if (!qemu_is_installed("qemu-system-x86_64"))
 		return EXIT_SKIPPED;
-	return run_group("walker_x86", tests);
+	status = run_group("walker_x86", tests);
+	walker_stop(&walker);
+	return status;
 }
