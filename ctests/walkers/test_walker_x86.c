@@ -10,6 +10,7 @@
 #define BOTH (READ | WRITE)
 #define EXECUTE WALK_EXECUTE
 #define USER WALK_USER
+#define PRIVILEGED DMACORE_ACCESS_PRIVILEGED
 
 /* SDM 4.5.4: P, R/W, U/S and PS of an entry; XD. */
 #define X86_PRESENT UINT64_C(0x1)
@@ -160,6 +161,49 @@ static void walker_x86__agrees_on_random_second_stage_tables(void **state)
 	}
 }
 
+/* Tables of the library with and without the upper half of the CPU's addresses. */
+static void for_tables(void (*check)(struct walker *walker, const struct walker_tables *tables))
+{
+	const char *const names[] = { "x86-64, 4 levels", "x86-64, 4 levels, signed",
+				      "x86-64, 5 levels", "x86-64, 5 levels, signed" };
+
+	for (unsigned i = 0; i < 4; i++) {
+		const unsigned levels = 4 + i / 2;
+		const bool is_signed = i % 2;
+		struct walker_tables tables = {
+			.name = names[i],
+			.format = DMACORE_PAGETABLE_X86_64,
+			.geometry = { .levels = levels,
+				      .input_bits = 11 + 9 * levels + is_signed,
+				      .granule = PAGE,
+				      .features = is_signed ? DMACORE_PAGETABLE_SIGNED_INPUT : 0,
+				      .is_signed = is_signed },
+			.leaves = { PAGE, 2 * MIB, GIB },
+			.accesses = { READ, BOTH, READ | EXECUTE, BOTH | EXECUTE, READ | PRIVILEGED,
+				      BOTH | PRIVILEGED, READ | EXECUTE | PRIVILEGED,
+				      BOTH | EXECUTE | PRIVILEGED, BOTH | DMACORE_ACCESS_MMIO },
+			.wanted = { READ, WRITE, EXECUTE, USER, BOTH | USER },
+			.target_first = 0,
+			.target_last = DMACORE_BIT_MASK(52),
+			.table_count = 15,
+		};
+
+		check(&walker, &tables);
+	}
+}
+
+static void walker_x86__reaches_leaves_of_every_kind(void **state)
+{
+	(void)state;
+	for_tables(walker_check_leaves);
+}
+
+static void walker_x86__agrees_on_random_tables(void **state)
+{
+	(void)state;
+	for_tables(walker_run_tables);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -167,6 +211,8 @@ int main(void)
 		cmocka_unit_test_setup(walker_x86__wants_canonical_addresses, start),
 		cmocka_unit_test_setup(walker_x86__combines_permissions, start),
 		cmocka_unit_test_setup(walker_x86__agrees_on_random_second_stage_tables, start),
+		cmocka_unit_test_setup(walker_x86__reaches_leaves_of_every_kind, start),
+		cmocka_unit_test_setup(walker_x86__agrees_on_random_tables, start),
 	};
 	int status;
 
