@@ -3,6 +3,7 @@
 /* AMD's v1 tables, judged by QEMU's AMD IOMMU. */
 
 #include "support/walker_amd.h"
+#include "support/walker_tables.h"
 
 #define READ DMACORE_ACCESS_READ
 #define WRITE DMACORE_ACCESS_WRITE
@@ -126,12 +127,99 @@ static void walker_amd__combines_permissions(void **state)
 	check_absent(0, AMD_PAGE_FAULT);
 }
 
+/* Tables of the library: of as many levels as they are made with, and such that grow from 3 to 6. */
+static void for_tables(void (*check)(struct walker *walker, const struct walker_tables *tables))
+{
+	const char *const names[] = { "AMD, 3 levels", "AMD, 4 levels", "AMD, 5 levels",
+				      "AMD, 6 levels", "AMD, growing" };
+
+	for (unsigned i = 0; i < 5; i++) {
+		const bool grows = i == 4;
+		const unsigned levels = grows ? 3 : 3 + i;
+		struct walker_tables tables = {
+			.name = names[i],
+			.format = DMACORE_PAGETABLE_AMD_V1,
+			.geometry = WALKER_GEOMETRY(
+				levels, grows || levels == 6 ? 64 : 12 + 9 * levels, PAGE),
+			.accesses = { READ, WRITE, BOTH },
+			.target_first = PC_HIGH_FIRST,
+			.target_last = PC_HIGH_LAST,
+			.wraps = true,
+			.hole_first = AMD_INTERRUPT_FIRST,
+			.hole_last = AMD_INTERRUPT_LAST,
+			.table_count = 10,
+		};
+
+		/* The largest is what the memory at its own multiple holds. */
+		for (unsigned shift = 12; shift <= 32; shift++)
+			tables.leaves[shift - 12] = UINT64_C(1) << shift;
+		check(&walker, &tables);
+	}
+}
+
+static void walker_amd__reaches_leaves_of_every_kind(void **state)
+{
+	(void)state;
+	for_tables(walker_check_leaves);
+}
+
+static void walker_amd__agrees_on_random_tables(void **state)
+{
+	(void)state;
+	for_tables(walker_run_tables);
+}
+
+/*
+ * A table gets a root above the one it has when something is mapped that has no place below it. The
+ * old root stays in use: so a walker that was not yet told still finds what it found.
+ */
+static void walker_amd__follows_a_root_that_grows(void **state)
+{
+	struct walker_geometry geometry = WALKER_GEOMETRY(3, 64, PAGE);
+	struct dmacore_pagetable *table =
+		walker_make_table(&walker, DMACORE_PAGETABLE_AMD_V1, &geometry);
+	const uint64_t phys = PC_HIGH_FIRST + 3 * PAGE;
+	dmacore_phys_t root, before;
+
+	(void)state;
+	assert_ok(dmacore_pagetable_map(table, 0, phys, PAGE, READ));
+	check_leads(0, phys, READ);
+	for (unsigned levels = 4; levels <= 6; levels++) {
+		/* The last page below what the new root translates, and the first beyond the old one. */
+		const uint64_t last =
+			DMACORE_BIT_MASK(levels == 6 ? 64 : 12 + 9 * levels) - PAGE + 1;
+		const uint64_t first = UINT64_C(1) << (3 + 9 * levels);
+
+		assert_ok(dmacore_pagetable_root(table, &before));
+		assert_ok(dmacore_pagetable_map(table, last, phys + levels * PAGE, PAGE, BOTH));
+		assert_ok(dmacore_pagetable_root(table, &root));
+		assert_true(root != before);
+		check_leads(0, phys, READ);
+
+		walker_load(&walker, table, &geometry);
+		assert_int_equal(geometry.levels, levels);
+		check_leads(0, phys, READ);
+		check_leads(last, phys + levels * PAGE, BOTH);
+		check_absent(first, AMD_SILENT);
+		assert_ok(dmacore_pagetable_map(table, first, phys + 2 * MIB, PAGE, WRITE));
+		assert_ok(dmacore_pagetable_root(table, &before));
+		assert_true(root == before);
+		check_leads(first, phys + 2 * MIB, WRITE);
+		assert_ok(dmacore_pagetable_reclaim(table));
+		check_leads(0, phys, READ);
+	}
+	dmacore_pagetable_destroy(table);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(walker_amd__reads_leaves_of_every_level, start),
 		cmocka_unit_test_setup(walker_amd__reads_sizes_between_levels, start),
 		cmocka_unit_test_setup(walker_amd__combines_permissions, start),
+		cmocka_unit_test_setup(walker_amd__reaches_leaves_of_every_kind, start),
+		cmocka_unit_test_setup(walker_amd__follows_a_root_that_grows, start),
+		cmocka_unit_test_setup(walker_amd__agrees_on_random_tables, start),
 	};
 	int status;
 
