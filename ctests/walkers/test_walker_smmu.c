@@ -3,6 +3,7 @@
 /* AArch64 stage 1 tables, judged by QEMU's SMMUv3. */
 
 #include "support/walker_smmu.h"
+#include "support/walker_tables.h"
 
 #define READ DMACORE_ACCESS_READ
 #define WRITE DMACORE_ACCESS_WRITE
@@ -146,12 +147,107 @@ static void walker_smmu__combines_permissions(void **state)
 	check_leads(PAGE, phys, READ);
 }
 
+/*
+ * Tables of the library, of every granule and in widths whose roots are full, nearly empty and in
+ * between. QEMU takes the words of a run one by one, and does not look at what it does not judge:
+ * privilege, instructions and kinds of memory, of which there are some so that they disturb nothing.
+ */
+static void for_tables(void (*check)(struct walker *walker, const struct walker_tables *tables))
+{
+	const struct {
+		const char *name;
+		unsigned levels, input_bits;
+		uint64_t granule;
+		uint32_t features;
+		uint64_t leaves[6];
+	} cases[] = {
+		{ "ARM, 4 KiB, 36 bits", 3, 36, 4096, 0, { PAGE, 2 * MIB, GIB } },
+		{ "ARM, 4 KiB, 39 bits, runs",
+		  3,
+		  39,
+		  4096,
+		  DMACORE_PAGETABLE_RUNS,
+		  { PAGE, 16 * PAGE, 2 * MIB, 32 * MIB, GIB } },
+		{ "ARM, 4 KiB, 40 bits", 4, 40, 4096, 0, { PAGE, 2 * MIB, GIB } },
+		{ "ARM, 4 KiB, 48 bits, runs",
+		  4,
+		  48,
+		  4096,
+		  DMACORE_PAGETABLE_RUNS,
+		  { PAGE, 16 * PAGE, 2 * MIB, 32 * MIB, GIB } },
+		{ "ARM, 16 KiB, 36 bits", 2, 36, 16384, 0, { 16384, 32 * MIB } },
+		{ "ARM, 16 KiB, 37 bits, runs",
+		  3,
+		  37,
+		  16384,
+		  DMACORE_PAGETABLE_RUNS,
+		  { 16384, 2 * MIB, 32 * MIB, GIB } },
+		{ "ARM, 16 KiB, 47 bits", 3, 47, 16384, 0, { 16384, 32 * MIB } },
+		{ "ARM, 16 KiB, 48 bits, runs",
+		  4,
+		  48,
+		  16384,
+		  DMACORE_PAGETABLE_RUNS,
+		  { 16384, 2 * MIB, 32 * MIB, GIB } },
+		{ "ARM, 64 KiB, 36 bits", 2, 36, 65536, 0, { 65536, 512 * MIB } },
+		{ "ARM, 64 KiB, 42 bits, runs",
+		  2,
+		  42,
+		  65536,
+		  DMACORE_PAGETABLE_RUNS,
+		  { 65536, 2 * MIB, 512 * MIB } },
+		{ "ARM, 64 KiB, 48 bits, runs",
+		  3,
+		  48,
+		  65536,
+		  DMACORE_PAGETABLE_RUNS,
+		  { 65536, 2 * MIB, 512 * MIB } },
+	};
+
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct walker_tables tables = {
+			.name = cases[i].name,
+			.format = DMACORE_PAGETABLE_ARM64_STAGE1,
+			.geometry = { .levels = cases[i].levels,
+				      .input_bits = cases[i].input_bits,
+				      .granule = cases[i].granule,
+				      .features = cases[i].features },
+			.accesses = { READ, BOTH, READ | DMACORE_ACCESS_EXECUTE,
+				      BOTH | DMACORE_ACCESS_PRIVILEGED,
+				      READ | DMACORE_ACCESS_CACHEABLE, BOTH | DMACORE_ACCESS_MMIO },
+			.target_first = SMMU_TARGET_FIRST,
+			.target_last = SMMU_TARGET_LAST,
+			/* What QEMU does not see. */
+			.hole_first = UINT64_C(1) << SMMU_INPUT_BITS,
+			.hole_last = UINT64_MAX,
+			.table_count = 5,
+		};
+
+		memcpy(tables.leaves, cases[i].leaves, sizeof(cases[i].leaves));
+		check(&walker, &tables);
+	}
+}
+
+static void walker_smmu__reaches_leaves_of_every_kind(void **state)
+{
+	(void)state;
+	for_tables(walker_check_leaves);
+}
+
+static void walker_smmu__agrees_on_random_tables(void **state)
+{
+	(void)state;
+	for_tables(walker_run_tables);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(walker_smmu__reads_leaves_of_every_level, start),
 		cmocka_unit_test_setup(walker_smmu__refuses_blocks_where_none_are, start),
 		cmocka_unit_test_setup(walker_smmu__combines_permissions, start),
+		cmocka_unit_test_setup(walker_smmu__reaches_leaves_of_every_kind, start),
+		cmocka_unit_test_setup(walker_smmu__agrees_on_random_tables, start),
 	};
 	int status;
 
