@@ -3,12 +3,14 @@
 /* RISC-V tables, judged by QEMU's CPU. */
 
 #include "support/walker_riscv.h"
+#include "support/walker_tables.h"
 
 #define READ DMACORE_ACCESS_READ
 #define WRITE DMACORE_ACCESS_WRITE
 #define BOTH (READ | WRITE)
 #define EXECUTE WALK_EXECUTE
 #define USER WALK_USER
+#define PRIVILEGED DMACORE_ACCESS_PRIVILEGED
 
 /* Privileged, Sv39: V, R, W, X, U, A and D of an entry; the output from bit 10; N, bit 63. */
 #define RISCV_VALID 0x1
@@ -141,12 +143,72 @@ static void walker_riscv__reads_contiguous_pages(void **state)
 	check_absent(32 * PAGE);
 }
 
+/*
+ * Tables of the library, with runs and without. The list gives no outputs for runs, nor for memory
+ * types, so there all leaves can be read.
+ */
+static void for_tables(void (*check)(struct walker *walker, const struct walker_tables *tables))
+{
+	const char *const names[] = { "RISC-V, Sv39", "RISC-V, Sv39, runs",
+				      "RISC-V, Sv48", "RISC-V, Sv48, runs",
+				      "RISC-V, Sv57", "RISC-V, Sv57, runs" };
+	const struct walker_tables plain = {
+		.format = DMACORE_PAGETABLE_RISCV_FIRST_STAGE,
+		.leaves = { PAGE, 2 * MIB, GIB, 512 * GIB, 262144 * GIB },
+		.accesses = { READ, BOTH, EXECUTE, READ | EXECUTE, BOTH | EXECUTE,
+			      READ | PRIVILEGED, BOTH | PRIVILEGED, EXECUTE | PRIVILEGED,
+			      BOTH | EXECUTE | PRIVILEGED },
+		.wanted = { READ, WRITE, EXECUTE, USER, BOTH | USER },
+	};
+	const struct walker_tables runs = {
+		.format = DMACORE_PAGETABLE_RISCV_FIRST_STAGE,
+		.leaves = { PAGE, 16 * PAGE, 2 * MIB, GIB, 512 * GIB, 262144 * GIB },
+		.accesses = { READ, BOTH, READ | EXECUTE, BOTH | EXECUTE, READ | PRIVILEGED,
+			      BOTH | PRIVILEGED, BOTH | EXECUTE | PRIVILEGED,
+			      BOTH | DMACORE_ACCESS_MMIO },
+		.wanted = { READ, WRITE, EXECUTE, USER, BOTH | USER },
+	};
+
+	for (unsigned i = 0; i < 6; i++) {
+		const unsigned levels = 3 + i / 2, has_runs = i % 2;
+		struct walker_tables tables = has_runs ? runs : plain;
+
+		tables.name = names[i];
+		tables.geometry.levels = levels;
+		tables.geometry.input_bits = 12 + 9 * levels;
+		tables.geometry.granule = PAGE;
+		tables.geometry.is_signed = true;
+		if (has_runs)
+			tables.geometry.features =
+				DMACORE_PAGETABLE_RUNS | DMACORE_PAGETABLE_MEMORY_TYPES;
+		/* As many sizes as levels, and the runs. */
+		tables.leaves[levels + has_runs] = 0;
+		tables.target_last = DMACORE_BIT_MASK(56);
+		tables.table_count = 12;
+		check(&walker, &tables);
+	}
+}
+
+static void walker_riscv__reaches_leaves_of_every_kind(void **state)
+{
+	(void)state;
+	for_tables(walker_check_leaves);
+}
+
+static void walker_riscv__agrees_on_random_tables(void **state)
+{
+	(void)state;
+	for_tables(walker_run_tables);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(walker_riscv__reads_leaves_of_every_size, start),
 		cmocka_unit_test_setup(walker_riscv__wants_canonical_addresses, start),
 		cmocka_unit_test_setup(walker_riscv__reads_contiguous_pages, start),
+		cmocka_unit_test_setup(walker_riscv__reaches_leaves_of_every_kind, start),
+		cmocka_unit_test_setup(walker_riscv__agrees_on_random_tables, start),
 	};
 	int status;
 
