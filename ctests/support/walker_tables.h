@@ -68,6 +68,15 @@ static inline void walker_add_leaf(struct walker_batch *batch, const struct walk
 		walker_batch_add(batch, beside, wanted[0], WALK_ABSENT, WALK_NOWHERE);
 }
 
+static inline void walker_end_leaves(struct walker_batch *batch, const struct walker_tables *tables,
+				     uint64_t size)
+{
+	walker_batch_run(batch);
+	if (batch->wrong)
+		fail_msg("%s: %u walks of leaves of 0x%" PRIx64 " bytes differ", tables->name,
+			 batch->wrong, size);
+}
+
 /*
  * Leaves of one size, one for each set of permissions: in turns at the lowest and the highest inputs,
  * each beside a hole of the same size. Gives how many fit.
@@ -96,7 +105,7 @@ static inline unsigned walker_check_leaves_of(struct walker *walker,
 	for (unsigned i = 0; i < count; i++)
 		walker_add_leaf(&batch, tables, iovas[i], targets[i], size, tables->accesses[i],
 				i % 2 ? iovas[i] - 8 : iovas[i] + size);
-	walker_batch_run(&batch);
+	walker_end_leaves(&batch, tables, size);
 	for (unsigned i = 0; i < count; i++) {
 		assert_ok(dmacore_pagetable_unmap(table, iovas[i], size, 0, &unmapped));
 		assert_true(unmapped == size);
@@ -104,10 +113,7 @@ static inline unsigned walker_check_leaves_of(struct walker *walker,
 	for (unsigned i = 0; i < count; i++)
 		walker_batch_add(&batch, iovas[i], walker_wanted(tables)[0], WALK_ABSENT,
 				 WALK_NOWHERE);
-	walker_batch_run(&batch);
-	if (batch.wrong)
-		fail_msg("%s: %u walks of leaves of 0x%" PRIx64 " bytes differ", tables->name,
-			 batch.wrong, size);
+	walker_end_leaves(&batch, tables, size);
 	return count;
 }
 
