@@ -197,7 +197,7 @@ static void for_tables(void (*check)(struct walker *walker, const struct walker_
 			.wanted = { READ, WRITE, EXECUTE, USER, BOTH | USER },
 			.target_first = 0,
 			.target_last = DMACORE_BIT_MASK(52),
-			.table_count = 15,
+			.table_count = 12,
 		};
 
 		check(&walker, &tables);
