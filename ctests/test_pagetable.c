@@ -762,8 +762,28 @@ static void pagetable_translate__rejects_bad_arguments(void **state)
 	assert_translates_nothing(NULL, 0, READ, EINVAL);
 	assert_fails(dmacore_pagetable_translate(fixture->table, 0, READ, NULL), EINVAL);
 	for (unsigned bit = 2; bit < 32; bit++)
-		assert_translates_nothing(fixture->table, 0, UINT32_C(1) << bit,
-					  bit < 6 ? EACCES : EINVAL);
+		if (UINT32_C(1) << bit != DMACORE_ACCESS_PRIVILEGED)
+			assert_translates_nothing(fixture->table, 0, UINT32_C(1) << bit,
+						  bit < 6 ? EACCES : EINVAL);
+}
+
+static void pagetable_translate__asks_for_privilege_where_it_is_needed(void **state)
+{
+	struct dmacore_pagetable_options options = DMACORE_PAGETABLE_OPTIONS_INIT;
+	const uint32_t privileged = DMACORE_ACCESS_PRIVILEGED;
+	struct dmacore_pagetable *table;
+
+	(void)state;
+	options.format = DMACORE_PAGETABLE_X86_64;
+	assert_ok(dmacore_pagetable_create(&options, &table));
+	assert_ok(dmacore_pagetable_map(table, 0, 0, PAGE, BOTH | privileged));
+	assert_ok(dmacore_pagetable_map(table, PAGE, 2 * PAGE, PAGE, READ));
+	assert_translates_nothing(table, 0, READ, EACCES);
+	assert_translates(table, 0, READ | privileged, 0, PAGE, 0, BOTH | privileged);
+	assert_translates(table, 0, 0, 0, PAGE, 0, BOTH | privileged);
+	/* Privilege does no harm. */
+	assert_translates(table, PAGE, READ | privileged, PAGE, PAGE, 2 * PAGE, READ);
+	dmacore_pagetable_destroy(table);
 }
 
 /* Tables that are made ahead, and tables that nothing needs any more. */
@@ -1221,6 +1241,7 @@ int main(void)
 		test_of(4, pagetable_track_dirty__switches_the_noting_off_and_on),
 		test_of(4, pagetable_read_dirty__rejects_bad_arguments),
 		cmocka_unit_test(pagetable_reclaim__rejects_null),
+		cmocka_unit_test(pagetable_translate__asks_for_privilege_where_it_is_needed),
 		test_of(4, pagetable_statistics__rejects_null),
 		test_of(4, pagetable_statistics__checks_the_size_of_the_structure),
 	};

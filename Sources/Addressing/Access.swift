@@ -14,6 +14,13 @@ public struct Access: OptionSet, Sendable {
   public static var mmio: Access { Access(rawValue: 16) }
   public static var cacheable: Access { Access(rawValue: 32) }
 
+  /// Whether what permits this permits a request. One without privilege, or to know what is permitted,
+  /// says nothing of privilege.
+  public func permits(_ request: Access) -> Bool {
+    isSuperset(of: request.subtracting(.privileged))
+      && (!contains(.privileged) || request.contains(.privileged) || !request.isPermission)
+  }
+
   /// Whether anything is permitted at all.
   public var isPermission: Bool { rawValue & 7 != 0 }
 

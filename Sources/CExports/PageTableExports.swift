@@ -102,7 +102,7 @@ public func dmacore_pagetable_translate(
     let access = try Access(checking: access, among: .all)
     let found = unsafe table.pointee.lookUp(IOVA(iova))
     guard found.isMapped else { throw .notFound }
-    guard found.access.isSuperset(of: access) else { throw .accessDenied }
+    guard found.access.permits(access) else { throw .accessDenied }
     unsafe out.pointee = dmacore_translation(
       first: found.first, last: found.last, target: found.target, access: found.access.rawValue,
       reserved: 0)

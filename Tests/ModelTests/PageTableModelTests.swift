@@ -10,7 +10,7 @@ struct PageTableModelTests {
   func everyStepGivesWhatADictionaryGives(levels: Int, isOnHeap: Bool) throws {
     let maker = PageTableStepMaker(levels: levels)
     let memory = isOnHeap ? "heap" : "caller's pages"
-    try explore("page table, \(levels) levels, \(memory)", steps: RunSettings.steps(10_000)) {
+    try explore("page table, \(levels) levels, \(memory)", steps: RunSettings.steps(3_000)) {
       try PageTableWorld(levels: levels, isOnHeap: isOnHeap)
     } by: { generator in
       maker.step(&generator)

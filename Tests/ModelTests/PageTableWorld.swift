@@ -152,7 +152,7 @@ final class PageTableWorld: World {
     var translation = dmacore_translation()
     let found = dmacore_pagetable_translate(table, address, access, &translation)
     let leaf = model.leaf(at: address)
-    let code = leaf == nil ? -ENOENT : access & ~leaf!.access != 0 ? -EACCES : 0
+    let code = leaf == nil ? -ENOENT : access & ~8 & ~leaf!.access != 0 ? -EACCES : 0
     log.note(
       "dmacore_pagetable_translate(table, \(hex(address)), \(access), &translation)", gives: code)
     try demandSame(found, code, "result of translate")

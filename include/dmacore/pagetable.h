@@ -283,7 +283,8 @@ int dmacore_pagetable_unmap(struct dmacore_pagetable *pagetable, dmacore_iova_t 
  * dmacore_pagetable_translate() - look an input address up
  * @pagetable: the table
  * @iova: the input address
- * @access: what is wanted, bits of enum dmacore_access; 0: find out what is permitted
+ * @access: what is wanted, bits of enum dmacore_access, DMACORE_ACCESS_PRIVILEGED for a request with
+ *   privilege; 0: find out what is permitted
  * @out_translation: receives the leaf that @iova lies in
  *
  * Context: any thread, also beside map and unmap; lock-free; calls nothing back.
