@@ -134,6 +134,21 @@ struct VTdSecondStageTests {
     }
   }
 
+  @Test func addressBitsAboveTheHostAddressWidthAreReservedInPresentEntriesOfEveryLevel() throws {
+    try withEvery("host address width", in: [32, 39, 46, 51, 52]) { outputBits in
+      let format = try VTdSecondStage(PageTableOptions(levels: 5, outputBits: outputBits))
+      try withEvery("level", in: 0...4) { level in
+        try withEvery("bit", in: outputBits..<64) { bit in
+          let word = UInt64(1) << UInt64(bit)
+          let isReserved = format.decode(word | 1, at: level) == .reserved
+          try demandSame(isReserved, bit < 52, "entry")
+          try demandSame(format.decode(word, at: level), .empty, "entry that is not present")
+        }
+      }
+      try checkCodec(of: format)
+    }
+  }
+
   @Test func thePageSizeBitIsReservedWhereNoLeafIs() throws {
     #expect(try decode(0x83, at: 3) == .reserved)
     #expect(try decode(0x83, at: 4) == .reserved)

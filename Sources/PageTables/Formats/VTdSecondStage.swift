@@ -13,6 +13,8 @@ public struct VTdSecondStage: PageTableFormat {
   public var repeatsLeaf: Bool { false }
 
   public let geometry: PageTableGeometry
+  // The bits of an address that are above what hardware can address: reserved.
+  private let unreachableBits: UInt64
   // What leaves are made of that are to be coherent, and have been written through: 0 without the
   // feature.
   private let snoop: UInt64
@@ -30,6 +32,7 @@ public struct VTdSecondStage: PageTableFormat {
     }
     guard options.features.isSubset(of: [.coherence, .dirty]) else { throw .notSupported }
     geometry = PageTableGeometry(levels: levels, inputBits: inputBits, outputBits: outputBits)
+    unreachableBits = Self.addressBits & (UInt64.max &<< UInt64(truncatingIfNeeded: outputBits))
     snoop = options.features.contains(.coherence) ? Self.snoopBit : 0
     dirty = options.features.contains(.dirty) ? Self.dirtyBit : 0
   }
@@ -73,6 +76,9 @@ public struct VTdSecondStage: PageTableFormat {
   @inline(__always)
   public func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
     if word & Self.accessBits == 0 { return .empty }
+    // Of present entries alone: "Second-Stage Paging Entries", the bits from the host address width up
+    // to 51 must be 0.
+    if word & unreachableBits != 0 { return .reserved }
     let address = word & Self.addressBits
     if level > 0 {
       if word & Self.pageSize == 0 { return .table(PhysicalAddress(address)) }
