@@ -21,7 +21,7 @@ public enum PageTableKind: UInt32, Sendable {
 @safe
 struct AnyFormat: PageTableFormat, @unchecked Sendable {
   /// The formats, with all that is a parameter of their types.
-  private enum Choice {
+  enum Choice: Sendable {
     case vtdSecondStage
     case x86_64
     case amdV1
@@ -190,7 +190,7 @@ private struct FormatFacts {
 }
 
 /// Something to be done for a format.
-private protocol FormatUse {
+protocol FormatUse {
   associatedtype Result
   associatedtype Fault: Error
 

@@ -139,6 +139,25 @@ protocol PageTableFormat: Sendable {
   /// The word of the same leaf, written through or not. The same word where that is not noted.
   func settingDirty(_ word: UInt64, _ isDirty: Bool) -> UInt64
 
+  // What is asked besides of the words of foreign tables (`TableWalk.swift`), for formats that are chosen
+  // when the library is compiled.
+
+  /// What the word of a table forbids to all that it leads to, because hardware combines the words of
+  /// all levels: bits that the format chooses, and a bit that is set forbids something. 0 for most.
+  func restrictions(ofTable word: UInt64) -> UInt64
+
+  /// What the word of a leaf permits under the restrictions of all tables that lead there.
+  ///
+  /// - Parameter access: what it says by itself.
+  func access(ofLeaf word: UInt64, _ access: Access, restrictions: UInt64) -> Access
+
+  /// The table that a word leads to past at least one level, and its level. `decode` takes such a word for
+  /// reserved: the library makes none.
+  func farTable(_ word: UInt64, at level: Int) -> (PhysicalAddress, level: Int)?
+
+  /// What hardware says of a word that `decode` takes for reserved.
+  func reason(ofReserved word: UInt64, at level: Int) -> WalkFault.Reason
+
   // Loops over words, which are the same for all formats (`TableNode.swift`).
 
   /// The lowest table that an offset leads through, and what its entry says.

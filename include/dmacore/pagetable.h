@@ -23,6 +23,9 @@
  * dmacore_pagetable_reclaim(), because a walker may still be inside it. These are the tables that an
  * unmapped range covers, that a larger leaf replaces, and that dmacore_pagetable_trim() finds empty.
  *
+ * dmacore_pagetable_walk() walks foreign tables: those that a guest or other software makes, in the same
+ * formats.
+ *
  * Stability: may change before 1.0.
  */
 
@@ -177,6 +180,93 @@ struct dmacore_pagetable_statistics {
 	uint64_t table_bytes;
 	uint64_t retired_count;
 	uint64_t mapped_bytes;
+};
+
+/**
+ * struct dmacore_walk_options - tables that somebody else makes, to be walked as hardware does
+ * @struct_size: sizeof(struct dmacore_walk_options)
+ * @format: one of enum dmacore_pagetable_format
+ * @levels: as in struct dmacore_pagetable_options, but that AMD host tables do not grow: their mode,
+ *   1 to 6, or 0 for 3
+ * @input_bits: as there
+ * @output_bits: as there: the width that the hardware has
+ * @granule: as there
+ * @features: as there: what the hardware does with words. DMACORE_PAGETABLE_DIRTY says that it sets
+ *   accessed and dirty bits, so that their absence is no fault
+ * @root: the physical address of the root, or with a second stage an input of that; a multiple of the
+ *   root's size
+ * @read: reads the 8 bytes at @phys, a multiple of 8, as they lie in memory, at once, and returns 0;
+ *   or returns something else, which ends the walk
+ * @opaque: passed to @read
+ * @second_stage: what the addresses in these tables, and those that they lead to, are translated by;
+ *   NULL: they are physical. A second stage has no second stage
+ *
+ * The words are little-endian. Whatever they are, the walk ends: it calls @read once for each level
+ * at the most; with two stages, of n and m levels, (n + 1) * (m + 1) - 1 times.
+ */
+struct dmacore_walk_options {
+	size_t struct_size;
+	uint32_t format;
+	uint32_t levels;
+	uint32_t input_bits;
+	uint32_t output_bits;
+	uint32_t granule;
+	uint32_t features;
+	dmacore_phys_t root;
+	int (*read)(dmacore_phys_t phys, uint64_t *out_word, void *opaque);
+	void *opaque;
+	const struct dmacore_walk_options *second_stage;
+};
+
+#define DMACORE_WALK_OPTIONS_INIT \
+	{ sizeof(struct dmacore_walk_options), DMACORE_PAGETABLE_VTD_SECOND_STAGE, \
+	  0, 0, 0, 0, 0, 0, NULL, NULL, NULL }
+
+enum dmacore_walk_fault_reason {
+	/* The word says that nothing is mapped there. */
+	DMACORE_WALK_FAULT_NOT_PRESENT = 1,
+	/* The word has bits that hardware demands to be otherwise. */
+	DMACORE_WALK_FAULT_RESERVED = 2,
+	/* The tables and the leaf, whose word it is, together do not permit what was wanted, or anything. */
+	DMACORE_WALK_FAULT_DENIED = 3,
+	/* The input is wider than the tables resolve, or not canonical. There is no word. */
+	DMACORE_WALK_FAULT_INPUT_WIDTH = 4,
+	/*
+	 * The root is above the output width, and the word was not read; or, with the ARM formats, the
+	 * address in the word is. Of others such a word is DMACORE_WALK_FAULT_RESERVED.
+	 */
+	DMACORE_WALK_FAULT_OUTPUT_WIDTH = 5,
+	/*
+	 * The word is a leaf whose accessed bit is clear, and hardware does not set it: ARM's access flag
+	 * fault, RISC-V's page fault.
+	 */
+	DMACORE_WALK_FAULT_NOT_ACCESSED = 6,
+	/* The callback could not read the word. */
+	DMACORE_WALK_FAULT_TABLE_READ = 7,
+};
+
+/**
+ * struct dmacore_walk_fault - why a walk ended without a leaf, and where
+ * @input: the address that the stage could not translate: of a second stage, what the first gave
+ * @word: where the word is: its physical address, but an input of the second stage if there is one
+ *   and the fault is of the first; 0 without a word
+ * @reason: one of enum dmacore_walk_fault_reason
+ * @stage: 1, or 2 for a second stage
+ * @level: of the table that the word is in, 0 is that of the smallest leaves; without a word the
+ *   root's
+ * @error: what the callback returned, or 0 if it did not fail
+ * @is_table_access: 1 if the second stage was to lead to a word of the first one, @input; else 0
+ * @reserved: zero
+ */
+struct dmacore_walk_fault {
+	uint64_t input;
+	uint64_t word;
+	uint32_t reason;
+	uint32_t stage;
+	uint32_t level;
+	int32_t error;
+	uint32_t is_table_access;
+	uint32_t reserved;
 };
 
 /**
@@ -420,6 +510,42 @@ int dmacore_pagetable_reclaim(struct dmacore_pagetable *pagetable);
 DMACORE_MUST_CHECK
 int dmacore_pagetable_statistics(struct dmacore_pagetable *pagetable,
 				 struct dmacore_pagetable_statistics *out_statistics);
+
+/**
+ * dmacore_pagetable_walk() - look an input address up in tables that somebody else makes
+ * @options: the tables
+ * @iova: the input address
+ * @access: what is wanted: read, write and execute, and privileged if the request has privilege;
+ *   without the first three: find out what is permitted
+ * @out_translation: receives the leaf that @iova lies in; with two stages, what lies in the leaves of
+ *   both. A run of entries that differ counts as single leaves, because only one of them was read
+ * @out_fault: receives what is wrong, if the result is -EFAULT; may be NULL
+ *
+ * Nothing in the tables is trusted, and all may change meanwhile; each word is read once. Nothing is
+ * written: neither that a leaf was accessed nor that it was written through.
+ *
+ * What is permitted is what hardware makes of the words of all levels, less what modes of a processor
+ * forbid. Of a leaf that is not privileged it is what requests without privilege may do. A request
+ * without privilege for a privileged leaf is denied. With two stages, both must permit: reads of
+ * tables too, and no request has privilege in the second, which takes a fetch for a read if its format
+ * knows no fetches. Memory is that of registers if one stage says so, and cacheable if all stages
+ * say so whose formats can.
+ *
+ * Context: any thread; takes no lock and no memory; calls @options->read.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EFAULT  the walk ended without a leaf that permits @access: see @out_fault. Not until the tables
+ *            change.
+ *   -EINVAL  a pointer is NULL that may not be, @access has other bits, the format is unknown or has
+ *            no such levels, widths or granule, a root is not aligned, a structure is too short, or a
+ *            second stage has a second stage. Never succeeds if retried.
+ *   -EOPNOTSUPP  a format lacks a feature. Never.
+ *   -E2BIG   a structure is longer than known and not zero there. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_pagetable_walk(const struct dmacore_walk_options *options, dmacore_iova_t iova,
+			   uint32_t access, struct dmacore_translation *out_translation,
+			   struct dmacore_walk_fault *out_fault);
 
 DMACORE_END_DECLS
 

@@ -7,7 +7,7 @@ import Primitives
 ///
 /// An entry says which level it leads to, so hardware may be led past levels whose input bits are 0.
 /// Tables of this library never do that, and such entries are taken for reserved ones: a walker of
-/// tables that others make has to follow them.
+/// tables that others make follows them (`farTable`).
 ///
 /// Source: AMD I/O Virtualization Technology (IOMMU) Specification, 48882, section "I/O Page Tables for
 /// Host Translations", with its tables "Example Page Size Encodings" and "Page Table Level
@@ -132,6 +132,26 @@ public struct AMDv1: PageTableFormat {
       rawValue: UInt32(truncatingIfNeeded: (word & Self.accessBits) &>> Self.accessShift)
     ).union(.part(.cacheable, if: word & coherent, has: Self.forceCoherent))
     return .leaf(TableLeaf(PhysicalAddress(output), access, order: order))
+  }
+
+  // Section "I/O Page Tables for Host Translations": IR and IW of all levels are combined by a logical and.
+  func restrictions(ofTable word: UInt64) -> UInt64 { ~word & Self.accessBits }
+
+  func access(ofLeaf word: UInt64, _ access: Access, restrictions: UInt64) -> Access {
+    access.subtracting(
+      Access(rawValue: UInt32(truncatingIfNeeded: restrictions &>> Self.accessShift)))
+  }
+
+  // The same section, of Next Level: levels may be skipped, and the bits of the input that they would
+  // have resolved must be 0 then, or hardware faults. It has to be lower than the entry's own level.
+  func farTable(_ word: UInt64, at level: Int) -> (PhysicalAddress, level: Int)? {
+    let nextLevel = Int(truncatingIfNeeded: (word & Self.nextLevelBits) &>> Self.nextLevelShift)
+    guard nextLevel >= 1, nextLevel < level else { return nil }
+    // All else is as in an entry that skips none.
+    let near = UInt64(truncatingIfNeeded: level) &<< Self.nextLevelShift
+    guard case .table(let next) = decode(word & ~Self.nextLevelBits | near, at: level, index: 0)
+    else { return nil }
+    return (next, nextLevel &- 1)
   }
 
   public var notesDirty: Bool { dirty != 0 }

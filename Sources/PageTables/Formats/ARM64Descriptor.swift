@@ -125,6 +125,11 @@ struct ARM64Descriptor<G: ARM64Granule>: Sendable {
     address.rawValue & addressBits | (address.rawValue &>> 36) & highAddressBits
   }
 
+  @inline(__always)
+  private static func address(_ word: UInt64) -> UInt64 {
+    word & addressBits | (word & highAddressBits) &<< 36
+  }
+
   // A table restricts nothing: the leaf decides.
   static func table(_ next: PhysicalAddress) -> UInt64 { word(next) | valid | isTableOrPage }
 
@@ -132,7 +137,7 @@ struct ARM64Descriptor<G: ARM64Granule>: Sendable {
   @inline(__always)
   func decode(_ word: UInt64, at level: Int, index: Int, access: Access) -> TableEntry {
     if word & Self.valid == 0 { return .empty }
-    let address = word & Self.addressBits | (word & Self.highAddressBits) &<< 36
+    let address = Self.address(word)
     // An address that is too wide is an address size fault in every descriptor.
     if address & unreachableBits != 0 { return .reserved }
     let isBlock = word & Self.isTableOrPage == 0
@@ -149,5 +154,13 @@ struct ARM64Descriptor<G: ARM64Granule>: Sendable {
     let place = UInt64(truncatingIfNeeded: index) &<< shift
     let output = address & size | place & ~size
     return .leaf(TableLeaf(PhysicalAddress(output), access, order: order))
+  }
+
+  /// "Types of MMU faults": an address size fault, an access flag fault, or a translation fault.
+  func reason(ofReserved word: UInt64, at level: Int) -> WalkFault.Reason {
+    if Self.address(word) & unreachableBits != 0 { return .outputWidth }
+    let accessed = decode(word | Self.accessed, at: level, index: 0, access: [])
+    if case .leaf = accessed { return .notAccessed }
+    return .reserved
   }
 }

@@ -65,19 +65,48 @@ public struct ARM64Stage1<G: ARM64Granule>: PageTableFormat {
 
   @inline(__always)
   public func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
+    descriptor.decode(word, at: level, index: index, access: access(word))
+  }
+
+  /// What a leaf permits.
+  @inline(__always)
+  private func access(_ word: UInt64) -> Access {
     // Bit 51 makes up for bit 7, and bit 54 is in the place of bit 53 where bit 6 is set.
     let isWritable = ~word | (word & descriptor.dirtyModifier) &>> (51 - 7)
     let mayExecute = ~word &>> (word &>> 6 & 1)
     // Of the three bits of an index, the one that is set in it alone.
     let isWriteBack = word & ~(word &>> 1 | word &>> 2)
     let isDevice = word & ~(word &<< 1 | word &>> 1)
-    let access = Access.read
+    return Access.read
       .union(.part(.write, if: isWritable, has: Self.readOnly))
       .union(.part(.execute, if: mayExecute, has: Self.privilegedExecuteNever))
       .union(.part(.privileged, if: ~word, has: Self.unprivileged))
       .union(.part(.mmio, if: isDevice, has: Self.device))
       .union(.part(.cacheable, if: isWriteBack, has: Self.writeBack))
-    return descriptor.decode(word, at: level, index: index, access: access)
+  }
+
+  // "Hierarchical control of data access permissions" and "... of instruction fetching": bits 59 and 60
+  // of a table, PXNTable and UXNTable, set bits 53 and 54 of all leaves below; bit 61, APTable[0], clears
+  // bit 6, and bit 62, APTable[1], sets bit 7, and no write is noted then to make up for it.
+  private static var tableExecuteNever: UInt64 { 3 &<< 59 }
+  private static var tablePrivileged: UInt64 { 1 &<< 61 }
+  private static var tableReadOnly: UInt64 { 1 &<< 62 }
+
+  func restrictions(ofTable word: UInt64) -> UInt64 {
+    word & (Self.tableExecuteNever | Self.tablePrivileged | Self.tableReadOnly)
+  }
+
+  func access(ofLeaf word: UInt64, _ access: Access, restrictions: UInt64) -> Access {
+    var leaf = word | (restrictions & Self.tableExecuteNever) &>> (59 - 53)
+    if restrictions & Self.tablePrivileged != 0 { leaf &= ~Self.unprivileged }
+    if restrictions & Self.tableReadOnly != 0 {
+      leaf = leaf & ~descriptor.dirtyModifier | Self.readOnly
+    }
+    return self.access(leaf)
+  }
+
+  func reason(ofReserved word: UInt64, at level: Int) -> WalkFault.Reason {
+    descriptor.reason(ofReserved: word, at: level)
   }
 
   public var notesDirty: Bool { clean != 0 }

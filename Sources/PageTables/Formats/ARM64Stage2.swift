@@ -79,6 +79,10 @@ public struct ARM64Stage2<G: ARM64Granule>: PageTableFormat {
     return descriptor.decode(word, at: level, index: index, access: access)
   }
 
+  func reason(ofReserved word: UInt64, at level: Int) -> WalkFault.Reason {
+    descriptor.reason(ofReserved: word, at: level)
+  }
+
   public var notesDirty: Bool { descriptor.dirtyModifier != 0 }
 
   public func isDirty(_ word: UInt64) -> Bool { !notesDirty || word & Self.writable != 0 }

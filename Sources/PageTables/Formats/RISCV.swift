@@ -155,6 +155,12 @@ public struct RISCV<Stage: RISCVStage>: PageTableFormat {
     return .leaf(TableLeaf(PhysicalAddress(address), access))
   }
 
+  // Software that relies on hardware to set A, where that does not, has to set it itself.
+  func reason(ofReserved word: UInt64, at level: Int) -> WalkFault.Reason {
+    if case .leaf = decode(word | Self.accessed, at: level, index: 0) { return .notAccessed }
+    return .reserved
+  }
+
   public var notesDirty: Bool { dirty != 0 }
 
   public func isDirty(_ word: UInt64) -> Bool { dirty == 0 || word & dirty != 0 }

@@ -91,6 +91,13 @@ public struct VTdSecondStage: PageTableFormat {
     return .leaf(TableLeaf(PhysicalAddress(address), access))
   }
 
+  // "Second-Stage Translation": what is permitted is the logical and of the bits of all levels.
+  func restrictions(ofTable word: UInt64) -> UInt64 { ~word & Self.accessBits }
+
+  func access(ofLeaf word: UInt64, _ access: Access, restrictions: UInt64) -> Access {
+    access.subtracting(Access(rawValue: UInt32(truncatingIfNeeded: restrictions)))
+  }
+
   public var notesDirty: Bool { dirty != 0 }
 
   public func isDirty(_ word: UInt64) -> Bool { dirty == 0 || word & dirty != 0 }

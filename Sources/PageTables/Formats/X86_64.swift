@@ -112,6 +112,18 @@ public struct X86_64: PageTableFormat {
     return .leaf(TableLeaf(PhysicalAddress(address), access))
   }
 
+  // "Access Rights": writes and requests without privilege need R/W and U/S in the entries of all levels,
+  // and XD in one of them forbids fetches.
+  func restrictions(ofTable word: UInt64) -> UInt64 {
+    ~word & (Self.writable | Self.user) | word & Self.noExecute
+  }
+
+  func access(ofLeaf word: UInt64, _ access: Access, restrictions: UInt64) -> Access {
+    access.subtracting(.part(.write, if: restrictions, has: Self.writable))
+      .subtracting(.part(.execute, if: restrictions, has: Self.noExecute))
+      .union(.part(.privileged, if: restrictions, has: Self.user))
+  }
+
   public var notesDirty: Bool { dirty != 0 }
 
   public func isDirty(_ word: UInt64) -> Bool { dirty == 0 || word & dirty != 0 }
