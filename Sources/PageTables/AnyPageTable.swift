@@ -35,6 +35,7 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
   // Not in place: other modules can't end a value of a generic type.
   private let table: UnsafeMutablePointer<PageTable<AnyFormat>>
   private let format: AnyFormat
+  let kind: PageTableKind
 
   public init(_ configuration: PageTableConfiguration) throws(Failure) {
     let format = try configuration.format()
@@ -47,12 +48,17 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
       throw error
     }
     self.format = format
+    kind = configuration.kind
   }
 
   deinit {
     unsafe Box.destroy(table)
     format.destroy()
   }
+
+  var inputBits: UInt32 { UInt32(truncatingIfNeeded: unsafe table.pointee.geometry.inputBits) }
+  var outputBits: UInt32 { UInt32(truncatingIfNeeded: unsafe table.pointee.geometry.outputBits) }
+  var notesDirty: Bool { format.notesDirty }
 
   public var facts: PageTableFacts { unsafe table.pointee.facts }
 

@@ -270,6 +270,152 @@ struct dmacore_walk_fault {
 };
 
 /**
+ * struct dmacore_pagetable_vtd - what VT-d has to be told of a second-stage table
+ * @struct_size: set to sizeof(struct dmacore_pagetable_vtd) before the call
+ * @root: SSPTPTR of a context or PASID table entry, an address
+ * @levels: number of levels
+ * @address_width: AW of the same entry: 1, 2 or 3
+ * @host_address_bits: the host address width that the table was made for, which must not be larger
+ *   than the hardware's
+ * @reserved: zero
+ */
+struct dmacore_pagetable_vtd {
+	size_t struct_size;
+	dmacore_phys_t root;
+	uint32_t levels;
+	uint32_t address_width;
+	uint32_t host_address_bits;
+	uint32_t reserved;
+};
+
+/**
+ * struct dmacore_pagetable_x86_64 - what a walker of x86-64 tables has to be told
+ * @struct_size: set to sizeof(struct dmacore_pagetable_x86_64) before the call
+ * @root: CR3, FSPTPTR of a PASID table entry of VT-d, or an entry of AMD's GCR3 table: an address
+ * @levels: number of levels
+ * @paging_mode: FSPM of a PASID table entry, CR4.LA57, AMD's GuestPagingMode: 0 for 4 levels, 1 for 5
+ * @no_execute_enable: NXE of a PASID table entry, EFER.NXE: 1
+ * @write_protect_enable: WPE of a PASID table entry, CR0.WP, so that requests with privilege heed
+ *   read-only leaves: 1
+ */
+struct dmacore_pagetable_x86_64 {
+	size_t struct_size;
+	dmacore_phys_t root;
+	uint32_t levels;
+	uint32_t paging_mode;
+	uint32_t no_execute_enable;
+	uint32_t write_protect_enable;
+};
+
+/**
+ * struct dmacore_pagetable_amd_v1 - what an AMD IOMMU has to be told of a host table
+ * @struct_size: set to sizeof(struct dmacore_pagetable_amd_v1) before the call
+ * @root: Host Page Table Root Pointer of a device table entry, an address
+ * @mode: Mode of the same: the number of levels
+ * @read: IR of the same: 1, the tables decide
+ * @write: IW of the same: 1
+ * @host_access_dirty: HAD of the same: 3 if the table was made with DMACORE_PAGETABLE_DIRTY, else 0
+ * @device_table_entry: the first 8 bytes of the entry, of all these and its valid bits V and TV
+ */
+struct dmacore_pagetable_amd_v1 {
+	size_t struct_size;
+	dmacore_phys_t root;
+	uint32_t mode;
+	uint32_t read;
+	uint32_t write;
+	uint32_t host_access_dirty;
+	uint64_t device_table_entry;
+};
+
+/**
+ * struct dmacore_pagetable_arm64_stage1 - what a walker of ARM stage 1 tables has to be told
+ * @struct_size: set to sizeof(struct dmacore_pagetable_arm64_stage1) before the call
+ * @ttbr0: TTBR0_EL1, without an ASID
+ * @tcr: TCR_EL1 of the fields below, and of EPD1, because there is no table for the upper half
+ * @mair: MAIR_EL1
+ * @t0sz: 64 less the bits of an input
+ * @tg0: granule: 0 is 4 KiB, 1 is 64 KiB, 2 is 16 KiB
+ * @sh0: shareability of the tables: 3, inner
+ * @irgn0: inner cacheability of the tables: 1, write-back that allocates on reads and writes
+ * @orgn0: outer cacheability of the tables: 1
+ * @ips: width of outputs: 0 to 6 are 32, 36, 40, 42, 44, 48 and 52 bits
+ * @ha: 1 if hardware is to set access flags, as DMACORE_PAGETABLE_DIRTY demands, else 0
+ * @hd: 1 if hardware is to note writes, likewise
+ *
+ * The context descriptor of an SMMU has the same fields, in other places.
+ */
+struct dmacore_pagetable_arm64_stage1 {
+	size_t struct_size;
+	uint64_t ttbr0;
+	uint64_t tcr;
+	uint64_t mair;
+	uint32_t t0sz;
+	uint32_t tg0;
+	uint32_t sh0;
+	uint32_t irgn0;
+	uint32_t orgn0;
+	uint32_t ips;
+	uint32_t ha;
+	uint32_t hd;
+};
+
+/**
+ * struct dmacore_pagetable_arm64_stage2 - what a walker of ARM stage 2 tables has to be told
+ * @struct_size: set to sizeof(struct dmacore_pagetable_arm64_stage2) before the call
+ * @vttbr: VTTBR_EL2, without a VMID
+ * @vtcr: VTCR_EL2 of the fields below
+ * @t0sz: 64 less the bits of an input
+ * @sl0: the encoded level of the root
+ * @tg0: as in struct dmacore_pagetable_arm64_stage1, and the next four
+ * @sh0: see there
+ * @irgn0: see there
+ * @orgn0: see there
+ * @ps: see there, ips
+ * @ha: see there
+ * @hd: see there
+ * @start_level: the level of the root, as ARM counts: 3 has the smallest leaves
+ * @table_count: how many tables side by side are the root
+ * @reserved: zero
+ *
+ * The stream table entry of an SMMU has the same fields, in other places.
+ */
+struct dmacore_pagetable_arm64_stage2 {
+	size_t struct_size;
+	uint64_t vttbr;
+	uint64_t vtcr;
+	uint32_t t0sz;
+	uint32_t sl0;
+	uint32_t tg0;
+	uint32_t sh0;
+	uint32_t irgn0;
+	uint32_t orgn0;
+	uint32_t ps;
+	uint32_t ha;
+	uint32_t hd;
+	uint32_t start_level;
+	uint32_t table_count;
+	uint32_t reserved;
+};
+
+/**
+ * struct dmacore_pagetable_riscv - what a walker of RISC-V tables has to be told
+ * @struct_size: set to sizeof(struct dmacore_pagetable_riscv) before the call
+ * @page_number: PPN of satp or hgatp: the number of the root's page
+ * @value: the register, without an ASID or VMID
+ * @mode: MODE of the same: 8, 9 and 10 for 3, 4 and 5 levels
+ * @is_second_stage: 1 if it is hgatp, 0 if it is satp
+ *
+ * The device context of a RISC-V IOMMU has the same fields in iohgatp and fsc.
+ */
+struct dmacore_pagetable_riscv {
+	size_t struct_size;
+	uint64_t page_number;
+	uint64_t value;
+	uint32_t mode;
+	uint32_t is_second_stage;
+};
+
+/**
  * dmacore_pagetable_create() - make a page table in which nothing is mapped
  * @options: how; NULL: VT-d second stage, 4 levels, on the heap
  * @out_pagetable: receives the table, or NULL on failure
@@ -510,6 +656,104 @@ int dmacore_pagetable_reclaim(struct dmacore_pagetable *pagetable);
 DMACORE_MUST_CHECK
 int dmacore_pagetable_statistics(struct dmacore_pagetable *pagetable,
 				 struct dmacore_pagetable_statistics *out_statistics);
+
+/**
+ * dmacore_pagetable_vtd() - what hardware has to be told of a table of VT-d second-stage format
+ * @pagetable: the table
+ * @out_vtd: receives the fields; its struct_size says how many of them there is room for
+ *
+ * Context: any thread; lock-free; calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.
+ *   -E2BIG   the size is that of no structure. Never.
+ *   -EOPNOTSUPP  the table is of another format. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_pagetable_vtd(struct dmacore_pagetable *pagetable,
+			  struct dmacore_pagetable_vtd *out_vtd);
+
+/**
+ * dmacore_pagetable_x86_64() - what hardware has to be told of a table of x86-64 format
+ * @pagetable: the table
+ * @out_x86_64: receives the fields; its struct_size says how many of them there is room for
+ *
+ * Context: any thread; lock-free; calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.
+ *   -E2BIG   the size is that of no structure. Never.
+ *   -EOPNOTSUPP  the table is of another format. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_pagetable_x86_64(struct dmacore_pagetable *pagetable,
+			     struct dmacore_pagetable_x86_64 *out_x86_64);
+
+/**
+ * dmacore_pagetable_amd_v1() - what hardware has to be told of a table of AMD host format
+ * @pagetable: the table
+ * @out_amd_v1: receives the fields; its struct_size says how many of them there is room for
+ *
+ * Root and mode are of one moment: mapping may make the table grow, which changes both.
+ *
+ * Context: any thread; lock-free; calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.
+ *   -E2BIG   the size is that of no structure. Never.
+ *   -EOPNOTSUPP  the table is of another format. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_pagetable_amd_v1(struct dmacore_pagetable *pagetable,
+			     struct dmacore_pagetable_amd_v1 *out_amd_v1);
+
+/**
+ * dmacore_pagetable_arm64_stage1() - what hardware has to be told of a table of ARM stage 1 format
+ * @pagetable: the table
+ * @out_arm64_stage1: receives the fields; its struct_size says how many of them there is room for
+ *
+ * Context: any thread; lock-free; calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.
+ *   -E2BIG   the size is that of no structure. Never.
+ *   -EOPNOTSUPP  the table is of another format. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_pagetable_arm64_stage1(struct dmacore_pagetable *pagetable,
+				   struct dmacore_pagetable_arm64_stage1 *out_arm64_stage1);
+
+/**
+ * dmacore_pagetable_arm64_stage2() - what hardware has to be told of a table of ARM stage 2 format
+ * @pagetable: the table
+ * @out_arm64_stage2: receives the fields; its struct_size says how many of them there is room for
+ *
+ * Context: any thread; lock-free; calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.
+ *   -E2BIG   the size is that of no structure. Never.
+ *   -EOPNOTSUPP  the table is of another format. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_pagetable_arm64_stage2(struct dmacore_pagetable *pagetable,
+				   struct dmacore_pagetable_arm64_stage2 *out_arm64_stage2);
+
+/**
+ * dmacore_pagetable_riscv() - what hardware has to be told of a table of RISC-V format
+ * @pagetable: the table
+ * @out_riscv: receives the fields; its struct_size says how many of them there is room for
+ *
+ * Context: any thread; lock-free; calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.
+ *   -E2BIG   the size is that of no structure. Never.
+ *   -EOPNOTSUPP  the table is of another format. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_pagetable_riscv(struct dmacore_pagetable *pagetable,
+			    struct dmacore_pagetable_riscv *out_riscv);
 
 /**
  * dmacore_pagetable_walk() - look an input address up in tables that somebody else makes
