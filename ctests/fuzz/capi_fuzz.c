@@ -344,17 +344,36 @@ static void call_table(void)
 	struct dmacore_translation translation;
 	uint64_t iova = address("iova"), size = length("size"), out;
 	uint32_t access = one_in(32) ? byte() : byte() & 3;
+	/* Of so much the tables fit the memory, and the bits the array. */
+	uint64_t some = size & ((1 << 24) - 1), bits[(1 << 24) / PAGE / 64];
 
-	switch (byte() % 6) {
+	switch (byte() % 8) {
 	case 0:
 	case 1:
 		if (RESULT(dmacore_pagetable_map(table, iova, address("phys"), size, access),
-			   EINVAL, ERANGE, EEXIST, ENOMEM) == 0)
+			   EINVAL, ERANGE, EEXIST, EOPNOTSUPP, ENOMEM) == 0)
 			remember(iova, size);
 		break;
 	case 2:
-		(void)RESULT(dmacore_pagetable_unmap(table, iova, size, access & 1, OUT(&out)),
-			     EINVAL, ERANGE, EOPNOTSUPP);
+		(void)RESULT(dmacore_pagetable_unmap(table, iova, size, access & 3, OUT(&out)),
+			     EINVAL, ERANGE, EOPNOTSUPP, ENOMEM);
+		break;
+	case 5:
+		if (access & 1)
+			(void)RESULT(dmacore_pagetable_reserve(table, iova, some), EINVAL, ERANGE,
+				     ENOMEM);
+		else
+			(void)RESULT(dmacore_pagetable_trim(table, iova, iova + size - 1), EINVAL,
+				     ERANGE);
+		break;
+	case 6:
+		if (access & 1)
+			(void)RESULT(dmacore_pagetable_read_dirty(table, iova, some, access & 2,
+								  one_in(16) ? NULL : bits),
+				     EINVAL, ERANGE, EOPNOTSUPP);
+		else
+			(void)RESULT(dmacore_pagetable_track_dirty(table, iova, size, one_in(2)),
+				     EINVAL, ERANGE, EOPNOTSUPP);
 		break;
 	case 3:
 		(void)RESULT(dmacore_pagetable_translate(table, iova, access, OUT(&translation)),

@@ -78,7 +78,7 @@ static int create_iommu(struct object *object, union handle *out)
 	object->is_flat = system->is_flat;
 	return RESULT(dmacore_iommu_create(system->handle, one_in(8) ? NULL : &options.iommu,
 					   OUT(&out->iommu)),
-		      EINVAL, E2BIG, ENOMEM);
+		      EINVAL, E2BIG, EOPNOTSUPP, ENOMEM);
 }
 
 static int create_device(struct object *object, union handle *out)
@@ -119,7 +119,7 @@ static int create_domain(struct object *object, union handle *out)
 	object->is_flat = iommu->is_flat;
 	return RESULT(dmacore_domain_create(iommu->handle, one_in(8) ? NULL : &options.domain,
 					    OUT(&out->domain)),
-		      EINVAL, ERANGE, E2BIG, ENOMEM);
+		      EINVAL, ERANGE, E2BIG, EOPNOTSUPP, ENOMEM);
 }
 
 static int create_space(union handle *out)
@@ -195,7 +195,7 @@ void create(void)
 		break;
 	case TABLE:
 		result = RESULT(dmacore_pagetable_create(table_options(), OUT(&handle.table)),
-				EINVAL, E2BIG, ENOMEM);
+				EINVAL, E2BIG, EOPNOTSUPP, ENOMEM);
 		break;
 	}
 	if (result != 0) {

@@ -55,6 +55,7 @@ struct dmacore_iommu_options {
  *            structure is too short, or the page-table options are wrong. Never succeeds if
  *            retried.
  *   -E2BIG   a structure is longer than known and not zero there. Never.
+ *   -EOPNOTSUPP  the page-table format lacks a feature. Never.
  *   -ENOMEM  no memory. May succeed later.
  */
 DMACORE_MUST_CHECK
