@@ -26,7 +26,7 @@ extension PageTable {
       }
       guard isDirty else { return }
       if clearing { setDirty(node, indexes, false) }
-      body(self.input(first), self.input(last))
+      body(geometry.input(first), geometry.input(last))
     }
   }
 

@@ -50,20 +50,23 @@ extension PageTable {
     guard output <= lastOutput, input.extent <= lastOutput.rawValue &- output.rawValue else {
       throw .outOfRange
     }
-    let content = LeafContent(access: access, isDirty: false)
     try grow(to: last)
     let whole = Part(first: first, last: last, output: output.rawValue)
-
     let node = narrowestTable(for: whole)
     if !isKnownFree && hasLeaf(in: node, first, last) { throw .exists }
+    try fill(node, whole, LeafContent(access: access, isDirty: false))
+  }
+
+  /// Makes the tables of a part, and stores its leaves if it has an output.
+  private func fill(_ node: TableNode, _ part: Part, _ content: LeafContent) throws(Failure) {
     var stock = Stock()
     do throws(Failure) {
-      try gather(node, whole, &stock)
+      try gather(node, part, &stock)
     } catch {
       discard(&stock)
       throw error
     }
-    store(node, whole, content, &stock)
+    store(node, part, content, &stock)
     discard(&stock)
   }
 
@@ -76,18 +79,9 @@ extension PageTable {
     guard input.isAligned(to: granule) else { throw .invalidArgument }
     let (first, last) = try offsets(of: input)
     try grow(to: last)
-    // No output: an odd one, by which no leaf is larger than the smallest.
+    // Without an output nothing is a leaf, and the tables go down to the lowest.
     let whole = Part(first: first, last: last, output: nil)
-    let node = narrowestTable(for: whole)
-    var stock = Stock()
-    do throws(Failure) {
-      try gather(node, whole, &stock)
-    } catch {
-      discard(&stock)
-      throw error
-    }
-    store(node, whole, LeafContent(access: [], isDirty: false), &stock)
-    discard(&stock)
+    try fill(narrowestTable(for: whole), whole, LeafContent(access: [], isDirty: false))
   }
 
   /// A part of a range being mapped that lies in one table or in one entry of it, and its output; or no
@@ -280,7 +274,7 @@ extension PageTable {
         // A table that was left empty. One that has leaves is that of an overlapping call.
         replaceTable(child, below: node.page, at: index, by: word)
       } else {
-        // Release: as above.
+        // Release: as in storeLeaves.
         unsafe cplatform_store_release(node.page.words + index, word)
       }
       next = next &+ node.spanMask &+ 1

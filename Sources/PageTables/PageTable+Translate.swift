@@ -26,7 +26,7 @@ extension PageTable {
 
   @inline(never)
   private func lookUpSlowly(_ input: IOVA) -> PageTableLookup {
-    guard let offset = offset(of: input.rawValue) else { return outside }
+    guard let offset = geometry.offset(of: input.rawValue) else { return outside }
     let root = root
     let last = lastOffset(root)
     guard offset <= last else {
@@ -35,7 +35,7 @@ extension PageTable {
     }
     let found = lookUp(offset, from: root)
     return PageTableLookup(
-      first: self.input(found.first), last: self.input(found.last), target: found.target,
+      first: geometry.input(found.first), last: geometry.input(found.last), target: found.target,
       access: found.access)
   }
 

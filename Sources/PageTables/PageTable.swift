@@ -86,10 +86,10 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
     granule = format.granule
     isOnHeap = unsafe allocator == nil
     granuleMask = format.granule.mask
-    inputMask = Self.mask(geometry.inputBits)
+    inputMask = geometry.inputMask
     mayGrow = geometry.levels < geometry.levelsMax
-    lastLowInput = Self.mask(geometry.isSigned ? geometry.inputBits &- 1 : geometry.inputBits)
-    lastOutputAddress = Self.mask(geometry.outputBits)
+    lastLowInput = geometry.lastLowInput
+    lastOutputAddress = geometry.outputMask
     var expressible: UInt64 = 0
     for bits in 0..<Access.all.rawValue &+ 1 where format.canExpress(Access(rawValue: bits)) {
       expressible |= 1 &<< UInt64(bits)
@@ -120,31 +120,12 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
 
   var lastOutput: PhysicalAddress { PhysicalAddress(lastOutputAddress) }
 
-  static func mask(_ bits: Int) -> UInt64 {
-    bits >= 64 ? UInt64.max : (1 &<< UInt64(truncatingIfNeeded: bits)) &- 1
-  }
-
-  /// The offset in the tree of an input address; nil for one that the table can't map.
-  func offset(of address: UInt64) -> UInt64? {
-    let mask = Self.mask(geometry.inputBits)
-    if geometry.isSigned && address > mask {
-      // The copies of the sign, and the sign.
-      return address >= ~(mask &>> 1) ? address & mask : nil
-    }
-    return address <= lastInput.rawValue ? address : nil
-  }
-
-  /// The input address of an offset.
-  func input(_ offset: UInt64) -> UInt64 {
-    let mask = Self.mask(geometry.inputBits)
-    return geometry.isSigned && offset > mask &>> 1 ? offset | ~mask : offset
-  }
-
   /// The offsets of a range.
   ///
   /// - Throws: `outOfRange` when the table can't map all of it.
   func offsets(of range: IOVARange) throws(Failure) -> (first: UInt64, last: UInt64) {
-    guard let first = offset(of: range.first.rawValue), let last = offset(of: range.last.rawValue),
+    guard let first = geometry.offset(of: range.first.rawValue),
+      let last = geometry.offset(of: range.last.rawValue),
       // Not from the lower half of the addresses to the upper.
       last &- first == range.extent
     else { throw .outOfRange }
@@ -177,9 +158,8 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
   }
 
   private func lastGrownOffset(_ root: TableNode) -> UInt64 {
-    return root.level &+ 1 == geometry.levelsMax
-      ? Self.mask(geometry.inputBits)
-      : min(Self.mask(geometry.inputBits), format.spanMask(at: root.level &+ 1))
+    root.level &+ 1 == geometry.levelsMax
+      ? inputMask : min(inputMask, format.spanMask(at: root.level &+ 1))
   }
 
   /// Puts a root above the root until the tree reaches an offset that the format can map.

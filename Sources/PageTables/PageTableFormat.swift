@@ -53,6 +53,23 @@ public struct PageTableGeometry: Equatable, Sendable {
     self.isSigned = isSigned
     self.outputBits = outputBits
   }
+
+  var inputMask: UInt64 { UInt64.max &>> UInt64(64 &- inputBits) }
+  var outputMask: UInt64 { UInt64.max &>> UInt64(64 &- outputBits) }
+
+  /// The highest input that is not negative.
+  var lastLowInput: UInt64 { isSigned ? inputMask &>> 1 : inputMask }
+
+  /// The offset in the tree of an input; nil if that is too wide, or not canonical.
+  func offset(of input: UInt64) -> UInt64? {
+    guard input <= lastLowInput || (isSigned && input >= ~lastLowInput) else { return nil }
+    return input & inputMask
+  }
+
+  /// The input of an offset.
+  func input(_ offset: UInt64) -> UInt64 {
+    offset > lastLowInput ? offset | ~inputMask : offset
+  }
 }
 
 /// What a table is made for, before a format has looked at it; 0 is for what the format takes then.

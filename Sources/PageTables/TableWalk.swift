@@ -300,23 +300,6 @@ private struct FindLeaf: FormatUse {
   }
 }
 
-extension PageTableGeometry {
-  fileprivate var inputMask: UInt64 { UInt64.max &>> UInt64(64 &- inputBits) }
-  fileprivate var outputMask: UInt64 { UInt64.max &>> UInt64(64 &- outputBits) }
-
-  /// The offset in the tree of an input; nil if that is too wide, or not canonical.
-  fileprivate func offset(of input: UInt64) -> UInt64? {
-    let copies = isSigned ? ~(inputMask &>> 1) : 0
-    guard input & ~inputMask == 0 && input & copies == 0 || isSigned && input & copies == copies
-    else { return nil }
-    return input & inputMask
-  }
-
-  fileprivate func input(_ offset: UInt64) -> UInt64 {
-    isSigned && offset > inputMask &>> 1 ? offset | ~inputMask : offset
-  }
-}
-
 extension PageTableFormat {
   /// The highest offset that a root reaches. Below one of fewer levels than it may grow to, all inputs
   /// have to be resolved by the levels that there are.

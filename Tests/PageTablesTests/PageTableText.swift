@@ -68,7 +68,8 @@ extension PageTable where Format: PageTableFormat {
       let inside = node.runMask(order: leaf.order)
       return [
         PageTableLookup(
-          first: input(start), last: input(start | inside), target: leaf.output.rawValue,
+          first: geometry.input(start), last: geometry.input(start | inside),
+          target: leaf.output.rawValue,
           access: leaf.access)
       ]
     }

@@ -82,7 +82,7 @@ struct TableWalkRandomTests {
         case .leaf(let first, let last, let target, let access):
           found += 1
           try demandSame(access, expected.access, "access at \(hex(address))")
-          let offset = table.offset(of: address)
+          let offset = table.geometry.offset(of: address)
           let (node, _) = format.find(try #require(offset), from: table.root)
           if format.repeatsLeaf {
             try demandSame([first, last], [expected.first, expected.last], "leaf")
