@@ -220,6 +220,9 @@ static void pagetable_create__rejects_bad_options(void **state)
 	options.input_bits = 0;
 	options.output_bits = 53;
 	assert_creates_nothing(dmacore_pagetable_create(&options, &table), EINVAL, table);
+	/* Then the heap has no page for it. */
+	options.output_bits = 47;
+	assert_creates_nothing(dmacore_pagetable_create(&options, &table), EINVAL, table);
 	options.output_bits = 0;
 	options.granule = 8192;
 	assert_creates_nothing(dmacore_pagetable_create(&options, &table), EINVAL, table);
@@ -273,13 +276,19 @@ static void pagetable_create__gives_pages_back_that_it_cannot_use(void **state)
 	struct dmacore_pagetable_options options = DMACORE_PAGETABLE_OPTIONS_INIT;
 	struct dmacore_pagetable *table;
 	struct table_pool pool;
-	const uint64_t skews[][2] = { { 8, 0 }, { 0, 8 }, { 0, UINT64_C(1) << 52 } };
+	const uint64_t skews[][2] = {
+		{ 8, 0 }, { 0, 8 }, { 0, UINT64_C(1) << 52 }, { 0, UINT64_C(1) << 46 },
+	};
 
 	(void)state;
 	table_pool_start(&pool);
 	options.allocator = &pool.allocator;
-	/* An address in the process, a physical one, and one that no table word can hold. */
-	for (unsigned i = 0; i < 3; i++) {
+	/*
+	 * An address in the process, a physical one, one that no table word can hold, and one that the
+	 * hardware does not have.
+	 */
+	for (unsigned i = 0; i < 4; i++) {
+		options.output_bits = i == 3 ? 46 : 0;
 		pool.host_skew = skews[i][0];
 		pool.phys_skew = skews[i][1];
 		assert_creates_nothing(dmacore_pagetable_create(&options, &table), ENOMEM, table);

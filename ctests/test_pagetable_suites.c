@@ -18,6 +18,7 @@
 #include "support/check.h"
 
 #include <inttypes.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #define READ DMACORE_ACCESS_READ
@@ -93,9 +94,25 @@ static const struct format formats[] = {
 
 static unsigned live_pages;
 
+/* At addresses that fit in 32 bits, which are what the narrowest format has for them. */
+static void *map_low(size_t size)
+{
+	char *room = mmap(NULL, 2 * size, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+	size_t before;
+
+	if (room == MAP_FAILED)
+		return NULL;
+	before = -(uintptr_t)room & (size - 1);
+	if (before)
+		munmap(room, before);
+	munmap(room + before + size, size - before);
+	return room + before;
+}
+
 static int allocate_page(size_t size, struct dmacore_table_page *out_page, void *opaque)
 {
-	void *bytes = aligned_alloc(size, size);
+	void *bytes = map_low(size);
 
 	(void)opaque;
 	if (!bytes)
@@ -109,10 +126,9 @@ static int allocate_page(size_t size, struct dmacore_table_page *out_page, void 
 
 static void free_page(const struct dmacore_table_page *page, size_t size, void *opaque)
 {
-	(void)size;
 	(void)opaque;
 	live_pages--;
-	free(page->host);
+	munmap(page->host, size);
 }
 
 static struct dmacore_pagetable *make_table(const struct format *format, uint32_t more_features)

@@ -62,10 +62,23 @@ public func dmacore_pagetable_root(
   }
 }
 
-@implementation @_cdecl("dmacore_pagetable_map")
+@implementation @c(dmacore_pagetable_map)
 public func dmacore_pagetable_map(
   _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ phys: dmacore_phys_t, _ size: UInt64,
   _ access: UInt32
+) -> CInt {
+  if let pagetable = unsafe pagetable,
+    // SAFETY: see `value`.
+    unsafe AnyPageTable.mapLeaf(UnsafePointer(pagetable), iova, size, to: phys, access)
+  {
+    return 0
+  }
+  return unsafe mapSlowly(pagetable, iova, phys, size, access)
+}
+
+@inline(never)
+private func mapSlowly(
+  _ pagetable: OpaquePointer?, _ iova: UInt64, _ phys: UInt64, _ size: UInt64, _ access: UInt32
 ) -> CInt {
   status { () throws(Failure) in
     let table = unsafe try value(pagetable, as: AnyPageTable.self)
@@ -75,15 +88,35 @@ public func dmacore_pagetable_map(
   }
 }
 
-@implementation @_cdecl("dmacore_pagetable_unmap")
+@implementation @c(dmacore_pagetable_unmap)
 public func dmacore_pagetable_unmap(
   _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ size: UInt64, _ flags: UInt32,
   _ out: UnsafeMutablePointer<UInt64>!
 ) -> CInt {
+  // The flags are about what is not plain.
+  if let pagetable = unsafe pagetable, flags & ~unmapFlags == 0,
+    // SAFETY: see `value`.
+    unsafe AnyPageTable.unmapLeaf(UnsafePointer(pagetable), iova, size)
+  {
+    if let out = unsafe out { unsafe out.pointee = size }
+    return 0
+  }
+  return unsafe unmapSlowly(pagetable, iova, size, flags, out)
+}
+
+private var unmapFlags: UInt32 {
+  DMACORE_UNMAP_CROSS_HOLES.rawValue | DMACORE_UNMAP_SPLIT.rawValue
+}
+
+@inline(never)
+private func unmapSlowly(
+  _ pagetable: OpaquePointer?, _ iova: UInt64, _ size: UInt64, _ flags: UInt32,
+  _ out: UnsafeMutablePointer<UInt64>?
+) -> CInt {
   status { () throws(Failure) in
     let table = unsafe try value(pagetable, as: AnyPageTable.self)
     let (crossHoles, split) = (DMACORE_UNMAP_CROSS_HOLES.rawValue, DMACORE_UNMAP_SPLIT.rawValue)
-    try require(flags & ~(crossHoles | split) == 0)
+    try require(flags & ~unmapFlags == 0)
     let range = try IOVARange(first: IOVA(iova), size: size, wrap: .outOfRange)
     let unmapped = try unsafe table.pointee.unmap(
       range, crossingHoles: flags & crossHoles != 0, splitting: flags & split != 0)
@@ -91,10 +124,32 @@ public func dmacore_pagetable_unmap(
   }
 }
 
-@implementation @_cdecl("dmacore_pagetable_translate")
+@implementation @c(dmacore_pagetable_translate)
 public func dmacore_pagetable_translate(
   _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ access: UInt32,
   _ out: UnsafeMutablePointer<dmacore_translation>!
+) -> CInt {
+  if let pagetable = unsafe pagetable, let out = unsafe out, access <= Access.all.rawValue,
+    // SAFETY: see `value`.
+    let found = unsafe AnyPageTable.lookUpLeaf(UnsafePointer(pagetable), iova),
+    found.access.permits(Access(rawValue: access))
+  {
+    unsafe out.pointee = translation(found)
+    return 0
+  }
+  return unsafe translateSlowly(pagetable, iova, access, out)
+}
+
+private func translation(_ found: PageTableLookup) -> dmacore_translation {
+  dmacore_translation(
+    first: found.first, last: found.last, target: found.target, access: found.access.rawValue,
+    reserved: 0)
+}
+
+@inline(never)
+private func translateSlowly(
+  _ pagetable: OpaquePointer?, _ iova: UInt64, _ access: UInt32,
+  _ out: UnsafeMutablePointer<dmacore_translation>?
 ) -> CInt {
   status { () throws(Failure) in
     let table = unsafe try value(pagetable, as: AnyPageTable.self)
@@ -103,9 +158,7 @@ public func dmacore_pagetable_translate(
     let found = unsafe table.pointee.lookUp(IOVA(iova))
     guard found.isMapped else { throw .notFound }
     guard found.access.permits(access) else { throw .accessDenied }
-    unsafe out.pointee = dmacore_translation(
-      first: found.first, last: found.last, target: found.target, access: found.access.rawValue,
-      reserved: 0)
+    unsafe out.pointee = translation(found)
   }
 }
 

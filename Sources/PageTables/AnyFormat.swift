@@ -16,8 +16,7 @@ public enum PageTableKind: UInt32, Sendable {
 
 /// A format that was chosen at run time.
 ///
-/// The algorithm is compiled for this one, so that it is in the library once. What does nearly all the
-/// work is a step here: a codec's, or a loop over words that is compiled for each format.
+/// The algorithm is compiled for this one, so that it is in the library once.
 @safe
 struct AnyFormat: PageTableFormat, @unchecked Sendable {
   /// The formats, with all that is a parameter of their types.
@@ -91,6 +90,7 @@ struct AnyFormat: PageTableFormat, @unchecked Sendable {
   func destroy() { choice.with(Destroy(cell: cell)) }
 
   var geometry: PageTableGeometry { choice.with(Geometry(cell: cell)) }
+  var plainWords: PlainWords { choice.with(Plain(cell: cell)) }
   var granule: Granule { facts.granule }
   var indexBits: Int { facts.indexBits }
   var repeatsLeaf: Bool { facts.repeatsLeaf }
@@ -121,47 +121,6 @@ struct AnyFormat: PageTableFormat, @unchecked Sendable {
 
   func settingDirty(_ word: UInt64, _ isDirty: Bool) -> UInt64 {
     choice.with(SetDirty(cell: cell, word: word, isDirty: isDirty))
-  }
-
-  func find(_ offset: UInt64, from table: TableNode) -> (TableNode, TableEntry) {
-    choice.with(Find(cell: cell, offset: offset, table: table))
-  }
-
-  func mapRow(
-    _ first: UInt64, _ last: UInt64, from root: TableNode, to output: UInt64, _ access: Access,
-    isKnownFree: Bool
-  ) -> RowResult {
-    choice.with(
-      MapRow(
-        cell: cell, first: first, last: last, root: root, output: output, access: access,
-        isKnownFree: isKnownFree))
-  }
-
-  func unmapRow(
-    _ first: UInt64, _ last: UInt64, from root: TableNode, crossingHoles: Bool
-  ) -> RowResult {
-    choice.with(
-      UnmapRow(cell: cell, first: first, last: last, root: root, crossingHoles: crossingHoles))
-  }
-
-  func hasLeaf(_ row: TableNode, _ first: UInt64, _ last: UInt64) -> Bool {
-    choice.with(HasLeaf(cell: cell, row: row, first: first, last: last))
-  }
-
-  func storeLeaves(
-    _ row: TableNode, _ first: UInt64, _ last: UInt64, to firstOutput: UInt64,
-    _ content: LeafContent
-  ) {
-    choice.with(
-      StoreLeaves(
-        cell: cell, row: row, first: first, last: last, output: firstOutput, content: content))
-  }
-
-  func clearLeaves(
-    _ row: TableNode, _ first: UInt64, _ last: UInt64, crossingHoles: Bool
-  ) -> (size: UInt64, isStopped: Bool) {
-    choice.with(
-      ClearLeaves(cell: cell, row: row, first: first, last: last, crossingHoles: crossingHoles))
   }
 }
 
@@ -230,6 +189,14 @@ private struct Geometry: FormatUse {
 
   func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> PageTableGeometry {
     unsafe cell.format(format).pointee.geometry
+  }
+}
+
+private struct Plain: FormatUse {
+  let cell: FormatCell
+
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> PlainWords {
+    unsafe cell.format(format).pointee.plainWords
   }
 }
 
@@ -317,88 +284,5 @@ private struct SetDirty: FormatUse {
   @inline(__always)
   func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> UInt64 {
     unsafe cell.format(format).pointee.settingDirty(word, isDirty)
-  }
-}
-
-private struct Find: FormatUse {
-  let cell: FormatCell
-  let offset: UInt64
-  let table: TableNode
-
-  @inline(__always)
-  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> (TableNode, TableEntry)
-  {
-    unsafe cell.format(format).pointee.find(offset, from: table)
-  }
-}
-
-private struct MapRow: FormatUse {
-  let cell: FormatCell
-  let first: UInt64
-  let last: UInt64
-  let root: TableNode
-  let output: UInt64
-  let access: Access
-  let isKnownFree: Bool
-
-  @inline(__always)
-  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> RowResult {
-    unsafe cell.format(format).pointee.mapRow(
-      first, last, from: root, to: output, access, isKnownFree: isKnownFree)
-  }
-}
-
-private struct UnmapRow: FormatUse {
-  let cell: FormatCell
-  let first: UInt64
-  let last: UInt64
-  let root: TableNode
-  let crossingHoles: Bool
-
-  @inline(__always)
-  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> RowResult {
-    unsafe cell.format(format).pointee.unmapRow(
-      first, last, from: root, crossingHoles: crossingHoles)
-  }
-}
-
-private struct HasLeaf: FormatUse {
-  let cell: FormatCell
-  let row: TableNode
-  let first: UInt64
-  let last: UInt64
-
-  @inline(__always)
-  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> Bool {
-    unsafe cell.format(format).pointee.hasLeaf(row, first, last)
-  }
-}
-
-private struct StoreLeaves: FormatUse {
-  let cell: FormatCell
-  let row: TableNode
-  let first: UInt64
-  let last: UInt64
-  let output: UInt64
-  let content: LeafContent
-
-  @inline(__always)
-  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) {
-    unsafe cell.format(format).pointee.storeLeaves(row, first, last, to: output, content)
-  }
-}
-
-private struct ClearLeaves: FormatUse {
-  let cell: FormatCell
-  let row: TableNode
-  let first: UInt64
-  let last: UInt64
-  let crossingHoles: Bool
-
-  @inline(__always)
-  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> (
-    size: UInt64, isStopped: Bool
-  ) {
-    unsafe cell.format(format).pointee.clearLeaves(row, first, last, crossingHoles: crossingHoles)
   }
 }

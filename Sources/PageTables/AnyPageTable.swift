@@ -19,6 +19,10 @@ public struct PageTableConfiguration {
     kind: PageTableKind, granule: UInt64 = 0, options: PageTableOptions = PageTableOptions(),
     allocator: dmacore_table_allocator?
   ) throws(Failure) {
+    // Then the heap, whose addresses have up to 48 bits, has no page that the table could have.
+    guard unsafe allocator != nil || options.outputBits == 0 || options.outputBits >= 48 else {
+      throw .invalidArgument
+    }
     self.kind = kind
     self.granule = granule
     self.options = options
@@ -63,6 +67,31 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
   public var facts: PageTableFacts { unsafe table.pointee.facts }
 
   public var statistics: PageTableStatistics { unsafe table.pointee.statistics }
+
+  /// What the calls of C mostly do: see `PageTable+Plain.swift`.
+  ///
+  /// - Returns: whether it is done; otherwise nothing has changed, and `map` is to be called.
+  @inline(__always)
+  public static func mapLeaf(
+    _ table: UnsafePointer<AnyPageTable>, _ first: UInt64, _ size: UInt64, to output: UInt64,
+    _ access: UInt32
+  ) -> Bool {
+    unsafe table.pointee.table.pointee.mapLeaf(first, size, to: output, access)
+  }
+
+  @inline(__always)
+  public static func unmapLeaf(
+    _ table: UnsafePointer<AnyPageTable>, _ first: UInt64, _ size: UInt64
+  ) -> Bool {
+    unsafe table.pointee.table.pointee.unmapLeaf(first, size)
+  }
+
+  @inline(__always)
+  public static func lookUpLeaf(
+    _ table: UnsafePointer<AnyPageTable>, _ input: UInt64
+  ) -> PageTableLookup? {
+    unsafe table.pointee.table.pointee.lookUpLeaf(input)
+  }
 
   public func map(
     _ input: IOVARange, to output: PhysicalAddress, access: Access, isKnownFree: Bool = false

@@ -13,35 +13,13 @@ extension PageTable {
   /// - Throws: `invalidArgument` when something is not aligned or nothing is permitted, `notSupported`
   ///   when the access cannot be expressed, `outOfRange` when a range is too wide for the table,
   ///   `exists` when a part is mapped, `noMemory`. Then everything is mapped as before.
-  @inline(__always)
   func map(
     _ input: IOVARange, to output: PhysicalAddress, access: Access, isKnownFree: Bool = false
   ) throws(Failure) {
-    let (first, last, target) = (input.first.rawValue, input.last.rawValue, output.rawValue)
-    let isFine =
-      (first | target | ~last) & granuleMask == 0
-      && expressible &>> UInt64(access.rawValue) & 1 != 0
-      && last <= lastLowInput && target <= lastOutputAddress
-      && last &- first <= lastOutputAddress &- target
-    if isFine && isOnHeap {
-      let root = root
-      if last <= lastOffset(root) {
-        switch format.mapRow(
-          first, last, from: root, to: target, access, isKnownFree: isKnownFree)
-        {
-        case .done: return
-        case .refused: throw .exists
-        case .elsewhere: break
-        }
-      }
+    // All 2^64 inputs have a size of 0, and nothing is said of that.
+    if mapPlain(input.first.rawValue, input.extent &+ 1, to: output.rawValue, access.rawValue) {
+      return
     }
-    try mapSlowly(input, to: output, access: access, isKnownFree: isKnownFree)
-  }
-
-  @inline(never)
-  private func mapSlowly(
-    _ input: IOVARange, to output: PhysicalAddress, access: Access, isKnownFree: Bool
-  ) throws(Failure) {
     guard input.isAligned(to: granule), output.isAligned(to: granule), access.isPermission else {
       throw .invalidArgument
     }
@@ -181,7 +159,7 @@ extension PageTable {
 
   /// Whether anything in a range of offsets is mapped.
   func hasLeaf(in node: TableNode, _ first: UInt64, _ last: UInt64) -> Bool {
-    if node.level == 0 { return format.hasLeaf(node, first, last) }
+    if node.level == 0 { return hasLeaf(inLowest: node, first, last) }
     let mask = node.spanMask
     var offset = first
     while true {
@@ -239,7 +217,7 @@ extension PageTable {
   func store(_ node: TableNode, _ part: Part, _ content: LeafContent, _ stock: inout Stock) {
     if node.level == 0 && format.leafOrders(at: 0) == 1 {
       guard let output = part.output else { return }
-      format.storeLeaves(node, part.first, part.last, to: output, content)
+      storeLeaves(node, part.first, part.last, to: output, content)
       return
     }
     var offset = part.first
@@ -265,7 +243,7 @@ extension PageTable {
   private func storeLeaf(
     _ node: TableNode, at first: Int, _ output: UInt64, _ content: LeafContent, order: Int
   ) {
-    let attributes = format.attributes(content, order: order, level: node.level)
+    let attributes = attributes(content, order: order, level: node.level)
     var next = output
     for index in first..<(first &+ (1 &<< order)) {
       let word = format.leaf(

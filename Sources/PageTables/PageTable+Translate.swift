@@ -18,10 +18,8 @@ public struct PageTableLookup: Sendable {
 
 extension PageTable {
   /// Looks an input address up, without a lock and beside any change.
-  @inline(__always)
   func lookUp(_ input: IOVA) -> PageTableLookup {
-    if input.rawValue <= lastLowInput && !mayGrow { return lookUp(input.rawValue, from: root) }
-    return lookUpSlowly(input)
+    lookUpPlain(input.rawValue) ?? lookUpSlowly(input)
   }
 
   @inline(never)
@@ -49,7 +47,7 @@ extension PageTable {
 
   /// Looks an offset up from a table that it goes through, as offsets.
   func lookUp(_ offset: UInt64, from table: TableNode) -> PageTableLookup {
-    let (node, found) = format.find(offset, from: table)
+    let (node, found) = find(offset, from: table)
     let mask = node.spanMask
     guard case .leaf(let leaf) = found else {
       return PageTableLookup(first: offset & ~mask, last: offset | mask, target: 0, access: [])
@@ -59,5 +57,14 @@ extension PageTable {
     return PageTableLookup(
       first: offset & ~whole, last: offset | whole,
       target: leaf.output.rawValue &- (offset & whole & ~mask), access: leaf.access)
+  }
+  /// The lowest table that an offset leads through, and what its entry says.
+  func find(_ offset: UInt64, from table: TableNode) -> (TableNode, TableEntry) {
+    var node = table
+    while true {
+      let (found, child) = entry(of: node, at: node.index(of: offset))
+      guard let child else { return (node, found) }
+      node = child
+    }
   }
 }

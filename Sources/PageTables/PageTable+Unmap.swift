@@ -16,27 +16,11 @@ extension PageTable {
   /// - Throws: `invalidArgument` when the range is not aligned, `outOfRange` when it is too wide for
   ///   the table, `notSupported` when an end cuts through a leaf and `splitting` is false, `noMemory`
   ///   when it is true. Then nothing was unmapped.
-  @inline(__always)
   func unmap(
     _ input: IOVARange, crossingHoles: Bool, splitting: Bool = false
   ) throws(Failure) -> UInt64 {
-    let (first, last) = (input.first.rawValue, input.last.rawValue)
-    if isOnHeap && (first | ~last) & granuleMask == 0 && last <= lastLowInput {
-      let root = root
-      if last <= lastOffset(root),
-        case .done(let size) = format.unmapRow(
-          first, last, from: root, crossingHoles: crossingHoles)
-      {
-        return size
-      }
-    }
-    return try unmapSlowly(input, crossingHoles: crossingHoles, splitting: splitting)
-  }
-
-  @inline(never)
-  private func unmapSlowly(
-    _ input: IOVARange, crossingHoles: Bool, splitting: Bool
-  ) throws(Failure) -> UInt64 {
+    let size = input.extent &+ 1
+    if unmapPlain(input.first.rawValue, size) { return size }
     guard input.isAligned(to: granule) else { throw .invalidArgument }
     let (first, last) = try offsets(of: input)
     var node = root
@@ -85,7 +69,7 @@ extension PageTable {
     let tableLast =
       node.isRoot ? UInt64.max : first | node.indexMask &<< node.shift | node.spanMask
     if node.level == 0 {
-      let (size, isStopped) = format.clearLeaves(
+      let (size, isStopped) = clearLeaves(
         node, first, min(clearing.last, tableLast), crossingHoles: clearing.crossesHoles)
       clearing.size &+= size
       clearing.isStopped = isStopped

@@ -47,21 +47,12 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
   let format: Format
   let geometry: PageTableGeometry
   let granule: Granule
-  // What the calls check that are mostly made.
-  /// Whether all pages are of the heap. Of pages that a caller allocated the words above may have to be
-  /// written anew.
+  /// Whether all pages are of the heap.
   let isOnHeap: Bool
-  /// The bits inside a granule, and the highest addresses.
-  let granuleMask: UInt64
-  let inputMask: UInt64
-  let mayGrow: Bool
-  let lastLowInput: UInt64
-  let lastOutputAddress: UInt64
-  /// A bit for each access that leaves can express.
-  let expressible: UInt64
+  let plain: PlainTable
   let memory: TableMemory
-  // The number of the root's page, and its level in the lowest bits.
-  private let rootNumber: Atomic<UInt>
+  /// The number of the root's page, and its level in the lowest bits.
+  let rootNumber: Atomic<UInt>
   // The number of the table that was retired last, 0 for none; and how many there are.
   private let retired = Atomic<UInt>(0)
   private let retiredCount = Atomic<UInt64>(0)
@@ -77,24 +68,17 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
 
   /// - Throws: `noMemory`.
   init(_ format: Format, allocator: dmacore_table_allocator?) throws(Failure) {
-    let memory = unsafe try TableMemory(allocator: allocator, granule: format.granule)
     let geometry = format.geometry
+    let memory = unsafe try TableMemory(
+      allocator: allocator, granule: format.granule, outputBits: geometry.outputBits)
     let top = geometry.levels &- 1
+    let plain = try PlainTable(format)
     let root = try memory.allocate(level: top, size: Self.rootSize(format))
     self.format = format
     self.geometry = geometry
     granule = format.granule
     isOnHeap = unsafe allocator == nil
-    granuleMask = format.granule.mask
-    inputMask = geometry.inputMask
-    mayGrow = geometry.levels < geometry.levelsMax
-    lastLowInput = geometry.lastLowInput
-    lastOutputAddress = geometry.outputMask
-    var expressible: UInt64 = 0
-    for bits in 0..<Access.all.rawValue &+ 1 where format.canExpress(Access(rawValue: bits)) {
-      expressible |= 1 &<< UInt64(bits)
-    }
-    self.expressible = expressible
+    self.plain = plain
     rootNumber = Atomic(memory.number(root) | UInt(top))
     self.memory = memory
   }
@@ -116,9 +100,9 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
   // MARK: - Addresses
 
   /// The highest address that can be mapped, of those that are not negative.
-  var lastInput: IOVA { IOVA(lastLowInput) }
+  var lastInput: IOVA { IOVA(geometry.lastLowInput) }
 
-  var lastOutput: PhysicalAddress { PhysicalAddress(lastOutputAddress) }
+  var lastOutput: PhysicalAddress { PhysicalAddress(geometry.outputMask) }
 
   /// The offsets of a range.
   ///
@@ -152,14 +136,9 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
   }
 
   /// The highest offset that the tree reaches.
-  @inline(__always)
   func lastOffset(_ root: TableNode) -> UInt64 {
-    mayGrow ? lastGrownOffset(root) : inputMask
-  }
-
-  private func lastGrownOffset(_ root: TableNode) -> UInt64 {
     root.level &+ 1 == geometry.levelsMax
-      ? inputMask : min(inputMask, format.spanMask(at: root.level &+ 1))
+      ? geometry.inputMask : min(geometry.inputMask, format.spanMask(at: root.level &+ 1))
   }
 
   /// Puts a root above the root until the tree reaches an offset that the format can map.
@@ -240,8 +219,23 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
 
   // MARK: - Entries
 
+  /// What a word says and the table below it, if there is one.
+  ///
+  /// In a page that the caller allocated, the record of a child counts, not the word: somebody else
+  /// may have written there. A table word without a record is such a case too, or a table that is
+  /// being put in place, and counts as empty.
   func entry(of node: TableNode, at index: Int) -> (TableEntry, TableNode?) {
-    format.entry(of: node, at: index)
+    // Acquire: pairs with the release stores of words.
+    let word = unsafe cplatform_load_acquire(node.page.words + index)
+    let entry = format.decode(word, at: node.level, index: index)
+    guard node.level > 0 else { return (entry, nil) }
+    if let child = node.page.child(at: index, entry) {
+      return (
+        .table(PhysicalAddress(0)), TableNode(child, below: node, indexBits: format.indexBits)
+      )
+    }
+    if case .table = entry { return (.empty, nil) }
+    return (entry, nil)
   }
 
   /// The table below an entry, if there is one.

@@ -147,6 +147,9 @@ protocol PageTableFormat: Sendable {
   /// - Parameter index: where in its table the word is.
   func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry
 
+  /// The words that are made mostly, as numbers.
+  var plainWords: PlainWords { get }
+
   /// Whether hardware notes in leaves that they were written through.
   var notesDirty: Bool { get }
 
@@ -174,38 +177,6 @@ protocol PageTableFormat: Sendable {
 
   /// What hardware says of a word that `decode` takes for reserved.
   func reason(ofReserved word: UInt64, at level: Int) -> WalkFault.Reason
-
-  // Loops over words, which are the same for all formats (`TableNode.swift`).
-
-  /// The lowest table that an offset leads through, and what its entry says.
-  func find(_ offset: UInt64, from table: TableNode) -> (TableNode, TableEntry)
-
-  /// Maps a range of offsets that lies in one lowest table and is not all of it, and makes no run. All
-  /// pages are of the heap.
-  func mapRow(
-    _ first: UInt64, _ last: UInt64, from root: TableNode, to output: UInt64, _ access: Access,
-    isKnownFree: Bool
-  ) -> RowResult
-
-  /// Unmaps a range, likewise.
-  func unmapRow(
-    _ first: UInt64, _ last: UInt64, from root: TableNode, crossingHoles: Bool
-  ) -> RowResult
-
-  /// Whether a range of offsets inside a lowest table has a leaf.
-  func hasLeaf(_ row: TableNode, _ first: UInt64, _ last: UInt64) -> Bool
-
-  /// Stores leaves of the smallest size for a range of offsets inside a lowest table.
-  func storeLeaves(
-    _ row: TableNode, _ first: UInt64, _ last: UInt64, to firstOutput: UInt64,
-    _ content: LeafContent
-  )
-
-  /// Clears the leaves of a range of offsets inside a lowest table, as far as the first hole or over all
-  /// holes; says how many bytes they were, and whether it stopped at a hole.
-  func clearLeaves(
-    _ row: TableNode, _ first: UInt64, _ last: UInt64, crossingHoles: Bool
-  ) -> (size: UInt64, isStopped: Bool)
 }
 
 extension PageTableFormat {

@@ -44,17 +44,31 @@ extension TablePage {
     // Acquire: pairs with the release in install, so that the record and its page are filled in.
     let word = unsafe cplatform_load_acquire(Self.children(of: record) + index)
     // SAFETY: only `install` and `replace` write these words, with the address of a record or 0.
-    guard let below = unsafe UnsafeMutablePointer<TableRecord>(bitPattern: UInt(word)) else {
+    guard let below = unsafe UnsafeMutablePointer<TableRecord>(bitPattern: UInt(word & ~isHidden))
+    else {
       return nil
     }
     return unsafe TablePage(words: below.pointee.words, record: below)
+  }
+
+  /// The record below an entry of a table above level 0, if the word in the page shows that table to
+  /// hardware by now.
+  @inline(__always)
+  static func shownChild(
+    of record: UnsafeMutablePointer<TableRecord>, at index: Int
+  ) -> UnsafeMutablePointer<TableRecord>? {
+    // Acquire: as in recordedChild.
+    let word = unsafe cplatform_load_acquire(children(of: record) + index)
+    // SAFETY: as in recordedChild.
+    return word & isHidden == 0 ? unsafe UnsafeMutablePointer(bitPattern: UInt(word)) : nil
   }
 }
 
 /// What is known of a table page that the caller allocated.
 ///
 /// Behind the record lies one word an entry, for a table that can have tables below it: the address
-/// of the record of that table, or 0. A walk follows these words and never a table address that it
+/// of the record of that table, or 0. Its lowest bit says that the word in the page may not lead there
+/// yet. A walk follows these words and never a table address that it
 /// reads in the page, which others can write to.
 @safe
 struct TableRecord {
@@ -64,18 +78,27 @@ struct TableRecord {
   var next: UInt
 }
 
+// The lowest bit of the address of a record, in the table above: the page does not lead there yet.
+private var isHidden: UInt64 { 1 }
+
 /// Where table pages come from, and how one leads to the next.
 @safe
 struct TableMemory: ~Copyable {
   private let allocator: dmacore_table_allocator?
   private let pool: TablePool
   private let size: Int
+  // The highest byte that what walks the tables can address.
+  private let lastPhysical: UInt64
   /// Pages in use.
   let count = Atomic<UInt64>(0)
 
-  /// - Parameter allocator: nil for the heap.
+  /// - Parameters:
+  ///   - allocator: nil for the heap.
+  ///   - outputBits: of an address.
   /// - Throws: `noMemory`.
-  init(allocator: dmacore_table_allocator?, granule: Granule) throws(Failure) {
+  init(allocator: dmacore_table_allocator?, granule: Granule, outputBits: Int) throws(Failure) {
+    // No format but one has a wider field for the address of a table.
+    lastPhysical = UInt64.max &>> UInt64(truncatingIfNeeded: 64 &- min(outputBits, 52))
     pool = unsafe allocator == nil ? try TablePool(granule: granule) : TablePool()
     unsafe self.allocator = allocator
     size = Int(granule.bytes)
@@ -125,7 +148,7 @@ struct TableMemory: ~Copyable {
     }
     let mask = UInt64(size - 1)
     let isAligned = unsafe (UInt64(UInt(bitPattern: page.host)) | page.phys) & mask == 0
-    guard let host = unsafe page.host, unsafe isAligned && page.phys <= Self.lastPhysical else {
+    guard let host = unsafe page.host, unsafe isAligned && page.phys <= lastPhysical else {
       if unsafe page.host != nil { unsafe allocator.free(&page, size, allocator.opaque) }
       unsafe RawMemory.free(raw)
       throw .noMemory
@@ -140,9 +163,6 @@ struct TableMemory: ~Copyable {
     }
     return unsafe TablePage(words: words, record: record)
   }
-
-  // No format but one has a wider field for the address of a table.
-  private static var lastPhysical: UInt64 { (1 &<< 52) &- 1 }
 
   func free(_ page: TablePage, size: Int? = nil) {
     count.wrappingSubtract(1, ordering: .relaxed)
@@ -210,11 +230,11 @@ struct TableMemory: ~Copyable {
     if let record = unsafe page.record {
       let address = UInt64(UInt(bitPattern: unsafe child.record))
       // Release: pairs with the acquire in child, so that the page is zeroed before it is found.
-      guard unsafe cplatform_replace_release(TablePage.children(of: record) + index, 0, address)
-      else {
-        return false
-      }
+      let place = unsafe TablePage.children(of: record) + index
+      guard unsafe cplatform_replace_release(place, 0, address | isHidden) else { return false }
       unsafe cplatform_store_release(page.words + index, word)
+      // Release: whoever finds the address alone can rely on the word.
+      unsafe cplatform_store_release(place, address)
       return true
     }
     // Release: pairs with the acquire of the walks, so that the page is zeroed before it is found.
@@ -224,18 +244,23 @@ struct TableMemory: ~Copyable {
   /// Makes sure that the word above a table says so, before anything below is said to be mapped:
   /// the thread that installed the table may not have come to it yet.
   func show(below page: TablePage, at index: Int, word: UInt64) {
-    guard unsafe page.record != nil, unsafe cplatform_load_relaxed(page.words + index) != word
+    guard let record = unsafe page.record,
+      unsafe cplatform_load_acquire(TablePage.children(of: record) + index) & isHidden != 0
     else { return }
     unsafe cplatform_store_release(page.words + index, word)
   }
 
   /// Puts a table in place of a leaf.
   func replace(below page: TablePage, at index: Int, by child: TablePage, word: UInt64) {
-    if let record = unsafe page.record {
-      unsafe cplatform_store_release(TablePage.children(of: record) + index, UInt64(number(child)))
-    }
     // Release: pairs with the acquire of the walks.
+    guard let record = unsafe page.record else {
+      unsafe cplatform_store_release(page.words + index, word)
+      return
+    }
+    let place = unsafe TablePage.children(of: record) + index
+    unsafe cplatform_store_release(place, UInt64(number(child)) | isHidden)
     unsafe cplatform_store_release(page.words + index, word)
+    unsafe cplatform_store_release(place, UInt64(number(child)))
   }
 
   /// Takes the table below an entry out; `word` is what stands there from now on.

@@ -15,9 +15,9 @@ struct AnyPageTableRegistersTests {
 
   private func table(
     _ kind: PageTableKind, granule: UInt64 = 0, levels: Int = 0, inputBits: Int = 0,
-    outputBits: Int = 0, _ features: PageTableFeatures = []
+    outputBits: Int = 0, _ features: PageTableFeatures = [], root: UInt64 = Self.root
   ) throws -> AnyPageTable {
-    let pages = TablePages(firstPhysical: Self.root)
+    let pages = TablePages(firstPhysical: root)
     // From its first page on the table keeps them alive.
     defer { withExtendedLifetime(pages) {} }
     return try AnyPageTable(
@@ -52,11 +52,16 @@ struct AnyPageTableRegistersTests {
 
   @Test(arguments: [(32, 0), (36, 1), (40, 2), (42, 3), (44, 4), (48, 5), (52, 6)])
   func theWidthOfARMsOutputsIsEncoded(bits: Int, code: UInt32) throws {
-    let first = try table(.arm64Stage1, granule: 65536, outputBits: bits).arm64Stage1()
+    // One that the narrowest can address.
+    let root: UInt64 = 0x5000_0000
+    let first = try table(.arm64Stage1, granule: 65536, outputBits: bits, root: root)
+      .arm64Stage1()
     #expect(first.ips == code)
     #expect(first.tcr >> 32 == UInt64(code))
-    let second = try table(.arm64Stage2, granule: 65536, inputBits: 32, outputBits: bits)
-      .arm64Stage2()
+    let second = try table(
+      .arm64Stage2, granule: 65536, inputBits: 32, outputBits: bits, root: root
+    )
+    .arm64Stage2()
     #expect(second.ps == code)
     #expect(second.vtcr >> 16 & 7 == UInt64(code))
   }

@@ -161,18 +161,6 @@ struct CallersTablesTests {
     #expect(mapped == 0x7000)
   }
 
-  /// Mapping repairs the words above it, so that hardware finds what was mapped.
-  @Test func mappingWritesTheWordsAboveItAnew() throws {
-    let pages = TablePages()
-    let table = try Table(levels: 4, allocator: pages.allocator)
-    try table.map(range(0, Self.page), to: PhysicalAddress(0x5000), access: .read)
-    let root = table.rootAddress.rawValue
-    scribble(pages.hosts.values) { _ in 0 }
-    try table.map(range(Self.page, Self.page), to: PhysicalAddress(0x6000), access: .read)
-    let walk = HardwareWalk(root: root, levels: 4, read: pages.word)
-    #expect(walk.translate(0x1000) == .translated(0x6000, canRead: true, canWrite: false))
-  }
-
   /// Scribbling between random calls: nothing is read or freed that is not the table's, which the
   /// address sanitizer watches, and every page comes back.
   @Test func noScribblingLosesOrFreesAPageWrongly() throws {

@@ -74,6 +74,12 @@ struct OddFormat: MockFormat {
     next.rawValue >> 11 | Self.present
   }
 
+  var plainWords: PlainWords {
+    PlainWords(
+      addressBits: Self.numberBits << 11, addressShift: 11,
+      accessBits: Self.noWrite, shifts: (0, 0))
+  }
+
   func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
     guard word & Self.present != 0 else { return .empty }
     let order = Int(word >> Self.orderShift & 3)
@@ -118,6 +124,11 @@ struct TinyFormat: MockFormat {
   }
 
   func table(_ next: PhysicalAddress, at level: Int) -> UInt64 { next.rawValue | 4 }
+
+  var plainWords: PlainWords {
+    PlainWords(
+      addressBits: 0x000F_FFFF_FFFF_F000, accessBits: 3, shifts: (62, 62))
+  }
 
   func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
     let address = word & 0x000F_FFFF_FFFF_F000
@@ -164,6 +175,11 @@ struct FullFormat: MockFormat {
   }
 
   func table(_ next: PhysicalAddress, at level: Int) -> UInt64 { next.rawValue | 4 }
+
+  var plainWords: PlainWords {
+    PlainWords(
+      addressBits: 0x000F_FFFF_FFFF_0000, accessBits: 3, shifts: (62, 62))
+  }
 
   func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
     let address = word & 0x000F_FFFF_FFFF_0000

@@ -83,7 +83,7 @@ struct TableWalkRandomTests {
           found += 1
           try demandSame(access, expected.access, "access at \(hex(address))")
           let offset = table.geometry.offset(of: address)
-          let (node, _) = format.find(try #require(offset), from: table.root)
+          let node = table.find(try #require(offset), from: table.root).0
           if format.repeatsLeaf {
             try demandSame([first, last], [expected.first, expected.last], "leaf")
           } else {

@@ -113,9 +113,9 @@ struct dmacore_table_page {
  * struct dmacore_table_allocator - where table pages come from
  * @struct_size: sizeof(struct dmacore_table_allocator)
  * @allocate: fills in @out_page with a page of @size bytes, a power of two, to which both
- *   addresses are aligned, the physical one below 2^52, and returns 0; or returns a negated errno
- *   value, which is taken as -ENOMEM, and so is a page that is not like that, which goes back to
- *   @free. It need not zero the page
+ *   addresses are aligned, the physical one below 2^52 and within the table's output_bits, and
+ *   returns 0; or returns a negated errno value, which is taken as -ENOMEM, and so is a page that is
+ *   not like that, which goes back to @free. It need not zero the page
  * @free: takes back a page that @allocate gave, with the same size
  * @opaque: passed to both
  *
@@ -145,7 +145,8 @@ struct dmacore_table_allocator {
  * @format: one of enum dmacore_pagetable_format
  * @levels: number of levels; 0: what the format has mostly, 4 where it can
  * @input_bits: width of input addresses; 0: what the levels resolve
- * @output_bits: width of output addresses; 0: the format's
+ * @output_bits: width of output addresses, and of those of table pages; 0: the format's. Less than 48
+ *   takes an allocator, because the heap's pages may lie beyond
  * @granule: bytes of the smallest leaf, for formats that have several sizes; 0: 4096
  * @features: bits of enum dmacore_pagetable_features
  * @allocator: where table pages come from; copied; NULL: the heap, where the physical address of a
@@ -425,8 +426,8 @@ struct dmacore_pagetable_riscv {
  *   allocator points to must outlive it.
  * Return: 0, or
  *   -EINVAL  @out_pagetable is NULL, the format is unknown or has no such levels, widths or
- *            granule, a structure is too short, or an allocator lacks a function. Never succeeds
- *            if retried.
+ *            granule, output_bits leave out the heap and there is no allocator, a structure is too
+ *            short, or an allocator lacks a function. Never succeeds if retried.
  *   -EOPNOTSUPP  the format lacks a feature. Never.
  *   -E2BIG   a structure is longer than known and not zero there. Never.
  *   -ENOMEM  no memory. May succeed later.

@@ -43,6 +43,8 @@ public struct AMDv1: PageTableFormat {
 
   // Bit 0, PR: the entry is present.
   private static var present: UInt64 { 1 }
+  // Bit 5, A: hardware has used the entry, where it notes that.
+  private static var accessed: UInt64 { 1 &<< 5 }
   // Bit 6, D: hardware has written through the leaf, where it notes that.
   private static var dirtyBit: UInt64 { 1 &<< 6 }
   // Bits 9 to 11, Next Level: the level of a table, counted from 1. 0 is a leaf of the size of its
@@ -96,6 +98,13 @@ public struct AMDv1: PageTableFormat {
   public func table(_ next: PhysicalAddress, at level: Int) -> UInt64 {
     next.rawValue | Self.accessBits | Self.present
       | UInt64(truncatingIfNeeded: level &+ 1) &<< Self.nextLevelShift
+  }
+
+  public var plainWords: PlainWords {
+    PlainWords(
+      addressBits: Self.addressBits, leafNotes: Self.accessed | Self.dirtyBit,
+      // Bits 60 to 62 go to the top.
+      accessBits: Self.accessBits | coherent, shifts: (1, 1))
   }
 
   @inline(__always)

@@ -63,6 +63,8 @@ public struct ARM64Stage1<G: ARM64Granule>: PageTableFormat {
 
   public func table(_ next: PhysicalAddress, at level: Int) -> UInt64 { Descriptor.table(next) }
 
+  public var plainWords: PlainWords { descriptor.plainWords }
+
   @inline(__always)
   public func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
     descriptor.decode(word, at: level, index: index, access: access(word))

@@ -66,6 +66,8 @@ public struct ARM64Stage2<G: ARM64Granule>: PageTableFormat {
 
   public func table(_ next: PhysicalAddress, at level: Int) -> UInt64 { Descriptor.table(next) }
 
+  public var plainWords: PlainWords { descriptor.plainWords }
+
   @inline(__always)
   public func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
     // Bit 51 makes up for bit 7.

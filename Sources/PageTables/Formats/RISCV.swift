@@ -121,6 +121,13 @@ public struct RISCV<Stage: RISCVStage>: PageTableFormat {
     next.rawValue &>> 2 | Self.valid
   }
 
+  public var plainWords: PlainWords {
+    PlainWords(
+      addressBits: Self.numberBits &<< 2, addressShift: 2, leafNotes: dirty,
+      // Bits 61 and 62 go to the top, and bits 1 to 4, and 7, behind them.
+      accessBits: Self.memoryType | 0x1E | preset, shifts: (1, 54))
+  }
+
   @inline(__always)
   public func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
     if word & Self.valid == 0 { return .empty }

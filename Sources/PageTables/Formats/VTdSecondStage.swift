@@ -42,6 +42,8 @@ public struct VTdSecondStage: PageTableFormat {
   private static var accessBits: UInt64 { 3 }
   // Bit 7, page size: the entry is a leaf. At level 0 every entry is one, and the bit is ignored.
   private static var pageSize: UInt64 { 1 &<< 7 }
+  // Bit 8: hardware has used the entry, where those bits are on.
+  private static var accessed: UInt64 { 1 &<< 8 }
   // Bit 9: hardware has written through the leaf, where second-stage accessed and dirty bits are on.
   private static var dirtyBit: UInt64 { 1 &<< 9 }
   // Bit 11: accesses snoop the caches of processors.
@@ -71,6 +73,13 @@ public struct VTdSecondStage: PageTableFormat {
   // A table permits everything: the leaf decides, because permissions of all levels are combined.
   public func table(_ next: PhysicalAddress, at level: Int) -> UInt64 {
     next.rawValue | Self.accessBits
+  }
+
+  public var plainWords: PlainWords {
+    PlainWords(
+      addressBits: Self.addressBits, leafNotes: Self.accessed | Self.dirtyBit,
+      // Bit 11 goes to the top, and bits 0 and 1 behind it.
+      accessBits: Self.accessBits | snoop, shifts: (52, 54))
   }
 
   @inline(__always)

@@ -92,6 +92,13 @@ public struct X86_64: PageTableFormat {
     next.rawValue | Self.present | Self.writable | Self.user | Self.accessed
   }
 
+  public var plainWords: PlainWords {
+    PlainWords(
+      addressBits: Self.addressBits, leafNotes: Self.accessed | Self.dirtyBit,
+      // Bit 63 stays at the top, and bits 1 to 4 go behind it.
+      accessBits: Self.noExecute | 0x1E, shifts: (0, 58))
+  }
+
   @inline(__always)
   public func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
     if word & Self.present == 0 { return .empty }
