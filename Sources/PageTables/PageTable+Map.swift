@@ -229,7 +229,7 @@ extension PageTable {
         size = node.runMask(order: order) &+ 1
       } else {
         let entryPart = part.entry(at: offset, spanMask: node.spanMask)
-        if node.level > 0, let child = table(below: node, at: index, &stock) {
+        if node.level > 0, let child = table(below: node, of: offset, &stock) {
           store(child, entryPart, content, &stock)
         }
         size = entryPart.last &- offset &+ 1
@@ -262,12 +262,14 @@ extension PageTable {
   /// The table below an entry, put there from the stock if there is none.
   ///
   /// Nil when overlapping calls have left neither, which costs them their range and nothing else.
-  private func table(below node: TableNode, at index: Int, _ stock: inout Stock) -> TableNode? {
+  private func table(below node: TableNode, of offset: UInt64, _ stock: inout Stock) -> TableNode? {
+    let index = node.index(of: offset)
     if let child = shownChild(of: node, at: index) { return child }
     let level = node.level &- 1
     guard let made = takeTable(level: level, from: &stock) else { return nil }
     let word = format.table(memory.physical(made), at: level)
     if memory.install(made, below: node.page, at: index, word: word) {
+      plain.announce(memory.label(made), level: level, offset)
       return TableNode(made, below: node, indexBits: format.indexBits)
     }
     // Another thread put a table there meanwhile.

@@ -9,10 +9,10 @@ import Synchronization
 // tables are there. It goes by the numbers of `PlainTable`, and each function does all or nothing: what
 // it does not do is for the functions that go by the format, which also find out what is wrong.
 //
-// The first three do it for a single leaf in pages of the heap. They call nothing, so that they need
-// hardly a register.
+// The first three do it for a single leaf of one of the two smallest sizes, in a table that the directory
+// has. They call nothing, so that they need hardly a register.
 
-/// An entry that a walk came to, which does not lead to a table in a plain way.
+/// An entry that does not lead to a table in a plain way.
 @safe
 struct PlainPlace {
   let entry: UnsafeMutablePointer<UInt64>
@@ -23,14 +23,10 @@ struct PlainPlace {
 extension PageTable {
   @inline(__always)
   func mapLeaf(_ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32) -> Bool {
-    guard let place = heapPlace(first), place.word == 0 else { return false }
+    guard let place = leafPlace(first, size), place.word == 0 else { return false }
     let level = unsafe place.level.pointee
     let attributes = level.attributes(access)
-    // Where an aligned leaf starts it also ends, since the bits of addresses are as many as those of a leaf
-    // at least.
-    guard size == level.spanMask &+ 1, first & level.spanMask == 0, output & level.noOutput == 0,
-      attributes != 0
-    else { return false }
+    guard output & level.noOutput == 0, attributes != 0 else { return false }
     // Release: pairs with the acquire of walks, so that one that finds the leaf finds the memory as it was
     // when it was mapped.
     unsafe cplatform_store_release(
@@ -40,9 +36,7 @@ extension PageTable {
 
   @inline(__always)
   func unmapLeaf(_ first: UInt64, _ size: UInt64) -> Bool {
-    guard let place = heapPlace(first) else { return false }
-    let level = unsafe place.level.pointee
-    guard level.isLeaf(place.word), size == level.spanMask &+ 1, first & level.spanMask == 0 else {
+    guard let place = leafPlace(first, size), unsafe place.level.pointee.isLeaf(place.word) else {
       return false
     }
     // Release: a walk that starts after this call finds the entry empty.
@@ -52,8 +46,44 @@ extension PageTable {
 
   @inline(__always)
   func lookUpLeaf(_ input: UInt64) -> PageTableLookup? {
-    guard let place = heapPlace(input) else { return nil }
+    guard
+      let place = unsafe directoryPlace(input, plain.level(0))
+        ?? directoryPlace(input, plain.level(1))
+    else { return nil }
     return lookUp(input, in: place)
+  }
+
+  /// The entry for a range that a leaf of one of the two smallest sizes could be.
+  @inline(__always)
+  private func leafPlace(_ first: UInt64, _ size: UInt64) -> PlainPlace? {
+    let lowest = unsafe plain.level(0)
+    let level = unsafe size == lowest.pointee.spanMask &+ 1 ? lowest : plain.level(1)
+    guard unsafe size == level.pointee.spanMask &+ 1, unsafe first & level.pointee.spanMask == 0
+    else { return nil }
+    return unsafe directoryPlace(first, level)
+  }
+
+  /// The entry for an offset in the table on a level, if the directory has that.
+  ///
+  /// The offset may be any number: roles are those of tables that there are.
+  @inline(__always)
+  private func directoryPlace(
+    _ offset: UInt64, _ place: UnsafePointer<PlainLevel>
+  ) -> PlainPlace? {
+    let level = unsafe place.pointee
+    let (role, index) = level.role(offset)
+    let address = unsafe cplatform_load_acquire(level.directory + index)
+    // SAFETY: addresses in the directory are of labels, which live as long as the page table.
+    let label = unsafe TableLabel(
+      role: UnsafeMutablePointer(bitPattern: UInt(address)).unsafelyUnwrapped)
+    // Acquire: pairs with the release in announce, so that the table is the one that has the role. It
+    // keeps it until it is retired, and is there until it is reclaimed.
+    guard unsafe cplatform_load_acquire(label.role) == role else { return nil }
+    let entry =
+      unsafe label.words
+      + Int(
+        truncatingIfNeeded: (offset &>> level.shift) & plain.indexMask)
+    return unsafe PlainPlace(entry: entry, level: place, word: cplatform_load_acquire(entry))
   }
 
   @inline(__always)
@@ -119,30 +149,18 @@ extension PageTable {
   }
 
   private func place(_ offset: UInt64) -> PlainPlace? {
-    isOnHeap ? heapPlace(offset) : recordedPlace(offset)
+    unsafe directoryPlace(offset, plain.level(0))
+      ?? (isOnHeap ? heapPlace(offset) : recordedPlace(offset))
   }
 
   // MARK: - Walks
 
-  @inline(__always)
   private func heapPlace(_ offset: UInt64) -> PlainPlace? {
-    guard isOnHeap else { return nil }
     // Acquire: pairs with the release in grow.
     let root = rootNumber.load(ordering: .acquiring)
     let top = unsafe plain.level(Int(truncatingIfNeeded: root & 7))
     guard unsafe offset <= top.pointee.lastOffset else { return nil }
-    let shift = plain.words.addressShift
-    // Most formats shift no address, and need not shift by nothing at each level.
-    return shift == 0
-      ? unsafe heapPlace(offset, root & ~7, top, addressShift: 0)
-      : unsafe heapPlace(offset, root & ~7, top, addressShift: shift)
-  }
-
-  @inline(__always)
-  private func heapPlace(
-    _ offset: UInt64, _ root: UInt, _ top: UnsafePointer<PlainLevel>, addressShift: UInt64
-  ) -> PlainPlace {
-    var table = root
+    var table = root & ~7
     var level = unsafe top
     // A root may have more entries than other tables.
     var mask = UInt64.max
@@ -159,7 +177,7 @@ extension PageTable {
       guard next & plain.tableMask == 0 else {
         return unsafe PlainPlace(entry: entry, level: level, word: word)
       }
-      table = UInt(truncatingIfNeeded: next &<< addressShift)
+      table = UInt(truncatingIfNeeded: next &<< plain.words.addressShift)
       unsafe level -= 1
       mask = plain.indexMask
     }
@@ -169,8 +187,7 @@ extension PageTable {
   private func recordedPlace(_ offset: UInt64) -> PlainPlace? {
     // Acquire: as in heapPlace.
     let root = rootNumber.load(ordering: .acquiring)
-    var number = Int(truncatingIfNeeded: root & 7)
-    var level = unsafe plain.level(number)
+    var level = unsafe plain.level(Int(truncatingIfNeeded: root & 7))
     guard unsafe offset <= level.pointee.lastOffset else { return nil }
     // SAFETY: the number is that of the root, the address of its record.
     var record =
@@ -178,12 +195,11 @@ extension PageTable {
     var mask = UInt64.max
     while true {
       let index = unsafe Int(truncatingIfNeeded: (offset &>> level.pointee.shift) & mask)
-      guard number > 0, let below = unsafe TablePage.shownChild(of: record, at: index) else {
+      guard let below = unsafe record.pointee.shownChild(at: index) else {
         let entry = unsafe record.pointee.words + index
         return unsafe PlainPlace(entry: entry, level: level, word: cplatform_load_acquire(entry))
       }
       unsafe record = below
-      number = number &- 1
       unsafe level -= 1
       mask = plain.indexMask
     }

@@ -91,5 +91,6 @@ extension PageTable {
     memory.replace(
       below: node.page, at: node.index(of: border), by: child.page,
       word: format.table(memory.physical(page), at: child.level))
+    plain.announce(memory.label(page), level: child.level, border)
   }
 }

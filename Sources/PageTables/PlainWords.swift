@@ -65,9 +65,23 @@ struct PlainLevel {
   var noOutput: UInt64 = UInt64.max
   /// For each access the word of a leaf to 0; 0 if that is not plain.
   let attributes: UnsafeMutablePointer<UInt64>
+  /// Labels of tables on this level; see `PlainTable`.
+  let directory: UnsafeMutablePointer<UInt64>
+  var directoryMask: UInt64 = 0
+  /// The exponent of what a table spans.
+  var tableShift: UInt64 = 63
+  /// What tells the roles of tables on this level from those on others.
+  let role: UInt64
 
   @inline(__always)
   func isLeaf(_ word: UInt64) -> Bool { word & leafMask == leaf && word != 0 }
+
+  /// The role of the table that an offset leads through, and its place in the directory.
+  @inline(__always)
+  func role(_ offset: UInt64) -> (UInt64, at: Int) {
+    let number = offset &>> tableShift
+    return (number &<< 3 | role, Int(truncatingIfNeeded: number & directoryMask))
+  }
 
   @inline(__always)
   func attributes(_ access: UInt32) -> UInt64 {
@@ -76,7 +90,12 @@ struct PlainLevel {
   }
 }
 
-/// The plain words of one table.
+/// The plain words of one table, and a directory of the tables in its tree.
+///
+/// The directory has the labels of pages that were made tables on the two lowest levels, by
+/// where in the space of inputs those are: one label for all that are a power of two apart, of the last
+/// that was made. It is a hint: what is there may be a table no more, which its label tells. So nothing is
+/// ever taken out of it.
 @safe
 struct PlainTable: ~Copyable {
   private static var levelCount: Int { 8 }
@@ -84,6 +103,9 @@ struct PlainTable: ~Copyable {
   private static var leafLevelCount: Int { 3 }
   private static var accessCount: Int { 64 }
   private static var numberCount: Int { 1024 }
+  // With 4 KiB pages these are 1 GiB of the smallest leaves and 64 GiB of those of 2 MiB.
+  private static var lowestDirectoryCount: Int { 512 }
+  private static var nextDirectoryCount: Int { 64 }
 
   let words: PlainWords
   let indexBits: UInt64
@@ -94,8 +116,9 @@ struct PlainTable: ~Copyable {
   /// output.
   let outputBits: UInt64
   let lastOutput: UInt64
-  // One piece of memory: the levels; then their attributes, of which those above have none; then the
-  // access for each access number, or 0 if that is of no plain word.
+  // One piece of memory: the levels; then their attributes, of which those above have none; then their
+  // directories, likewise, and the label of nothing that is there at first; then the access for each
+  // access number, or 0 if that is of no plain word.
   private let levels: UnsafeMutablePointer<PlainLevel>
   private let accesses: UnsafeMutablePointer<UInt8>
 
@@ -109,20 +132,35 @@ struct PlainTable: ~Copyable {
     outputBits = words.addressBits & geometry.outputMask
     lastOutput = outputBits | format.granule.mask
     let attributeCount = (Self.leafLevelCount &+ 1) &* Self.accessCount
+    let directoryCount = Self.lowestDirectoryCount &+ Self.nextDirectoryCount &+ 1
     let levelBytes = Self.levelCount &* MemoryLayout<PlainLevel>.stride
+    let wordCount = attributeCount &+ directoryCount
     let raw = unsafe try RawMemory.allocate(
-      levelBytes + 8 * attributeCount + Self.numberCount, alignment: 64)
-    // SAFETY: the allocation has room for the three, one behind the other.
+      levelBytes + 8 * wordCount + TableLabel.size + Self.numberCount, alignment: 64)
+    // SAFETY: the allocation has room for all of them, one behind the other.
     unsafe levels = raw.bindMemory(to: PlainLevel.self, capacity: Self.levelCount)
-    let attributes = unsafe (raw + levelBytes).bindMemory(to: UInt64.self, capacity: attributeCount)
-    unsafe accesses = (raw + levelBytes + 8 * attributeCount).bindMemory(
+    let attributes = unsafe (raw + levelBytes).bindMemory(
+      to: UInt64.self, capacity: wordCount + 2)
+    let directory = unsafe attributes + attributeCount
+    let nothing = unsafe TableLabel(role: attributes + wordCount)
+    unsafe accesses = UnsafeMutableRawPointer(nothing.role + 2).bindMemory(
       to: UInt8.self, capacity: Self.numberCount)
+    unsafe attributes.initialize(repeating: 0, count: wordCount + 2)
+    unsafe directory.update(repeating: nothing.address, count: directoryCount)
+    unsafe accesses.initialize(repeating: 0, count: Self.numberCount)
     for level in 0..<Self.levelCount {
       let start = min(level, Self.leafLevelCount) &* Self.accessCount
-      unsafe (levels + level).initialize(to: PlainLevel(attributes: attributes + start))
+      let (first, count) =
+        switch level {
+        case 0: (0, Self.lowestDirectoryCount)
+        case 1: (Self.lowestDirectoryCount, Self.nextDirectoryCount)
+        default: (directoryCount &- 1, 1)
+        }
+      unsafe (levels + level).initialize(
+        to: PlainLevel(
+          attributes: attributes + start, directory: directory + first,
+          directoryMask: UInt64(count &- 1), role: UInt64(level) &<< 1 | 1))
     }
-    unsafe attributes.initialize(repeating: 0, count: attributeCount)
-    unsafe accesses.initialize(repeating: 0, count: Self.numberCount)
     for level in 0..<min(geometry.levelsMax, Self.levelCount) { describe(level, format) }
   }
 
@@ -131,10 +169,11 @@ struct PlainTable: ~Copyable {
   private func describe<Format: PageTableFormat>(_ level: Int, _ format: Format) {
     let geometry = format.geometry
     let isHighest = level &+ 1 == geometry.levelsMax
-    var new = unsafe PlainLevel(attributes: levels[level].attributes)
+    var new = unsafe levels[level]
     new.shift = UInt64(truncatingIfNeeded: format.shift(at: level))
     new.spanMask = format.spanMask(at: level)
     new.tableSpanMask = format.spanMask(at: level &+ 1)
+    new.tableShift = UInt64(truncatingIfNeeded: min(63, format.shift(at: level &+ 1)))
     new.lastOffset = geometry.lastLowInput
     if !isHighest { new.lastOffset = min(new.lastOffset, new.tableSpanMask) }
     if level > 0 { new.table = format.table(PhysicalAddress(0), at: level &- 1) & tableMask }
@@ -187,6 +226,18 @@ struct PlainTable: ~Copyable {
     // SAFETY: no format has more than the 8 levels that there are here, and the number of a root's level
     // has three bits.
     unsafe UnsafePointer(levels + number)
+  }
+
+  /// Puts a table of the tree into the directory, if there is one for its level.
+  ///
+  /// - Parameter offset: one that leads through it.
+  func announce(_ table: TableLabel, level: Int, _ offset: UInt64) {
+    guard level < 2 else { return }
+    let level = unsafe levels[level]
+    let (role, index) = level.role(offset)
+    // It is linked if it is not in the tree any more, which takes an overlapping call.
+    guard unsafe cplatform_replace_release(table.role, 0, role) else { return }
+    unsafe cplatform_store_release(level.directory + index, table.address)
   }
 
   @inline(__always)

@@ -17,15 +17,6 @@ struct TablePage {
 }
 
 extension TablePage {
-  /// The words behind a record. Only for tables above level 0.
-  fileprivate static func children(
-    of record: UnsafeMutablePointer<TableRecord>
-  ) -> UnsafeMutablePointer<UInt64> {
-    // SAFETY: `allocate` made room for one word an entry behind the record of such a table; the
-    // record's stride is a multiple of a word.
-    unsafe UnsafeMutableRawPointer(record + 1).assumingMemoryBound(to: UInt64.self)
-  }
-
   /// The table below an entry, where `entry` is what its word says, or nil when there is none.
   @inline(__always)
   func child(at index: Int, _ entry: TableEntry) -> TablePage? {
@@ -40,9 +31,11 @@ extension TablePage {
   /// The table below an entry of a page that the caller allocated.
   @inline(__always)
   func recordedChild(at index: Int) -> TablePage? {
-    guard let record = unsafe record else { return nil }
+    guard let record = unsafe record, let children = unsafe record.pointee.children else {
+      return nil
+    }
     // Acquire: pairs with the release in install, so that the record and its page are filled in.
-    let word = unsafe cplatform_load_acquire(Self.children(of: record) + index)
+    let word = unsafe cplatform_load_acquire(children + index)
     // SAFETY: only `install` and `replace` write these words, with the address of a record or 0.
     guard let below = unsafe UnsafeMutablePointer<TableRecord>(bitPattern: UInt(word & ~isHidden))
     else {
@@ -50,41 +43,39 @@ extension TablePage {
     }
     return unsafe TablePage(words: below.pointee.words, record: below)
   }
+}
 
-  /// The record below an entry of a table above level 0, if the word in the page shows that table to
-  /// hardware by now.
+/// What is known of a table page that the caller allocated.
+///
+/// A walk follows the children and never a table address that it reads in the page, which others can
+/// write to.
+@safe
+struct TableRecord {
+  let words: UnsafeMutablePointer<UInt64>
+  let physical: UInt64
+  /// One word an entry, for a table that can have tables below it: the address of the record of that table,
+  /// or 0. Its lowest bit says that the word in the page may not lead there yet.
+  let children: UnsafeMutablePointer<UInt64>?
+
+  /// The record below an entry, if there is one and the word in the page leads there by now.
   @inline(__always)
-  static func shownChild(
-    of record: UnsafeMutablePointer<TableRecord>, at index: Int
-  ) -> UnsafeMutablePointer<TableRecord>? {
+  func shownChild(at index: Int) -> UnsafeMutablePointer<TableRecord>? {
+    guard let children = unsafe children else { return nil }
     // Acquire: as in recordedChild.
-    let word = unsafe cplatform_load_acquire(children(of: record) + index)
+    let word = unsafe cplatform_load_acquire(children + index)
     // SAFETY: as in recordedChild.
     return word & isHidden == 0 ? unsafe UnsafeMutablePointer(bitPattern: UInt(word)) : nil
   }
 }
 
-/// What is known of a table page that the caller allocated.
-///
-/// Behind the record lies one word an entry, for a table that can have tables below it: the address
-/// of the record of that table, or 0. Its lowest bit says that the word in the page may not lead there
-/// yet. A walk follows these words and never a table address that it
-/// reads in the page, which others can write to.
-@safe
-struct TableRecord {
-  let words: UnsafeMutablePointer<UInt64>
-  let physical: UInt64
-  /// The next one in a list of tables that nobody is led to.
-  var next: UInt
-}
-
-// The lowest bit of the address of a record, in the table above: the page does not lead there yet.
+// The lowest bit of a child.
 private var isHidden: UInt64 { 1 }
 
 /// Where table pages come from, and how one leads to the next.
 @safe
 struct TableMemory: ~Copyable {
   private let allocator: dmacore_table_allocator?
+  // Of the pages; or of the records of the caller's.
   private let pool: TablePool
   private let size: Int
   // The highest byte that what walks the tables can address.
@@ -99,7 +90,8 @@ struct TableMemory: ~Copyable {
   init(allocator: dmacore_table_allocator?, granule: Granule, outputBits: Int) throws(Failure) {
     // No format but one has a wider field for the address of a table.
     lastPhysical = UInt64.max &>> UInt64(truncatingIfNeeded: 64 &- min(outputBits, 52))
-    pool = unsafe allocator == nil ? try TablePool(granule: granule) : TablePool()
+    // A record and its label take 48 bytes.
+    pool = try TablePool(shift: unsafe allocator == nil ? granule.shift : 5)
     unsafe self.allocator = allocator
     size = Int(granule.bytes)
   }
@@ -121,6 +113,7 @@ struct TableMemory: ~Copyable {
         try allocateFromHeap(size)
       }
     unsafe page.words.update(repeating: 0, count: Self.entryCount(size))
+    if size == self.size { unsafe label(page).setWords(page.words) }
     count.wrappingAdd(1, ordering: .relaxed)
     return page
   }
@@ -137,31 +130,44 @@ struct TableMemory: ~Copyable {
   private func allocate(
     from allocator: dmacore_table_allocator, level: Int, _ size: Int
   ) throws(Failure) -> TablePage {
-    let header = MemoryLayout<TableRecord>.stride
-    let children = level == 0 ? 0 : size
-    let raw = unsafe try RawMemory.allocate(header + children, alignment: 16)
+    let count = Self.entryCount(size)
+    // SAFETY: pages of the pool are as large as a record and aligned to that.
+    let record = unsafe UnsafeMutablePointer<TableRecord>(bitPattern: try pool.take())
+      .unsafelyUnwrapped
+    var children: UnsafeMutablePointer<UInt64>?
+    do throws(Failure) {
+      if level > 0 {
+        // SAFETY: the memory is for one word an entry.
+        unsafe children = try RawMemory.allocate(size, alignment: 16)
+          .bindMemory(to: UInt64.self, capacity: count)
+        unsafe children?.initialize(repeating: 0, count: count)
+      }
+      let page = unsafe try askForPage(allocator, size)
+      // SAFETY: the allocator's contract: a page of `size` bytes, which the table has to itself.
+      let words = unsafe page.host.bindMemory(to: UInt64.self, capacity: count)
+      unsafe record.initialize(
+        to: TableRecord(words: words, physical: page.phys, children: children))
+      return unsafe TablePage(words: words, record: record)
+    } catch {
+      if let children = unsafe children { unsafe RawMemory.free(children) }
+      pool.give(UInt(bitPattern: record))
+      throw error
+    }
+  }
+
+  private func askForPage(
+    _ allocator: dmacore_table_allocator, _ size: Int
+  ) throws(Failure) -> dmacore_table_page {
     ThreadRules.willCallBack()
     var page = unsafe dmacore_table_page(host: nil, phys: 0)
-    guard unsafe allocator.allocate(size, &page, allocator.opaque) == 0 else {
-      unsafe RawMemory.free(raw)
-      throw .noMemory
-    }
+    guard unsafe allocator.allocate(size, &page, allocator.opaque) == 0 else { throw .noMemory }
     let mask = UInt64(size - 1)
     let isAligned = unsafe (UInt64(UInt(bitPattern: page.host)) | page.phys) & mask == 0
-    guard let host = unsafe page.host, unsafe isAligned && page.phys <= lastPhysical else {
+    guard unsafe page.host != nil, unsafe isAligned && page.phys <= lastPhysical else {
       if unsafe page.host != nil { unsafe allocator.free(&page, size, allocator.opaque) }
-      unsafe RawMemory.free(raw)
       throw .noMemory
     }
-    // SAFETY: the allocator's contract: a page of `size` bytes, which the table has to itself.
-    let words = unsafe host.bindMemory(to: UInt64.self, capacity: Self.entryCount(size))
-    // SAFETY: `raw` has room for the record and, at a level above 0, for one word an entry.
-    let record = unsafe raw.bindMemory(to: TableRecord.self, capacity: 1)
-    unsafe record.initialize(to: TableRecord(words: words, physical: page.phys, next: 0))
-    if level != 0 {
-      unsafe TablePage.children(of: record).update(repeating: 0, count: Self.entryCount(size))
-    }
-    return unsafe TablePage(words: words, record: record)
+    return unsafe page
   }
 
   func free(_ page: TablePage, size: Int? = nil) {
@@ -175,7 +181,8 @@ struct TableMemory: ~Copyable {
       return
     }
     var given = unsafe dmacore_table_page(host: page.words, phys: record.pointee.physical)
-    unsafe RawMemory.free(record)
+    if let children = unsafe record.pointee.children { unsafe RawMemory.free(children) }
+    pool.give(number(page))
     ThreadRules.willCallBack()
     unsafe allocator.free(&given, size ?? self.size, allocator.opaque)
   }
@@ -207,19 +214,13 @@ struct TableMemory: ~Copyable {
   }
 
   /// Links a page, to which no entry leads, to another or to 0.
-  func link(_ page: TablePage, to next: UInt) {
-    if let record = unsafe page.record {
-      unsafe record.pointee.next = next
-    } else {
-      pool.link(number(page), to: next)
-    }
-  }
+  func link(_ page: TablePage, to next: UInt) { pool.link(number(page), to: next) }
 
   /// The number of the page that a page is linked to.
-  func next(_ page: TablePage) -> UInt {
-    if let record = unsafe page.record { return unsafe record.pointee.next }
-    return pool.next(number(page))
-  }
+  func next(_ page: TablePage) -> UInt { pool.next(number(page)) }
+
+  /// The label of a page. A root that is larger than other tables has none.
+  func label(_ page: TablePage) -> TableLabel { pool.label(number(page)) }
 
   // MARK: - Links
 
@@ -230,7 +231,7 @@ struct TableMemory: ~Copyable {
     if let record = unsafe page.record {
       let address = UInt64(UInt(bitPattern: unsafe child.record))
       // Release: pairs with the acquire in child, so that the page is zeroed before it is found.
-      let place = unsafe TablePage.children(of: record) + index
+      let place = unsafe record.pointee.children.unsafelyUnwrapped + index
       guard unsafe cplatform_replace_release(place, 0, address | isHidden) else { return false }
       unsafe cplatform_store_release(page.words + index, word)
       // Release: whoever finds the address alone can rely on the word.
@@ -244,8 +245,8 @@ struct TableMemory: ~Copyable {
   /// Makes sure that the word above a table says so, before anything below is said to be mapped:
   /// the thread that installed the table may not have come to it yet.
   func show(below page: TablePage, at index: Int, word: UInt64) {
-    guard let record = unsafe page.record,
-      unsafe cplatform_load_acquire(TablePage.children(of: record) + index) & isHidden != 0
+    guard let children = unsafe page.record?.pointee.children,
+      unsafe cplatform_load_acquire(children + index) & isHidden != 0
     else { return }
     unsafe cplatform_store_release(page.words + index, word)
   }
@@ -253,11 +254,11 @@ struct TableMemory: ~Copyable {
   /// Puts a table in place of a leaf.
   func replace(below page: TablePage, at index: Int, by child: TablePage, word: UInt64) {
     // Release: pairs with the acquire of the walks.
-    guard let record = unsafe page.record else {
+    guard let children = unsafe page.record?.pointee.children else {
       unsafe cplatform_store_release(page.words + index, word)
       return
     }
-    let place = unsafe TablePage.children(of: record) + index
+    let place = unsafe children + index
     unsafe cplatform_store_release(place, UInt64(number(child)) | isHidden)
     unsafe cplatform_store_release(page.words + index, word)
     unsafe cplatform_store_release(place, UInt64(number(child)))
@@ -265,8 +266,8 @@ struct TableMemory: ~Copyable {
 
   /// Takes the table below an entry out; `word` is what stands there from now on.
   func replace(below page: TablePage, at index: Int, by word: UInt64) {
-    if let record = unsafe page.record {
-      unsafe cplatform_store_release(TablePage.children(of: record) + index, 0)
+    if let children = unsafe page.record?.pointee.children {
+      unsafe cplatform_store_release(children + index, 0)
     }
     // Release: pairs with the acquire of the walks.
     unsafe cplatform_store_release(page.words + index, word)

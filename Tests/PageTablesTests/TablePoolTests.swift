@@ -12,12 +12,12 @@ struct TablePoolTests {
   private final class SharedPool: @unchecked Sendable {
     let pool: TablePool
 
-    init(shift: Int) throws { pool = try TablePool(granule: Granule(shift: shift)) }
+    init(shift: Int) throws { pool = try TablePool(shift: shift) }
   }
 
   @Test(arguments: [11, 12, 14, 16])
   func pagesAreAlignedAndApart(shift: Int) throws {
-    let pool = try TablePool(granule: Granule(shift: shift))
+    let pool = try TablePool(shift: shift)
     var pages: Set<UInt> = []
     // More than a chunk has.
     for _ in 0..<(2 << 20) >> shift {
@@ -30,7 +30,7 @@ struct TablePoolTests {
   }
 
   @Test func aPageThatWasGivenBackIsTakenAgain() throws {
-    let pool = try TablePool(granule: Granule(shift: 12))
+    let pool = try TablePool(shift: 12)
     let pages = try (0..<3).map { _ in try pool.take() }
     for page in pages { pool.give(page) }
     let again = try (0..<3).map { _ in try pool.take() }
@@ -38,7 +38,7 @@ struct TablePoolTests {
   }
 
   @Test func theLinkOfAPageLiesOutsideOfIt() throws {
-    let pool = try TablePool(granule: Granule(shift: 12))
+    let pool = try TablePool(shift: 12)
     let (one, other) = (try pool.take(), try pool.take())
     let words = UnsafeMutablePointer<UInt64>(bitPattern: one)!
     for index in 0..<512 { words[index] = UInt64.max }
