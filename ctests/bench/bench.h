@@ -87,6 +87,35 @@ const char *bench_file(const char *name);
 /* Puts this thread on the n-th processor that the process may use. False if there is none. */
 bool bench_pin(unsigned int index);
 
+/*
+ * A second thread, on the second processor that the process may use. It exists all the time and
+ * sleeps at a barrier between the runs, so that no run pays for starting it, and so that it is in
+ * nobody's way while one thread is measured alone. bench_open_second() says whether there is a
+ * processor for it; bench_close_second() ends it either way.
+ */
+bool bench_open_second(const struct linux_peer *linux_peer);
+void bench_close_second(void);
+
+/* Lets it work, and waits until it has. */
+void bench_start_second(void (*work)(void *context, uint64_t count), void *context, uint64_t count);
+void bench_wait_for_second(void);
+
+/* What two threads run, each with a context of its own; one thread alone has the first. */
+struct bench_two {
+	void (*run)(void *context, uint64_t count);
+	void *contexts[2];
+};
+
+/*
+ * Reports how much more two threads get done than one, beside Linux, of which @linux_two is NULL
+ * where it could not be built. Needs the second thread.
+ */
+void bench_row_two(const char *name, struct bench_two *two, struct bench_two *linux_two,
+		   uint64_t count);
+
+/* What lies a line of the cache apart is in no other thread's way. */
+#define BENCH_LINE 64
+
 /* A sequence of numbers that is the same in each run: xorshift of 64 bits. */
 static inline uint64_t bench_random(uint64_t *state)
 {

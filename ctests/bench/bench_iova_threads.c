@@ -1,78 +1,11 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/*
- * The IOVA allocator with two threads, each on a processor of its own. The second one exists all
- * the time and sleeps at a barrier between the runs, so that no run pays for starting it, and so
- * that it is in nobody's way while one thread is measured alone.
- */
+/* The IOVA allocator with two threads, each on a processor of its own. */
 
 #include "bench_iova.h"
 
-#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <stdlib.h>
-
-#define LINE 64
-
-static struct {
-	pthread_t thread;
-	pthread_barrier_t start;
-	pthread_barrier_t end;
-	const struct linux_peer *linux_peer;
-	bool is_pinned;
-	/* What the second thread does next; NULL: it ends. */
-	void (*work)(void *context, uint64_t count);
-	void *context;
-	uint64_t count;
-} second;
-
-static void *run_second(void *opaque)
-{
-	second.is_pinned = bench_pin(1);
-	if (second.linux_peer != NULL)
-		second.linux_peer->iova.set_processor(1);
-	pthread_barrier_wait(&second.end);
-	for (;;) {
-		pthread_barrier_wait(&second.start);
-		if (second.work == NULL)
-			return opaque;
-		second.work(second.context, second.count);
-		pthread_barrier_wait(&second.end);
-	}
-}
-
-static void start_second(void (*work)(void *context, uint64_t count), void *context, uint64_t count)
-{
-	second.work = work;
-	second.context = context;
-	second.count = count;
-	pthread_barrier_wait(&second.start);
-}
-
-static void wait_for_second(void)
-{
-	pthread_barrier_wait(&second.end);
-}
-
-/* Whether there is a processor for it. */
-static bool open_second(const struct linux_peer *linux_peer)
-{
-	second.linux_peer = linux_peer;
-	BENCH_CHECK(pthread_barrier_init(&second.start, NULL, 2) == 0);
-	BENCH_CHECK(pthread_barrier_init(&second.end, NULL, 2) == 0);
-	BENCH_CHECK(pthread_create(&second.thread, NULL, run_second, NULL) == 0);
-	wait_for_second();
-	return second.is_pinned;
-}
-
-static void close_second(void)
-{
-	start_second(NULL, NULL, 0);
-	BENCH_CHECK(pthread_join(second.thread, NULL) == 0);
-	pthread_barrier_destroy(&second.start);
-	pthread_barrier_destroy(&second.end);
-}
 
 /* Two rings of requests on one space, of 64 pages in flight each. */
 
@@ -81,41 +14,9 @@ struct two_rings {
 	struct live whole;
 	/* A line apart, because each is written by its own thread. */
 	struct {
-		struct live live __attribute__((aligned(LINE)));
+		struct live live __attribute__((aligned(BENCH_LINE)));
 	} parts[2];
 };
-
-static void run_one(void *context, uint64_t count)
-{
-	struct two_rings *rings = context;
-
-	bench_run_ring(&rings->parts[0].live, count);
-}
-
-static void run_two(void *context, uint64_t count)
-{
-	struct two_rings *rings = context;
-
-	start_second(bench_run_ring, &rings->parts[1].live, count);
-	bench_run_ring(&rings->parts[0].live, count);
-	wait_for_second();
-}
-
-static void run_linux_one(void *context, uint64_t count)
-{
-	struct two_rings *rings = context;
-
-	bench_run_linux_ring(&rings->parts[0].live, count);
-}
-
-static void run_linux_two(void *context, uint64_t count)
-{
-	struct two_rings *rings = context;
-
-	start_second(bench_run_linux_ring, &rings->parts[1].live, count);
-	bench_run_linux_ring(&rings->parts[0].live, count);
-	wait_for_second();
-}
 
 static void open_two_rings(struct two_rings *rings, const struct linux_peer *linux_peer)
 {
@@ -130,41 +31,28 @@ static void open_two_rings(struct two_rings *rings, const struct linux_peer *lin
 	}
 }
 
-/* How much more two threads get done than one, from the times of a run. */
-static double speedup(const struct bench_run *one, const struct bench_run *two)
-{
-	return two->time == 0 ? 0 : 2 * one->time / two->time;
-}
-
 static void measure_two_rings(const struct linux_peer *linux_peer)
 {
-	uint64_t count = bench_count(2000000, 200);
 	static struct two_rings ours, peers;
-	struct bench_run runs[] = {
-		{ .run = run_one, .context = &ours, .count = count },
-		{ .run = run_two, .context = &ours, .count = count },
-		{ .context = &peers, .count = count },
-		{ .context = &peers, .count = count },
+	struct bench_two our_two = {
+		.run = bench_run_ring,
+		.contexts = { &ours.parts[0].live, &ours.parts[1].live },
+	};
+	struct bench_two peer_two = {
+		.run = bench_run_linux_ring,
+		.contexts = { &peers.parts[0].live, &peers.parts[1].live },
 	};
 
 	if (!bench_wants("iova.alloc_free.4k.threads2"))
 		return;
 	open_two_rings(&ours, NULL);
-	if (linux_peer != NULL) {
+	if (linux_peer != NULL)
 		open_two_rings(&peers, linux_peer);
-		runs[2].run = run_linux_one;
-		runs[3].run = run_linux_two;
-	}
-	bench_time_turns(runs, 4);
+	bench_row_two("iova.alloc_free.4k.threads2", &our_two,
+		      linux_peer == NULL ? NULL : &peer_two, bench_count(2000000, 200));
 	bench_close_live(&ours.whole);
 	if (linux_peer != NULL)
 		bench_close_live(&peers.whole);
-	bench_row_linux("iova.alloc_free.4k.threads2", "x", speedup(&runs[0], &runs[1]),
-			speedup(&runs[2], &runs[3]), 0);
-	bench_note("one thread: %.4g ns, each of two: %.4g ns", runs[0].time, runs[1].time);
-	if (linux_peer != NULL)
-		bench_note("Linux: one thread: %.4g ns, each of two: %.4g ns", runs[2].time,
-			   runs[3].time);
 }
 
 /*
@@ -178,9 +66,9 @@ static void measure_two_rings(const struct linux_peer *linux_peer)
 #define BATCH 32
 
 struct queue {
-	_Alignas(LINE) _Atomic uint64_t produced;
-	_Alignas(LINE) _Atomic uint64_t consumed;
-	_Alignas(LINE) uint64_t entries[QUEUE_SIZE];
+	_Alignas(BENCH_LINE) _Atomic uint64_t produced;
+	_Alignas(BENCH_LINE) _Atomic uint64_t consumed;
+	_Alignas(BENCH_LINE) uint64_t entries[QUEUE_SIZE];
 };
 
 /* A space, and the queue from the thread that allocates to the one that frees. */
@@ -284,28 +172,28 @@ static void start_consumer(struct handover *handover, void (*work)(void *context
 {
 	publish(&handover->queue.produced, 0);
 	publish(&handover->queue.consumed, 0);
-	start_second(work, handover, count);
+	bench_start_second(work, handover, count);
 }
 
 static void run_handover(void *context, uint64_t count)
 {
 	start_consumer(context, run_consumer, count);
 	BENCH_CHECK(produce(context, count, allocate_ours));
-	wait_for_second();
+	bench_wait_for_second();
 }
 
 static void run_linux_handover(void *context, uint64_t count)
 {
 	start_consumer(context, run_linux_consumer, count);
 	BENCH_CHECK(produce(context, count, allocate_linux_fast));
-	wait_for_second();
+	bench_wait_for_second();
 }
 
 static void run_queue(void *context, uint64_t count)
 {
 	start_consumer(context, run_queue_consumer, count);
 	BENCH_CHECK(produce(context, count, allocate_nothing));
-	wait_for_second();
+	bench_wait_for_second();
 }
 
 /* Everything is freed; what is allocated now comes from the caches, and must be there once. */
@@ -346,11 +234,11 @@ void bench_iova_threads(const struct linux_peer *linux_peer)
 {
 	if (!bench_wants("iova.alloc_free.4k.threads2") && !bench_wants("iova.alloc_free.remote"))
 		return;
-	if (open_second(linux_peer)) {
+	if (bench_open_second(linux_peer)) {
 		measure_two_rings(linux_peer);
 		measure_handover(linux_peer);
 	} else {
 		bench_note("no second processor: iova.alloc_free with two threads is left out");
 	}
-	close_second();
+	bench_close_second();
 }
