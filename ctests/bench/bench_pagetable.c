@@ -1,53 +1,50 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* The page table, beside Linux's for ARM: both have four levels of 512 entries of 8 bytes. */
+/*
+ * The page table, beside Linux's for ARM: both have four levels of 512 entries of 8 bytes. Ours
+ * takes table pages from the library's own heap, as it does by default, and Linux's from an arena:
+ * both give out again what was freed last, and ask nobody. The arena may lie in large pages.
+ */
 
-#include <dmacore/pagetable.h>
-
-#include "bench.h"
+#include "bench_pagetable.h"
 #include "peers/arena.h"
 
 #include <errno.h>
 
-#define PAGE (UINT64_C(1) << 12)
-#define MIB2 (UINT64_C(1) << 21)
-#define GIB (UINT64_C(1) << 30)
-#define IOVA (UINT64_C(1) << 40)
-#define ACCESS (DMACORE_ACCESS_READ | DMACORE_ACCESS_WRITE)
-
-/* A range, and the size of the leaves that it is mapped by. */
-struct job {
-	uint64_t size;
-	uint64_t leaf_size;
-	uint64_t phys;
-	struct dmacore_pagetable *table;
-	struct linux_pagetable linux_table;
-};
-
-static void map(const struct job *job)
+struct dmacore_pagetable_statistics bench_table_statistics(const struct job *job)
 {
-	BENCH_CHECK(dmacore_pagetable_map(job->table, IOVA, job->phys, job->size, ACCESS) == 0);
+	struct dmacore_pagetable_statistics statistics = { .struct_size = sizeof(statistics) };
+
+	BENCH_CHECK(dmacore_pagetable_statistics(job->table, &statistics) == 0);
+	return statistics;
 }
 
-static void unmap(const struct job *job)
+void bench_map(const struct job *job)
+{
+	BENCH_CHECK(dmacore_pagetable_map(job->table, job->first, job->phys, job->size, ACCESS) ==
+		    0);
+}
+
+void bench_unmap(const struct job *job)
 {
 	uint64_t unmapped;
 
-	BENCH_CHECK(dmacore_pagetable_unmap(job->table, IOVA, job->size, 0, &unmapped) == 0);
+	BENCH_CHECK(dmacore_pagetable_unmap(job->table, job->first, job->size, 0, &unmapped) == 0);
 	BENCH_CHECK(unmapped == job->size);
 }
 
-static void run_pairs(void *context, uint64_t count)
+void bench_run_pairs(void *context, uint64_t count)
 {
 	const struct job *job = context;
 	uint64_t unmapped, sum = 0;
 	int errors = 0;
 
 	for (uint64_t i = 0; i < count; i++) {
-		errors |= dmacore_pagetable_map(job->table, IOVA, job->phys, job->size, ACCESS);
-		errors |= dmacore_pagetable_unmap(job->table, IOVA, job->size, 0, &unmapped);
-		/* Tables that an unmapped range covers; the peer keeps them. */
-		errors |= dmacore_pagetable_reclaim(job->table);
+		errors |=
+			dmacore_pagetable_map(job->table, job->first, job->phys, job->size, ACCESS);
+		errors |= dmacore_pagetable_unmap(job->table, job->first, job->size, 0, &unmapped);
+		if (job->covered_count != 0)
+			errors |= dmacore_pagetable_reclaim(job->table);
 		sum += unmapped;
 	}
 	BENCH_CHECK(errors == 0);
@@ -61,9 +58,9 @@ static void linux_map(const struct job *job)
 	size_t done = 0;
 
 	while (done < job->size)
-		if (table->map_pages(table->ops, IOVA + done, job->phys + done, job->leaf_size,
-				     (job->size - done) / job->leaf_size, table->access, 0,
-				     &done) != 0)
+		if (table->map_pages(table->ops, job->first + done, job->phys + done,
+				     job->leaf_size, (job->size - done) / job->leaf_size,
+				     table->access, 0, &done) != 0)
 			return;
 }
 
@@ -73,14 +70,14 @@ static size_t linux_unmap(const struct job *job)
 	size_t done = 0, step = 1;
 
 	while (done < job->size && step != 0) {
-		step = table->unmap_pages(table->ops, IOVA + done, job->leaf_size,
+		step = table->unmap_pages(table->ops, job->first + done, job->leaf_size,
 					  (job->size - done) / job->leaf_size, table->gather);
 		done += step;
 	}
 	return done;
 }
 
-static void run_linux_pairs(void *context, uint64_t count)
+void bench_run_linux_pairs(void *context, uint64_t count)
 {
 	const struct job *job = context;
 	uint64_t sum = 0;
@@ -92,24 +89,87 @@ static void run_linux_pairs(void *context, uint64_t count)
 	BENCH_CHECK(sum == count * job->size);
 }
 
-/* Checks one address in the middle on both sides, so that what is timed is what is meant. */
-static void check_job(const struct job *job)
+void bench_map_all(const struct job *job)
 {
-	uint64_t iova = IOVA + job->size / 2 + 42;
+	bench_map(job);
+	if (job->linux_table.ops != NULL)
+		linux_map(job);
+}
+
+/* Maps the range and unmaps it, and checks an address in the middle on both sides. */
+static void check_range(const struct job *job)
+{
+	uint64_t iova = job->first + job->size / 2 + 42;
 	uint64_t phys = job->phys + job->size / 2 + 42;
 	struct dmacore_translation got;
 
-	map(job);
+	bench_map_all(job);
 	BENCH_CHECK(dmacore_pagetable_translate(job->table, iova, ACCESS, &got) == 0);
 	BENCH_CHECK(got.last - got.first + 1 == job->leaf_size);
 	BENCH_CHECK(got.target + (iova - got.first) == phys);
-	unmap(job);
+	bench_unmap(job);
 	BENCH_CHECK(dmacore_pagetable_translate(job->table, iova, 0, &got) != 0);
 	if (job->linux_table.ops == NULL)
 		return;
-	linux_map(job);
 	BENCH_CHECK(job->linux_table.iova_to_phys(job->linux_table.ops, iova) == phys);
 	BENCH_CHECK(linux_unmap(job) == job->size);
+	BENCH_CHECK(job->linux_table.iova_to_phys(job->linux_table.ops, iova) == 0);
+}
+
+void bench_prepare_pairs(const struct job *job)
+{
+	struct job before = *job, after = *job;
+	struct dmacore_pagetable_statistics statistics;
+	uint64_t table_count;
+
+	before.size = after.size = job->leaf_size;
+	before.first -= job->leaf_size;
+	before.phys -= job->leaf_size;
+	after.first += job->size;
+	after.phys += job->size;
+	bench_map_all(&before);
+	bench_map_all(&after);
+	table_count = bench_table_statistics(job).table_count;
+	check_range(job);
+	statistics = bench_table_statistics(job);
+	BENCH_CHECK(statistics.retired_count == job->covered_count);
+	BENCH_CHECK(statistics.table_count == table_count + job->covered_count);
+	BENCH_CHECK(dmacore_pagetable_reclaim(job->table) == 0);
+}
+
+void bench_open_job(struct job *job, const struct dmacore_pagetable_options *options,
+		    const struct linux_peer *linux_peer)
+{
+	BENCH_CHECK(dmacore_pagetable_create(options, &job->table) == 0);
+	if (linux_peer != NULL)
+		BENCH_CHECK(linux_peer->open_pagetable(&job->linux_table));
+}
+
+void bench_close_job(struct job *job, const struct linux_peer *linux_peer)
+{
+	dmacore_pagetable_destroy(job->table);
+	if (linux_peer != NULL)
+		linux_peer->close_pagetable(&job->linux_table);
+}
+
+static void measure_pairs(const struct linux_peer *linux_peer, const char *name, struct job job,
+			  const struct dmacore_pagetable_options *options, uint64_t count,
+			  double known_value)
+{
+	struct bench_run runs[] = {
+		{ .run = bench_run_pairs, .context = &job, .count = count },
+		{ .context = &job, .count = count },
+	};
+
+	if (!bench_wants(name))
+		return;
+	bench_open_job(&job, options, linux_peer);
+	bench_prepare_pairs(&job);
+	if (linux_peer != NULL)
+		runs[1].run = bench_run_linux_pairs;
+	bench_time_turns(runs, 2);
+	bench_row_linux(name, "ns", runs[0].time, runs[1].time, known_value);
+	bench_close_job(&job, linux_peer);
 }
 
 static int allocate_table(size_t size, struct dmacore_table_page *out_page, void *opaque)
@@ -126,9 +186,11 @@ static void free_table(const struct dmacore_table_page *page, size_t size, void 
 	arena_free(opaque, page->host);
 }
 
-static void open_job(struct job *job, const struct linux_peer *linux_peer)
+/* With an allocator of the caller's, which has an arena as Linux's tables have. */
+static void measure_callers(const struct linux_peer *linux_peer, const char *name, struct job job,
+			    uint64_t count, double known_value)
 {
-	static struct arena arena = { .cell_size = PAGE };
+	struct arena arena = { .cell_size = PAGE };
 	struct dmacore_table_allocator allocator = DMACORE_TABLE_ALLOCATOR_INIT;
 	struct dmacore_pagetable_options options = DMACORE_PAGETABLE_OPTIONS_INIT;
 
@@ -136,36 +198,11 @@ static void open_job(struct job *job, const struct linux_peer *linux_peer)
 	allocator.free = free_table;
 	allocator.opaque = &arena;
 	options.allocator = &allocator;
-	BENCH_CHECK(dmacore_pagetable_create(&options, &job->table) == 0);
-	if (linux_peer != NULL)
-		BENCH_CHECK(linux_peer->open_pagetable(&job->linux_table));
+	measure_pairs(linux_peer, name, job, &options, count, known_value);
+	free(arena.memory);
 }
 
-static void close_job(struct job *job, const struct linux_peer *linux_peer)
-{
-	dmacore_pagetable_destroy(job->table);
-	if (linux_peer != NULL)
-		linux_peer->close_pagetable(&job->linux_table);
-}
-
-static void measure_pairs(const struct linux_peer *linux_peer, const char *name, struct job job,
-			  uint64_t count, double known_value)
-{
-	double time, peer = 0;
-
-	if (!bench_wants(name))
-		return;
-	open_job(&job, linux_peer);
-	/* Also puts the tables in place, which both then keep. */
-	check_job(&job);
-	time = bench_time(run_pairs, &job, count);
-	if (linux_peer != NULL)
-		peer = bench_time(run_linux_pairs, &job, count);
-	bench_row_linux(name, "ns", time, peer, known_value);
-	close_job(&job, linux_peer);
-}
-
-static void run_translate(void *context, uint64_t count)
+void bench_run_translate(void *context, uint64_t count)
 {
 	const struct job *job = context;
 	struct dmacore_translation got;
@@ -173,11 +210,11 @@ static void run_translate(void *context, uint64_t count)
 
 	for (uint64_t i = 0; i < count; i++) {
 		uint64_t offset = bench_random(&random) & (job->size - 1);
-		int error = dmacore_pagetable_translate(job->table, IOVA + offset,
+		int error = dmacore_pagetable_translate(job->table, job->first + offset,
 							DMACORE_ACCESS_READ, &got);
 
 		wrong |= (uint64_t)error;
-		wrong |= (got.target - job->phys) ^ (offset & ~(PAGE - 1));
+		wrong |= (got.target - job->phys) ^ (offset & ~(job->leaf_size - 1));
 	}
 	BENCH_CHECK(wrong == 0);
 }
@@ -191,49 +228,71 @@ static void run_linux_translate(void *context, uint64_t count)
 	for (uint64_t i = 0; i < count; i++) {
 		uint64_t offset = bench_random(&random) & (job->size - 1);
 
-		wrong |= (table->iova_to_phys(table->ops, IOVA + offset) - job->phys) ^ offset;
+		wrong |=
+			(table->iova_to_phys(table->ops, job->first + offset) - job->phys) ^ offset;
 	}
 	BENCH_CHECK(wrong == 0);
 }
 
-/* A random page of a range that 4 KiB leaves map; the time includes the random number. */
+/* Pages of a range that 4 KiB leaves map. */
 static void measure_translate(const struct linux_peer *linux_peer, const char *name, uint64_t size,
 			      double known_value)
 {
 	uint64_t count = bench_count(5000000, 100);
-	struct job job = { .size = size, .leaf_size = PAGE, .phys = PAGE };
-	double time, peer = 0;
+	struct job job = { .first = IOVA, .size = size, .leaf_size = PAGE, .phys = PAGE };
+	struct bench_run runs[] = {
+		{ .run = bench_run_translate, .context = &job, .count = count },
+		{ .context = &job, .count = count },
+	};
 
 	if (!bench_wants(name))
 		return;
-	open_job(&job, linux_peer);
-	map(&job);
-	time = bench_time(run_translate, &job, count);
-	if (linux_peer != NULL) {
-		linux_map(&job);
-		peer = bench_time(run_linux_translate, &job, count);
-	}
-	bench_row_linux(name, "ns", time, peer, known_value);
-	close_job(&job, linux_peer);
+	bench_open_job(&job, NULL, linux_peer);
+	bench_map_all(&job);
+	if (linux_peer != NULL)
+		runs[1].run = run_linux_translate;
+	bench_time_turns(runs, 2);
+	bench_row_linux(name, "ns", runs[0].time, runs[1].time, known_value);
+	bench_close_job(&job, linux_peer);
 }
 
 void bench_pagetable(void)
 {
 	const struct linux_peer *linux_peer = bench_linux();
-	/* An output address that is one page off keeps larger leaves from fitting. */
-	const struct job page = { .size = PAGE, .leaf_size = PAGE, .phys = PAGE };
-	const struct job pages16 = { .size = 16 * PAGE, .leaf_size = PAGE, .phys = PAGE };
-	const struct job pages512 = { .size = 512 * PAGE, .leaf_size = PAGE, .phys = PAGE };
-	const struct job large = { .size = MIB2, .leaf_size = MIB2, .phys = GIB };
-	const struct job many = { .size = GIB, .leaf_size = PAGE, .phys = PAGE };
+	/*
+	 * Ranges start one leaf into a table, which has room for a neighbour then. That makes 512
+	 * pages span two tables and cover none. An output address that is one page off keeps larger
+	 * leaves from fitting.
+	 */
+	const struct job page = {
+		.first = IOVA + PAGE, .size = PAGE, .leaf_size = PAGE, .phys = 2 * PAGE
+	};
+	struct job pages16 = page, pages512 = page;
+	const struct job large = {
+		.first = IOVA + MIB2, .size = MIB2, .leaf_size = MIB2, .phys = GIB
+	};
+	/* Aligned, so that no neighbour keeps any of its tables: 512, and the one that leads there. */
+	const struct job many = {
+		.first = IOVA + GIB,
+		.size = GIB,
+		.leaf_size = PAGE,
+		.phys = GIB + PAGE,
+		.covered_count = 512 + 1,
+	};
 
-	measure_pairs(linux_peer, "pagetable.map_unmap.4k", page, bench_count(2000000, 100), 28.8);
-	measure_pairs(linux_peer, "pagetable.map_unmap.16x4k", pages16, bench_count(1000000, 100),
-		      59.8);
-	measure_pairs(linux_peer, "pagetable.map_unmap.512x4k", pages512, bench_count(50000, 10),
-		      1152);
-	measure_pairs(linux_peer, "pagetable.map_unmap.2m", large, bench_count(2000000, 100), 25.7);
-	measure_pairs(linux_peer, "pagetable.map_unmap.1g_as_4k", many, bench_count(100, 1),
+	pages16.size = 16 * PAGE;
+	pages512.size = 512 * PAGE;
+	measure_pairs(linux_peer, "pagetable.map_unmap.4k", page, NULL, bench_count(2000000, 100),
+		      28.8);
+	measure_callers(linux_peer, "pagetable.map_unmap.4k.callers", page,
+			bench_count(2000000, 100), 28.8);
+	measure_pairs(linux_peer, "pagetable.map_unmap.16x4k", pages16, NULL,
+		      bench_count(1000000, 100), 59.8);
+	measure_pairs(linux_peer, "pagetable.map_unmap.512x4k", pages512, NULL,
+		      bench_count(50000, 10), 1152);
+	measure_pairs(linux_peer, "pagetable.map_unmap.2m", large, NULL, bench_count(2000000, 100),
+		      25.7);
+	measure_pairs(linux_peer, "pagetable.map_unmap.1g_as_4k", many, NULL, bench_count(100, 1),
 		      321000 + 297000);
 	measure_translate(linux_peer, "pagetable.translate.1m", UINT64_C(1) << 20, 9.3);
 	measure_translate(linux_peer, "pagetable.translate.1g", GIB, 12.4);
