@@ -65,10 +65,10 @@ static double time_once(void (*run)(void *context, uint64_t count), void *contex
 	return (double)(bench_clock() - start) / (double)count;
 }
 
-static double median(double *times)
+static double median(double *times, size_t count)
 {
-	qsort(times, BENCH_RUNS, sizeof(times[0]), compare);
-	return times[BENCH_RUNS / 2];
+	qsort(times, count, sizeof(times[0]), compare);
+	return times[count / 2];
 }
 
 double bench_time(void (*run)(void *context, uint64_t count), void *context, uint64_t count)
@@ -78,7 +78,7 @@ double bench_time(void (*run)(void *context, uint64_t count), void *context, uin
 	run(context, count);
 	for (int i = 0; i < BENCH_RUNS; i++)
 		times[i] = time_once(run, context, count);
-	return median(times);
+	return median(times, BENCH_RUNS);
 }
 
 static void prepare(const struct bench_run *run)
@@ -87,9 +87,9 @@ static void prepare(const struct bench_run *run)
 		run->prepare(run->context);
 }
 
-void bench_time_turns(struct bench_run *runs, size_t run_count)
+void bench_time_many_turns(struct bench_run *runs, size_t run_count, size_t turn_count)
 {
-	double(*times)[BENCH_RUNS] = calloc(run_count, sizeof(*times));
+	double *times = calloc(run_count * turn_count, sizeof(*times));
 
 	BENCH_CHECK(times != NULL);
 	for (size_t i = 0; i < run_count; i++)
@@ -97,17 +97,22 @@ void bench_time_turns(struct bench_run *runs, size_t run_count)
 			prepare(&runs[i]);
 			runs[i].run(runs[i].context, runs[i].count);
 		}
-	for (int turn = 0; turn < BENCH_RUNS; turn++)
+	for (size_t turn = 0; turn < turn_count; turn++)
 		for (size_t i = 0; i < run_count; i++)
 			if (runs[i].run != NULL) {
 				prepare(&runs[i]);
 				runs[i].run(runs[i].context, runs[i].count / 8);
-				times[i][turn] =
+				times[i * turn_count + turn] =
 					time_once(runs[i].run, runs[i].context, runs[i].count);
 			}
 	for (size_t i = 0; i < run_count; i++)
-		runs[i].time = runs[i].run == NULL ? 0 : median(times[i]);
+		runs[i].time = runs[i].run == NULL ? 0 : median(&times[i * turn_count], turn_count);
 	free(times);
+}
+
+void bench_time_turns(struct bench_run *runs, size_t run_count)
+{
+	bench_time_many_turns(runs, run_count, BENCH_RUNS);
 }
 
 static void print_row(const char *name, const char *unit, double value, const char *peer,
@@ -117,7 +122,7 @@ static void print_row(const char *name, const char *unit, double value, const ch
 		printf("%-32s %10s %17s %7s\n", "", "dmacore", "peer", "ratio");
 	printf("%-32s %10.5g %s", name, value, unit);
 	if (peer != NULL)
-		printf("%*s%10.5g %7.2g  %s", 7 - (int)strlen(unit), "", peer_value,
+		printf("%*s%10.5g %7.3g  %s", 7 - (int)strlen(unit), "", peer_value,
 		       value / peer_value, peer);
 	printf("\n");
 	/* A row is worth seeing when it is there; the table takes a minute. */

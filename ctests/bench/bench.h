@@ -58,6 +58,12 @@ void bench_time_turns(struct bench_run *runs, size_t run_count);
 /* How often each is timed. */
 #define BENCH_RUNS 5
 
+/*
+ * The same with more turns, which the caller makes shorter: a machine whose speed changes within a
+ * turn then makes less of a difference between the runs.
+ */
+void bench_time_many_turns(struct bench_run *runs, size_t run_count, size_t turn_count);
+
 /* The time of a monotonic clock in nanoseconds. */
 uint64_t bench_clock(void);
 

@@ -167,7 +167,7 @@ static void measure_pairs(const struct linux_peer *linux_peer, const char *name,
 	bench_prepare_pairs(&job);
 	if (linux_peer != NULL)
 		runs[1].run = bench_run_linux_pairs;
-	bench_time_turns(runs, 2);
+	bench_time_many_turns(runs, 2, TURNS);
 	bench_row_linux(name, "ns", runs[0].time, runs[1].time, known_value);
 	bench_close_job(&job, linux_peer);
 }
@@ -238,7 +238,7 @@ static void run_linux_translate(void *context, uint64_t count)
 static void measure_translate(const struct linux_peer *linux_peer, const char *name, uint64_t size,
 			      double known_value)
 {
-	uint64_t count = bench_count(5000000, 100);
+	uint64_t count = bench_count(500000, 100);
 	struct job job = { .first = IOVA, .size = size, .leaf_size = PAGE, .phys = PAGE };
 	struct bench_run runs[] = {
 		{ .run = bench_run_translate, .context = &job, .count = count },
@@ -251,7 +251,7 @@ static void measure_translate(const struct linux_peer *linux_peer, const char *n
 	bench_map_all(&job);
 	if (linux_peer != NULL)
 		runs[1].run = run_linux_translate;
-	bench_time_turns(runs, 2);
+	bench_time_many_turns(runs, 2, TURNS);
 	bench_row_linux(name, "ns", runs[0].time, runs[1].time, known_value);
 	bench_close_job(&job, linux_peer);
 }
@@ -282,17 +282,17 @@ void bench_pagetable(void)
 
 	pages16.size = 16 * PAGE;
 	pages512.size = 512 * PAGE;
-	measure_pairs(linux_peer, "pagetable.map_unmap.4k", page, NULL, bench_count(2000000, 100),
+	measure_pairs(linux_peer, "pagetable.map_unmap.4k", page, NULL, bench_count(200000, 100),
 		      28.8);
 	measure_callers(linux_peer, "pagetable.map_unmap.4k.callers", page,
-			bench_count(2000000, 100), 28.8);
+			bench_count(200000, 100), 28.8);
 	measure_pairs(linux_peer, "pagetable.map_unmap.16x4k", pages16, NULL,
-		      bench_count(1000000, 100), 59.8);
+		      bench_count(100000, 100), 59.8);
 	measure_pairs(linux_peer, "pagetable.map_unmap.512x4k", pages512, NULL,
-		      bench_count(50000, 10), 1152);
-	measure_pairs(linux_peer, "pagetable.map_unmap.2m", large, NULL, bench_count(2000000, 100),
+		      bench_count(10000, 10), 1152);
+	measure_pairs(linux_peer, "pagetable.map_unmap.2m", large, NULL, bench_count(200000, 100),
 		      25.7);
-	measure_pairs(linux_peer, "pagetable.map_unmap.1g_as_4k", many, NULL, bench_count(100, 1),
+	measure_pairs(linux_peer, "pagetable.map_unmap.1g_as_4k", many, NULL, bench_count(20, 1),
 		      321000 + 297000);
 	measure_translate(linux_peer, "pagetable.translate.1m", UINT64_C(1) << 20, 9.3);
 	measure_translate(linux_peer, "pagetable.translate.1g", GIB, 12.4);

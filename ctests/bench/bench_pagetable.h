@@ -13,6 +13,8 @@
 #define GIB (UINT64_C(1) << 30)
 /* The first input address of a table of each level. */
 #define IOVA (UINT64_C(1) << 40)
+/* Turns of some ten milliseconds each. */
+#define TURNS 25
 #define ACCESS (DMACORE_ACCESS_READ | DMACORE_ACCESS_WRITE)
 
 /* A range, and the size of the leaves that it is mapped by. */
