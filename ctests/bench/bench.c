@@ -119,8 +119,8 @@ static void print_row(const char *name, const char *unit, double value, const ch
 		      double peer_value)
 {
 	if (bench.row_count == 0)
-		printf("%-32s %10s %17s %7s\n", "", "dmacore", "peer", "ratio");
-	printf("%-32s %10.5g %s", name, value, unit);
+		printf("%-40s %10s %17s %7s\n", "", "dmacore", "peer", "ratio");
+	printf("%-40s %10.5g %s", name, value, unit);
 	if (peer != NULL)
 		printf("%*s%10.5g %7.3g  %s", 7 - (int)strlen(unit), "", peer_value,
 		       value / peer_value, peer);

@@ -58,4 +58,7 @@ void bench_run_translate(void *context, uint64_t count);
 
 struct dmacore_pagetable_statistics bench_table_statistics(const struct job *job);
 
+/* The areas of page tables. */
+void bench_pagetable_formats(void);
+
 #endif /* DMACORE_BENCH_PAGETABLE_H */
