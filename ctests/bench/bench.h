@@ -114,10 +114,11 @@ struct bench_two {
 
 /*
  * Reports how much more two threads get done than one, beside Linux, of which @linux_two is NULL
- * where it could not be built. Needs the second thread.
+ * where it could not be built, and notes what arithmetic gains: on a machine that others use that
+ * is less than 2. Takes @turn_count turns. Needs the second thread.
  */
 void bench_row_two(const char *name, struct bench_two *two, struct bench_two *linux_two,
-		   uint64_t count);
+		   uint64_t count, size_t turn_count);
 
 /* What lies a line of the cache apart is in no other thread's way. */
 #define BENCH_LINE 64

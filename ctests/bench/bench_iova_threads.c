@@ -49,7 +49,7 @@ static void measure_two_rings(const struct linux_peer *linux_peer)
 	if (linux_peer != NULL)
 		open_two_rings(&peers, linux_peer);
 	bench_row_two("iova.alloc_free.4k.threads2", &our_two,
-		      linux_peer == NULL ? NULL : &peer_two, bench_count(2000000, 200));
+		      linux_peer == NULL ? NULL : &peer_two, bench_count(2000000, 200), BENCH_RUNS);
 	bench_close_live(&ours.whole);
 	if (linux_peer != NULL)
 		bench_close_live(&peers.whole);

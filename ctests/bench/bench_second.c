@@ -80,26 +80,42 @@ static void run_two(void *context, uint64_t count)
 	bench_wait_for_second();
 }
 
+/* Shares nothing and needs no memory: what it gains by two threads the machine grants at best. */
+static void run_arithmetic(void *context, uint64_t count)
+{
+	uint64_t random = BENCH_SEED;
+
+	for (uint64_t i = 0; i < 16 * count; i++)
+		(void)bench_random(&random);
+	*(uint64_t *)context = random;
+}
+
 static double speedup(const struct bench_run *one, const struct bench_run *two)
 {
 	return two->time == 0 ? 0 : 2 * one->time / two->time;
 }
 
 void bench_row_two(const char *name, struct bench_two *two, struct bench_two *linux_two,
-		   uint64_t count)
+		   uint64_t count, size_t turn_count)
 {
+	uint64_t results[2];
+	struct bench_two arithmetic = { run_arithmetic, { &results[0], &results[1] } };
 	bool has_linux = linux_two != NULL;
 	struct bench_run runs[] = {
 		{ .run = run_one, .context = two, .count = count },
 		{ .run = run_two, .context = two, .count = count },
 		{ .run = has_linux ? run_one : NULL, .context = linux_two, .count = count },
 		{ .run = has_linux ? run_two : NULL, .context = linux_two, .count = count },
+		{ .run = run_one, .context = &arithmetic, .count = count },
+		{ .run = run_two, .context = &arithmetic, .count = count },
 	};
 
-	bench_time_turns(runs, 4);
+	bench_time_many_turns(runs, 6, turn_count);
+	BENCH_CHECK(results[0] == results[1]);
 	bench_row_linux(name, "x", speedup(&runs[0], &runs[1]), speedup(&runs[2], &runs[3]), 0);
 	bench_note("one thread: %.4g ns, each of two: %.4g ns", runs[0].time, runs[1].time);
 	if (has_linux)
 		bench_note("Linux: one thread: %.4g ns, each of two: %.4g ns", runs[2].time,
 			   runs[3].time);
+	bench_note("arithmetic alone, as the machine is: %.4g x", speedup(&runs[4], &runs[5]));
 }
