@@ -297,4 +297,5 @@ void bench_pagetable(void)
 	measure_translate(linux_peer, "pagetable.translate.1m", UINT64_C(1) << 20, 9.3);
 	measure_translate(linux_peer, "pagetable.translate.1g", GIB, 12.4);
 	bench_pagetable_formats();
+	bench_pagetable_threads(linux_peer);
 }

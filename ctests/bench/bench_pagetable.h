@@ -60,5 +60,6 @@ struct dmacore_pagetable_statistics bench_table_statistics(const struct job *job
 
 /* The areas of page tables. */
 void bench_pagetable_formats(void);
+void bench_pagetable_threads(const struct linux_peer *linux_peer);
 
 #endif /* DMACORE_BENCH_PAGETABLE_H */
