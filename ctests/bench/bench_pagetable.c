@@ -256,6 +256,54 @@ static void measure_translate(const struct linux_peer *linux_peer, const char *n
 	bench_close_job(&job, linux_peer);
 }
 
+/* What tables take for each page that @job maps beside what is mapped already. */
+static double map_and_weigh(const struct job *job, uint64_t bytes_before)
+{
+	struct dmacore_pagetable_statistics statistics;
+
+	bench_map(job);
+	statistics = bench_table_statistics(job);
+	return (double)(statistics.table_bytes - bytes_before) / (double)(job->size / PAGE);
+}
+
+/*
+ * Unmaps what is mapped and checks that no table is left but the root. Unmapping retires the tables
+ * that the range covers, and trimming those above them.
+ */
+static void unmap_and_trim(const struct job *job)
+{
+	struct dmacore_pagetable_statistics statistics;
+
+	bench_unmap(job);
+	BENCH_CHECK(dmacore_pagetable_trim(job->table, 0, DMACORE_BIT_MASK(48)) == 0);
+	BENCH_CHECK(dmacore_pagetable_reclaim(job->table) == 0);
+	statistics = bench_table_statistics(job);
+	BENCH_CHECK(statistics.table_count == 1);
+	BENCH_CHECK(statistics.mapped_bytes == 0);
+}
+
+/*
+ * Bytes of tables for each page of a GiB, beside the 8 bytes of its entry. They are 512 lowest
+ * tables and the three that lead there, two of which could lead to more. Only tables in use count,
+ * and not what the library has taken from the heap for later.
+ */
+static void measure_memory(void)
+{
+	struct job job = { .first = IOVA, .size = GIB, .leaf_size = PAGE, .phys = PAGE };
+	struct job page = { .first = IOVA + GIB, .size = PAGE, .leaf_size = PAGE, .phys = PAGE };
+
+	if (!bench_wants("pagetable.memory.1g"))
+		return;
+	bench_open_job(&job, NULL, NULL);
+	bench_row("pagetable.memory.1g", "bytes", map_and_weigh(&job, 0), "entry alone", 8);
+	unmap_and_trim(&job);
+	page.table = job.table;
+	bench_map(&page);
+	bench_note("for a GiB more: %.5g bytes",
+		   map_and_weigh(&job, bench_table_statistics(&page).table_bytes));
+	bench_close_job(&job, NULL);
+}
+
 void bench_pagetable(void)
 {
 	const struct linux_peer *linux_peer = bench_linux();
@@ -271,7 +319,7 @@ void bench_pagetable(void)
 	const struct job large = {
 		.first = IOVA + MIB2, .size = MIB2, .leaf_size = MIB2, .phys = GIB
 	};
-	/* Aligned, so that no neighbour keeps any of its tables: 512, and the one that leads there. */
+	/* Aligned, so that no neighbour keeps any of its tables: 512, and one that leads there. */
 	const struct job many = {
 		.first = IOVA + GIB,
 		.size = GIB,
@@ -298,4 +346,5 @@ void bench_pagetable(void)
 	measure_translate(linux_peer, "pagetable.translate.1g", GIB, 12.4);
 	bench_pagetable_formats();
 	bench_pagetable_threads(linux_peer);
+	measure_memory();
 }

@@ -38,7 +38,7 @@ static void measure_two(const struct linux_peer *linux_peer)
 	bench_close_job(&jobs[0], linux_peer);
 }
 
-/* A reader of 1 MiB, and a writer that maps and unmaps a page until the reader has done its part. */
+/* A reader of 1 MiB, and a writer that maps and unmaps a page until the reader is done. */
 struct beside {
 	struct job reader;
 	struct job writer;
