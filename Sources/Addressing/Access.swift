@@ -21,6 +21,12 @@ public struct Access: OptionSet, Sendable {
       && (!contains(.privileged) || request.contains(.privileged) || !request.isPermission)
   }
 
+  /// Whether what permits this permits a request with privilege and without.
+  @inline(__always)
+  public func permitsAnybody(_ request: Access) -> Bool {
+    !contains(.privileged) && isSuperset(of: request.subtracting(.privileged))
+  }
+
   /// Whether anything is permitted at all.
   public var isPermission: Bool { rawValue & 7 != 0 }
 

@@ -80,7 +80,13 @@ public func dmacore_pagetable_map(
 private func mapSlowly(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ phys: UInt64, _ size: UInt64, _ access: UInt32
 ) -> CInt {
-  status { () throws(Failure) in
+  if let pagetable = unsafe pagetable,
+    // SAFETY: see `value`.
+    unsafe AnyPageTable.mapRow(UnsafePointer(pagetable), iova, size, to: phys, access)
+  {
+    return 0
+  }
+  return status { () throws(Failure) in
     let table = unsafe try value(pagetable, as: AnyPageTable.self)
     let range = try IOVARange(first: IOVA(iova), size: size, wrap: .outOfRange)
     let access = try Access(checking: access, among: .all)
@@ -113,7 +119,14 @@ private func unmapSlowly(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ size: UInt64, _ flags: UInt32,
   _ out: UnsafeMutablePointer<UInt64>?
 ) -> CInt {
-  status { () throws(Failure) in
+  if let pagetable = unsafe pagetable, flags & ~unmapFlags == 0,
+    // SAFETY: see `value`.
+    unsafe AnyPageTable.unmapRow(UnsafePointer(pagetable), iova, size)
+  {
+    if let out = unsafe out { unsafe out.pointee = size }
+    return 0
+  }
+  return status { () throws(Failure) in
     let table = unsafe try value(pagetable, as: AnyPageTable.self)
     let (crossHoles, split) = (DMACORE_UNMAP_CROSS_HOLES.rawValue, DMACORE_UNMAP_SPLIT.rawValue)
     try require(flags & ~unmapFlags == 0)
@@ -129,10 +142,11 @@ public func dmacore_pagetable_translate(
   _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ access: UInt32,
   _ out: UnsafeMutablePointer<dmacore_translation>!
 ) -> CInt {
-  if let pagetable = unsafe pagetable, let out = unsafe out, access <= Access.all.rawValue,
+  if let pagetable = unsafe pagetable,
     // SAFETY: see `value`.
     let found = unsafe AnyPageTable.lookUpLeaf(UnsafePointer(pagetable), iova),
-    found.access.permits(Access(rawValue: access))
+    // Which unknown bits in it are not either.
+    found.access.permitsAnybody(Access(rawValue: access)), let out = unsafe out
   {
     unsafe out.pointee = translation(found)
     return 0

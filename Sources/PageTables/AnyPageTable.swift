@@ -86,6 +86,20 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
     unsafe table.pointee.table.pointee.unmapLeaf(first, size)
   }
 
+  /// As `mapLeaf`, for several leaves in one table too.
+  public static func mapRow(
+    _ table: UnsafePointer<AnyPageTable>, _ first: UInt64, _ size: UInt64, to output: UInt64,
+    _ access: UInt32
+  ) -> Bool {
+    unsafe table.pointee.table.pointee.mapPlain(first, size, to: output, access)
+  }
+
+  public static func unmapRow(
+    _ table: UnsafePointer<AnyPageTable>, _ first: UInt64, _ size: UInt64
+  ) -> Bool {
+    unsafe table.pointee.table.pointee.unmapPlain(first, size)
+  }
+
   @inline(__always)
   public static func lookUpLeaf(
     _ table: UnsafePointer<AnyPageTable>, _ input: UInt64

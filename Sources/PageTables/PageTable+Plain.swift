@@ -115,10 +115,10 @@ extension PageTable {
       extent < level.largerMask || (first ^ output) & level.largerMask != 0
     else { return false }
     let count = Int(truncatingIfNeeded: extent &>> level.shift) &+ 1
-    guard unsafe Row.isEmpty(place.entry, count) else { return false }
-    unsafe Row.store(
+    guard unsafe cplatform_row_differences(place.entry, count, 0) == 0 else { return false }
+    unsafe cplatform_row_store(
       place.entry, count, output &>> plain.words.addressShift | attributes,
-      step: (level.spanMask &+ 1) &>> plain.words.addressShift)
+      (level.spanMask &+ 1) &>> plain.words.addressShift)
     return true
   }
 
@@ -129,25 +129,28 @@ extension PageTable {
     let level = unsafe place.level.pointee
     guard isRow(first, extent, place), extent < level.tableSpanMask else { return false }
     let count = Int(truncatingIfNeeded: extent &>> level.shift) &+ 1
-    guard unsafe Row.isAllLeaves(place.entry, count, of: level) else { return false }
-    unsafe Row.clear(place.entry, count)
+    guard unsafe areLeavesAlike(place.entry, count, level) else { return false }
+    unsafe cplatform_row_store(place.entry, count, 0, 0)
     return true
   }
 
   /// Whether a range is some entries side by side, of which the first is the one in a place.
+  @inline(__always)
   private func isRow(_ first: UInt64, _ extent: UInt64, _ place: PlainPlace) -> Bool {
     let level = unsafe place.level.pointee
     let (last, isBeyond) = first.addingReportingOverflow(extent)
     return !isBeyond && last <= lastPlainOffset && (first ^ last) & ~level.tableSpanMask == 0
       && first & level.spanMask == 0 && ~last & level.spanMask == 0
-      // In a page of the caller a word of 0 may be above a table.
-      && (isOnHeap || level.shift == granule.shift)
+      // In a page of the caller a word of 0 may be above a table, but not the one that the walk ended at.
+      && (isOnHeap || level.shift == granule.shift || extent == level.spanMask)
   }
 
+  @inline(__always)
   private var lastPlainOffset: UInt64 {
     unsafe plain.level(Int(rootNumber.load(ordering: .relaxed) & 7)).pointee.lastOffset
   }
 
+  @inline(__always)
   private func place(_ offset: UInt64) -> PlainPlace? {
     unsafe directoryPlace(offset, plain.level(0))
       ?? (isOnHeap ? heapPlace(offset) : recordedPlace(offset))

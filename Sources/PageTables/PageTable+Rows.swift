@@ -17,8 +17,8 @@ extension PageTable {
   func hasLeaf(inLowest node: TableNode, _ first: UInt64, _ last: UInt64) -> Bool {
     let level = unsafe plain.level(0).pointee
     let indexes = node.indexes(first, last)
-    let count = indexes.count
-    if unsafe Row.isEmpty(node.page.words + indexes.lowerBound, count) { return false }
+    let entry = unsafe node.page.words + indexes.lowerBound
+    if unsafe cplatform_row_differences(entry, indexes.count, 0) == 0 { return false }
     for index in indexes {
       let word = unsafe cplatform_load_acquire(node.page.words + index)
       if level.isLeaf(word) { return true }
@@ -36,13 +36,13 @@ extension PageTable {
     let entry = unsafe node.page.words + indexes.lowerBound
     if output &+ (last &- first) <= plain.lastOutput {
       let step = granule.bytes &>> plain.words.addressShift
-      unsafe Row.store(
-        entry, indexes.count, output &>> plain.words.addressShift | attributes, step: step)
+      unsafe cplatform_row_store(
+        entry, indexes.count, output &>> plain.words.addressShift | attributes, step)
       return
     }
     for index in 0..<indexes.count {
       let output = PhysicalAddress(output &+ UInt64(index) &<< UInt64(granule.shift))
-      // Release: as in Row.
+      // Release: as in mapLeaf.
       unsafe cplatform_store_release(
         entry + index, format.leaf(output, attributes: attributes))
     }
@@ -55,8 +55,9 @@ extension PageTable {
   ) -> (size: UInt64, isStopped: Bool) {
     let level = unsafe plain.level(0).pointee
     let indexes = node.indexes(first, last)
-    if unsafe Row.isAllLeaves(node.page.words + indexes.lowerBound, indexes.count, of: level) {
-      unsafe Row.clear(node.page.words + indexes.lowerBound, indexes.count)
+    let entry = unsafe node.page.words + indexes.lowerBound
+    if unsafe areLeavesAlike(entry, indexes.count, level) {
+      unsafe cplatform_row_store(entry, indexes.count, 0, 0)
       return (last &- first &+ 1, false)
     }
     var size: UInt64 = 0
@@ -65,7 +66,7 @@ extension PageTable {
       var isLeaf = level.isLeaf(word)
       if !isLeaf, case .leaf = format.decode(word, at: 0, index: index) { isLeaf = true }
       if isLeaf {
-        // Release: as in Row.
+        // Release: as in unmapLeaf.
         unsafe cplatform_store_release(node.page.words + index, 0)
         size &+= granule.bytes
       } else if !crossingHoles {
@@ -74,67 +75,14 @@ extension PageTable {
     }
     return (size, false)
   }
-}
 
-/// Loops over words side by side, four at a time where there are as many.
-enum Row {
-  static func isEmpty(_ words: UnsafeMutablePointer<UInt64>, _ count: Int) -> Bool {
-    var all: UInt64 = 0
-    var index = 0
-    while index &+ 4 <= count {
-      let word = unsafe words + index
-      unsafe all |= cplatform_load_relaxed(word) | cplatform_load_relaxed(word + 1)
-      unsafe all |= cplatform_load_relaxed(word + 2) | cplatform_load_relaxed(word + 3)
-      index = index &+ 4
-    }
-    while index < count {
-      unsafe all |= cplatform_load_relaxed(words + index)
-      index = index &+ 1
-    }
-    return all == 0
-  }
-
-  /// Whether all are plain leaves.
-  static func isAllLeaves(
-    _ words: UnsafeMutablePointer<UInt64>, _ count: Int, of level: PlainLevel
+  /// Whether words are plain leaves which permit the same.
+  func areLeavesAlike(
+    _ words: UnsafeMutablePointer<UInt64>, _ count: Int, _ level: PlainLevel
   ) -> Bool {
-    var wrong: UInt64 = 0
-    var areSet = true
-    for index in 0..<count {
-      let word = unsafe cplatform_load_relaxed(words + index)
-      wrong |= word & level.leafMask ^ level.leaf
-      areSet = areSet && word != 0
-    }
-    return wrong == 0 && areSet
-  }
-
-  /// Stores a word, and after it others of which each is larger by `step`.
-  ///
-  /// Release: pairs with the acquire of walks, so that one that finds a leaf finds the memory as it was
-  /// when it was mapped.
-  static func store(
-    _ words: UnsafeMutablePointer<UInt64>, _ count: Int, _ first: UInt64, step: UInt64
-  ) {
-    var word = first
-    var index = 0
-    while index &+ 4 <= count {
-      let entry = unsafe words + index
-      unsafe cplatform_store_release(entry, word)
-      unsafe cplatform_store_release(entry + 1, word &+ step)
-      unsafe cplatform_store_release(entry + 2, word &+ 2 &* step)
-      unsafe cplatform_store_release(entry + 3, word &+ 3 &* step)
-      word = word &+ 4 &* step
-      index = index &+ 4
-    }
-    while index < count {
-      unsafe cplatform_store_release(words + index, word)
-      word = word &+ step
-      index = index &+ 1
-    }
-  }
-
-  /// Release: a walk that starts after this finds them empty.
-  static func clear(_ words: UnsafeMutablePointer<UInt64>, _ count: Int) {
-    unsafe store(words, count, 0, step: 0)
+    let first = unsafe cplatform_load_relaxed(words)
+    guard level.isLeaf(first) else { return false }
+    let differences = unsafe cplatform_row_differences(words, count, first)
+    return differences & (level.leafMask | plain.words.accessBits) == 0
   }
 }

@@ -16,6 +16,20 @@ struct AccessTests {
     #expect(throws: Failure.invalidArgument) { try Access(checking: bits) }
   }
 
+  @Test func whatPermitsAnybodyPermitsWithPrivilegeAndWithout() {
+    for granted in UInt32(0)..<64 {
+      for request in UInt32(0)..<64 {
+        let granted = Access(rawValue: granted)
+        let request = Access(rawValue: request)
+        let anybody =
+          granted.permits(request.subtracting(.privileged))
+          && granted.permits(request.union(.privileged)) && !granted.contains(.privileged)
+        #expect(granted.permitsAnybody(request) == anybody)
+      }
+    }
+    #expect(!Access.all.subtracting(.privileged).permitsAnybody(Access(rawValue: 64)))
+  }
+
   @Test func theBitsAreThoseOfTheHeader() {
     #expect(Access.read.rawValue == 1)
     #expect(Access.write.rawValue == 2)

@@ -210,6 +210,82 @@ static inline uint32_t cplatform_not_below(const uint64_t *words, size_t count, 
 	return a | b << 1;
 }
 
+/*
+ * Rows of words that others may read and write at the same time, two at once where the processor can:
+ * it moves 16 bytes that are aligned to 16 so that each half is all old or all new, which is all that
+ * anybody who reads words relies on. A sanitizer of threads knows nothing of that.
+ */
+#if defined(__SSE2__) && !defined(__SANITIZE_THREAD__)
+#if defined(__has_feature)
+#if !__has_feature(thread_sanitizer)
+#define CPLATFORM_HAS_PAIRS 1
+#endif
+#else
+#define CPLATFORM_HAS_PAIRS 1
+#endif
+#endif
+
+/* The bits in which some of the words differ from @value; relaxed. */
+static inline uint64_t cplatform_row_differences(const uint64_t *words, size_t count,
+						 uint64_t value)
+{
+	uint64_t all = 0;
+	size_t i = 0;
+
+#ifdef CPLATFORM_HAS_PAIRS
+	if (count >= 8) {
+		__m128i pair = _mm_set1_epi64x((long long)value);
+		__m128i a = _mm_setzero_si128(), b = a;
+
+		if ((uintptr_t)words & 8)
+			all |= __atomic_load_n(words + i++, __ATOMIC_RELAXED) ^ value;
+		for (; i + 4 <= count; i += 4) {
+			const __m128i *at = (const __m128i *)(words + i);
+
+			a = _mm_or_si128(a, _mm_xor_si128(_mm_load_si128(at), pair));
+			b = _mm_or_si128(b, _mm_xor_si128(_mm_load_si128(at + 1), pair));
+		}
+		a = _mm_or_si128(a, b);
+		a = _mm_or_si128(a, _mm_unpackhi_epi64(a, a));
+		all |= (uint64_t)_mm_cvtsi128_si64(a);
+	}
+#endif
+	for (; i < count; i++)
+		all |= __atomic_load_n(words + i, __ATOMIC_RELAXED) ^ value;
+	return all;
+}
+
+/* Stores @first, and behind it words of which each is larger by @step; release. */
+static inline void cplatform_row_store(uint64_t *words, size_t count, uint64_t first, uint64_t step)
+{
+	size_t i = 0;
+
+#ifdef CPLATFORM_HAS_PAIRS
+	if (count >= 8) {
+		__m128i pair, next;
+
+		/* Such stores are seen in their order, if the compiler leaves them in it. */
+		__atomic_thread_fence(__ATOMIC_RELEASE);
+		if ((uintptr_t)words & 8)
+			__atomic_store_n(words + i++, first, __ATOMIC_RELAXED);
+		first += i * step;
+		pair = _mm_set_epi64x((long long)(first + step), (long long)first);
+		next = _mm_set1_epi64x((long long)(2 * step));
+		for (; i + 4 <= count; i += 4) {
+			__m128i *at = (__m128i *)(words + i);
+
+			_mm_store_si128(at, pair);
+			pair = _mm_add_epi64(pair, next);
+			_mm_store_si128(at + 1, pair);
+			pair = _mm_add_epi64(pair, next);
+			first += 4 * step;
+		}
+	}
+#endif
+	for (; i < count; i++, first += step)
+		__atomic_store_n(words + i, first, __ATOMIC_RELEASE);
+}
+
 /* Lets the processor fetch what will be used soon, a line of 64 bytes at a time. */
 static inline void cplatform_prefetch(const void *memory, size_t size)
 {

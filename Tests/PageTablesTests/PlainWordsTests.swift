@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import Primitives
+import TestSupport
+import Testing
+
+@testable import PageTables
+
+/// What is known of words by numbers is what the format says of them.
+@Suite("Plain words")
+struct PlainWordsTests {
+  /// Every access at every level that has plain leaves: the numbers serve, and make the format's words.
+  @Test(arguments: FormatCase.all, [false, true])
+  func whatAFormatWritesMostlyIsPlain(_ test: FormatCase, isOnHeap: Bool) throws {
+    func check<F: PageTableFormat>(_ format: F) throws {
+      let pages = TablePages()
+      let table = try PageTable<F>(test.options, allocator: isOnHeap ? nil : pages.allocator)
+      for level in 0..<min(3, format.geometry.levels)
+      where format.leafOrders(at: level) & 1 != 0 {
+        let size = format.spanMask(at: level) + 1
+        // Behind a leaf that keeps the tables in place, as far as that is not the end.
+        let first = size <= table.lastInput.rawValue ? size : 0
+        let beside = try IOVARange(first: IOVA(0), size: first)
+        if first != 0 {
+          try table.map(beside, to: PhysicalAddress(0), access: .read)
+        }
+        let output = format.lastOutput & ~(size - 1) & ((1 << 48) - 1)
+        for access in allAccesses where format.canExpress(access) {
+          let isMapped = table.mapPlain(first, size, to: output, access.rawValue)
+          try demand(isMapped, "map \(access) at level \(level)")
+          let word = format.leaf(
+            PhysicalAddress(output), attributes: format.attributes(access, order: 0, at: level))
+          let node = table.find(first, from: table.root).0
+          let entry = node.page.words + node.index(of: first)
+          try demandSame(entry.pointee, word, "word of \(access) at level \(level)")
+          for isDirty in [true, false] {
+            entry.pointee = format.settingDirty(word, isDirty)
+            let plain = table.lookUpPlain(first)
+            let found = try #require(plain)
+            let expected = table.lookUp(first, from: table.root)
+            try demandSame(
+              [found.first, found.last, found.target, UInt64(found.access.rawValue)],
+              [
+                expected.first, expected.last, expected.target,
+                UInt64(expected.access.rawValue),
+              ], "\(access) at level \(level)")
+          }
+          let isRefused = !table.mapPlain(first, size, to: output, access.rawValue)
+          try demand(isRefused, "mapped twice")
+          let isUnmapped = table.unmapPlain(first, size)
+          try demand(isUnmapped, "unmap \(access) at level \(level)")
+          let isGone = table.lookUpPlain(first) == nil && !table.unmapPlain(first, size)
+          try demand(isGone, "unmapped")
+        }
+        for access in allAccesses where !format.canExpress(access) {
+          let isMapped = table.mapPlain(first, size, to: output, access.rawValue)
+          try demand(!isMapped, "\(access) cannot be expressed")
+        }
+        if first != 0 { _ = try table.unmap(beside, crossingHoles: false) }
+      }
+    }
+    try check(test.format())
+  }
+
+  /// Words that hardware or somebody else has changed are the format's, whatever they are.
+  @Test(arguments: FormatCase.all)
+  func whatIsTakenForPlainIsWhatTheFormatSays(_ test: FormatCase) throws {
+    func check<F: PageTableFormat>(_ format: F) throws {
+      var generator = SeededGenerator(seed: RunSettings.seed)
+      let table = try PageTable<F>(test.options, allocator: nil)
+      let size = format.granule.bytes
+      try table.map(
+        IOVARange(first: IOVA(0), size: size), to: PhysicalAddress(0), access: .read)
+      let entry = table.find(0, from: table.root).0.page.words
+      let plain = entry.pointee
+      for _ in 0..<4096 {
+        // Some bits of a good word, and now and then all of them.
+        var word = plain
+        for _ in 0...generator.next() % 4 { word ^= 1 << (generator.next() % 64) }
+        if generator.next() % 16 == 0 { word = generator.next() }
+        entry.pointee = word
+        let expected = table.lookUp(0, from: table.root)
+        if let found = table.lookUpPlain(0) {
+          try demandSame(
+            [found.first, found.last, found.target, UInt64(found.access.rawValue)],
+            [expected.first, expected.last, expected.target, UInt64(expected.access.rawValue)],
+            "\(hex(word))")
+        }
+      }
+      entry.pointee = plain
+    }
+    try check(test.format())
+  }
+
+  // MARK: - The directory
+
+  private static let page: UInt64 = 1 << 12
+  private static let row: UInt64 = 1 << 21
+
+  private func range(_ first: UInt64, _ size: UInt64) throws -> IOVARange {
+    try IOVARange(first: IOVA(first), size: size)
+  }
+
+  @Test(arguments: [false, true])
+  func aLeafInATableThatWasMadeIsFoundWithoutAWalk(isOnHeap: Bool) throws {
+    let pages = TablePages()
+    let table = try PageTable<VTdSecondStage>(
+      PageTableOptions(), allocator: isOnHeap ? nil : pages.allocator)
+    let isMappedInNoTable = table.mapLeaf(0, Self.page, to: 0x5000, 3)
+    #expect(!isMappedInNoTable)
+    try table.map(range(0, Self.page), to: PhysicalAddress(0x5000), access: .read)
+    let isMapped = table.mapLeaf(Self.page, Self.page, to: 0x9000, 3)
+    #expect(isMapped)
+    let isLargeMapped = table.mapLeaf(Self.row, Self.row, to: Self.row, 3)
+    #expect(isLargeMapped)
+    for (address, target) in [(0, 0x5000), (Self.page, 0x9000), (Self.row, Self.row)] {
+      let leaf = table.lookUpLeaf(address)
+      let found = try #require(leaf)
+      #expect(found.first == address)
+      #expect(found.target == target)
+    }
+    let isUnmapped = table.unmapLeaf(Self.row, Self.row) && table.unmapLeaf(0, Self.page)
+    #expect(isUnmapped)
+    let isFound = table.lookUpLeaf(0) != nil || table.lookUpLeaf(Self.row) != nil
+    #expect(!isFound)
+  }
+
+  /// Only one of the tables that share a place is in the directory, the other is walked to.
+  @Test func tablesThatShareAPlaceAreNotMixedUp() throws {
+    let table = try PageTable<VTdSecondStage>(PageTableOptions(), allocator: nil)
+    // 1 GiB apart, and 64 GiB, and so far that the numbers of tables have the same low bits.
+    let places: [UInt64] = [0, 1 << 30, 1 << 36, 1 << 45]
+    for (index, place) in places.enumerated() {
+      try table.map(
+        range(place, Self.page), to: PhysicalAddress(UInt64(index + 1) << 12), access: .read)
+    }
+    for (index, place) in places.enumerated() {
+      let target = table.lookUp(IOVA(place)).target
+      #expect(target == UInt64(index + 1) << 12)
+    }
+    let found = places.filter { table.lookUpLeaf($0) != nil }
+    #expect(found == [1 << 45])
+  }
+
+  /// The page of a table that was freed may become any other table.
+  @Test(arguments: [false, true])
+  func aTableThatIsRetiredIsNotFoundAnyMore(isOnHeap: Bool) throws {
+    let pages = TablePages()
+    let table = try PageTable<VTdSecondStage>(
+      PageTableOptions(), allocator: isOnHeap ? nil : pages.allocator)
+    try table.map(range(0, Self.page), to: PhysicalAddress(0x5000), access: .read)
+    _ = try table.unmap(range(0, Self.row), crossingHoles: true)
+    let isFoundRetired = table.mapLeaf(0, Self.page, to: 0x5000, 3)
+    #expect(!isFoundRetired)
+    table.reclaim(after: {})
+    // The same page, another place.
+    try table.map(range(Self.row, Self.page), to: PhysicalAddress(0x6000), access: .read)
+    let isFoundElsewhere = table.mapLeaf(0, Self.page, to: 0x5000, 3)
+    #expect(!isFoundElsewhere)
+    let found = table.lookUp(IOVA(0))
+    #expect(!found.isMapped)
+    try table.map(range(0, Self.page), to: PhysicalAddress(0x7000), access: .read)
+    let targets = [table.lookUp(IOVA(0)).target, table.lookUp(IOVA(Self.row)).target]
+    #expect(targets == [0x7000, 0x6000])
+  }
+}
