@@ -73,6 +73,21 @@ public func dmacore_pagetable_map(
   {
     return 0
   }
+  return unsafe mapRows(pagetable, iova, phys, size, access)
+}
+
+// Each of these ends with the next, so that what is mostly done pays for nothing that is not.
+
+@inline(never)
+private func mapRows(
+  _ pagetable: OpaquePointer?, _ iova: UInt64, _ phys: UInt64, _ size: UInt64, _ access: UInt32
+) -> CInt {
+  if let pagetable = unsafe pagetable,
+    // SAFETY: see `value`.
+    unsafe AnyPageTable.mapRows(UnsafePointer(pagetable), iova, size, to: phys, access)
+  {
+    return 0
+  }
   return unsafe mapSlowly(pagetable, iova, phys, size, access)
 }
 
@@ -80,13 +95,7 @@ public func dmacore_pagetable_map(
 private func mapSlowly(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ phys: UInt64, _ size: UInt64, _ access: UInt32
 ) -> CInt {
-  if let pagetable = unsafe pagetable,
-    // SAFETY: see `value`.
-    unsafe AnyPageTable.mapRow(UnsafePointer(pagetable), iova, size, to: phys, access)
-  {
-    return 0
-  }
-  return status { () throws(Failure) in
+  status { () throws(Failure) in
     let table = unsafe try value(pagetable, as: AnyPageTable.self)
     let range = try IOVARange(first: IOVA(iova), size: size, wrap: .outOfRange)
     let access = try Access(checking: access, among: .all)
@@ -107,7 +116,7 @@ public func dmacore_pagetable_unmap(
     if let out = unsafe out { unsafe out.pointee = size }
     return 0
   }
-  return unsafe unmapSlowly(pagetable, iova, size, flags, out)
+  return unsafe unmapRows(pagetable, iova, size, flags, out)
 }
 
 private var unmapFlags: UInt32 {
@@ -115,18 +124,26 @@ private var unmapFlags: UInt32 {
 }
 
 @inline(never)
-private func unmapSlowly(
+private func unmapRows(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ size: UInt64, _ flags: UInt32,
   _ out: UnsafeMutablePointer<UInt64>?
 ) -> CInt {
   if let pagetable = unsafe pagetable, flags & ~unmapFlags == 0,
     // SAFETY: see `value`.
-    unsafe AnyPageTable.unmapRow(UnsafePointer(pagetable), iova, size)
+    unsafe AnyPageTable.unmapRows(UnsafePointer(pagetable), iova, size)
   {
     if let out = unsafe out { unsafe out.pointee = size }
     return 0
   }
-  return status { () throws(Failure) in
+  return unsafe unmapSlowly(pagetable, iova, size, flags, out)
+}
+
+@inline(never)
+private func unmapSlowly(
+  _ pagetable: OpaquePointer?, _ iova: UInt64, _ size: UInt64, _ flags: UInt32,
+  _ out: UnsafeMutablePointer<UInt64>?
+) -> CInt {
+  status { () throws(Failure) in
     let table = unsafe try value(pagetable, as: AnyPageTable.self)
     let (crossHoles, split) = (DMACORE_UNMAP_CROSS_HOLES.rawValue, DMACORE_UNMAP_SPLIT.rawValue)
     try require(flags & ~unmapFlags == 0)

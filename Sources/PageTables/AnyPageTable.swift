@@ -36,6 +36,7 @@ public struct PageTableConfiguration {
 /// A page table whose format was chosen at run time.
 @safe
 public struct AnyPageTable: ~Copyable, @unchecked Sendable {
+  private let plain: PlainTable
   // Not in place: other modules can't end a value of a generic type.
   private let table: UnsafeMutablePointer<PageTable<AnyFormat>>
   private let format: AnyFormat
@@ -51,6 +52,7 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
       format.destroy()
       throw error
     }
+    unsafe plain = table.pointee.plain
     self.format = format
     kind = configuration.kind
   }
@@ -68,43 +70,44 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
 
   public var statistics: PageTableStatistics { unsafe table.pointee.statistics }
 
-  /// What the calls of C mostly do: see `PageTable+Plain.swift`.
-  ///
-  /// - Returns: whether it is done; otherwise nothing has changed, and `map` is to be called.
+  // What the calls of C mostly do. They say whether it is done; otherwise nothing has changed, and the
+  // functions below are to be called.
+
   @inline(__always)
   public static func mapLeaf(
     _ table: UnsafePointer<AnyPageTable>, _ first: UInt64, _ size: UInt64, to output: UInt64,
     _ access: UInt32
   ) -> Bool {
-    unsafe table.pointee.table.pointee.mapLeaf(first, size, to: output, access)
+    unsafe table.pointee.plain.mapLeaf(first, size, to: output, access)
+  }
+
+  @inline(__always)
+  public static func mapRows(
+    _ table: UnsafePointer<AnyPageTable>, _ first: UInt64, _ size: UInt64, to output: UInt64,
+    _ access: UInt32
+  ) -> Bool {
+    unsafe table.pointee.plain.mapRows(first, size, to: output, access)
   }
 
   @inline(__always)
   public static func unmapLeaf(
     _ table: UnsafePointer<AnyPageTable>, _ first: UInt64, _ size: UInt64
   ) -> Bool {
-    unsafe table.pointee.table.pointee.unmapLeaf(first, size)
+    unsafe table.pointee.plain.unmapLeaf(first, size)
   }
 
-  /// As `mapLeaf`, for several leaves in one table too.
-  public static func mapRow(
-    _ table: UnsafePointer<AnyPageTable>, _ first: UInt64, _ size: UInt64, to output: UInt64,
-    _ access: UInt32
-  ) -> Bool {
-    unsafe table.pointee.table.pointee.mapPlain(first, size, to: output, access)
-  }
-
-  public static func unmapRow(
+  @inline(__always)
+  public static func unmapRows(
     _ table: UnsafePointer<AnyPageTable>, _ first: UInt64, _ size: UInt64
   ) -> Bool {
-    unsafe table.pointee.table.pointee.unmapPlain(first, size)
+    unsafe table.pointee.plain.unmapRows(first, size)
   }
 
   @inline(__always)
   public static func lookUpLeaf(
     _ table: UnsafePointer<AnyPageTable>, _ input: UInt64
   ) -> PageTableLookup? {
-    unsafe table.pointee.table.pointee.lookUpLeaf(input)
+    unsafe table.pointee.plain.lookUpLeaf(input)
   }
 
   public func map(

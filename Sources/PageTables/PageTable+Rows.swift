@@ -13,12 +13,15 @@ extension PageTable {
       format.attributes(content.access, order: order, at: level), content.isDirty)
   }
 
+  private func row(_ node: TableNode, _ indexes: ClosedRange<Int>) -> PlainRow {
+    unsafe PlainRow(node.page.words + indexes.lowerBound, count: indexes.count)
+  }
+
   /// Whether a range of offsets inside a lowest table has a leaf.
   func hasLeaf(inLowest node: TableNode, _ first: UInt64, _ last: UInt64) -> Bool {
     let level = unsafe plain.level(0).pointee
     let indexes = node.indexes(first, last)
-    let entry = unsafe node.page.words + indexes.lowerBound
-    if unsafe cplatform_row_differences(entry, indexes.count, 0) == 0 { return false }
+    if row(node, indexes).isEmpty { return false }
     for index in indexes {
       let word = unsafe cplatform_load_acquire(node.page.words + index)
       if level.isLeaf(word) { return true }
@@ -33,18 +36,17 @@ extension PageTable {
   ) {
     let attributes = attributes(content, order: 0, level: 0)
     let indexes = node.indexes(first, last)
-    let entry = unsafe node.page.words + indexes.lowerBound
+    let row = row(node, indexes)
     if output &+ (last &- first) <= plain.lastOutput {
-      let step = granule.bytes &>> plain.words.addressShift
-      unsafe cplatform_row_store(
-        entry, indexes.count, output &>> plain.words.addressShift | attributes, step)
+      row.store(
+        output &>> plain.addressShift | attributes, step: granule.bytes &>> plain.addressShift)
       return
     }
-    for index in 0..<indexes.count {
+    for index in 0..<row.count {
       let output = PhysicalAddress(output &+ UInt64(index) &<< UInt64(granule.shift))
-      // Release: as in mapLeaf.
+      // Release: as in PlainRow.
       unsafe cplatform_store_release(
-        entry + index, format.leaf(output, attributes: attributes))
+        row.words + index, format.leaf(output, attributes: attributes))
     }
   }
 
@@ -55,9 +57,9 @@ extension PageTable {
   ) -> (size: UInt64, isStopped: Bool) {
     let level = unsafe plain.level(0).pointee
     let indexes = node.indexes(first, last)
-    let entry = unsafe node.page.words + indexes.lowerBound
-    if unsafe areLeavesAlike(entry, indexes.count, level) {
-      unsafe cplatform_row_store(entry, indexes.count, 0, 0)
+    let row = row(node, indexes)
+    if plain.areLeavesAlike(row, level) {
+      row.clear()
       return (last &- first &+ 1, false)
     }
     var size: UInt64 = 0
@@ -66,7 +68,7 @@ extension PageTable {
       var isLeaf = level.isLeaf(word)
       if !isLeaf, case .leaf = format.decode(word, at: 0, index: index) { isLeaf = true }
       if isLeaf {
-        // Release: as in unmapLeaf.
+        // Release: as in PlainRow.
         unsafe cplatform_store_release(node.page.words + index, 0)
         size &+= granule.bytes
       } else if !crossingHoles {
@@ -74,15 +76,5 @@ extension PageTable {
       }
     }
     return (size, false)
-  }
-
-  /// Whether words are plain leaves which permit the same.
-  func areLeavesAlike(
-    _ words: UnsafeMutablePointer<UInt64>, _ count: Int, _ level: PlainLevel
-  ) -> Bool {
-    let first = unsafe cplatform_load_relaxed(words)
-    guard level.isLeaf(first) else { return false }
-    let differences = unsafe cplatform_row_differences(words, count, first)
-    return differences & (level.leafMask | plain.words.accessBits) == 0
   }
 }

@@ -68,11 +68,22 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
 
   /// - Throws: `noMemory`.
   init(_ format: Format, allocator: dmacore_table_allocator?) throws(Failure) {
+    let plain = try PlainTable(format)
+    do throws(Failure) {
+      try unsafe self.init(format, plain, allocator: allocator)
+    } catch {
+      plain.destroy()
+      throw error
+    }
+  }
+
+  private init(
+    _ format: Format, _ plain: PlainTable, allocator: dmacore_table_allocator?
+  ) throws(Failure) {
     let geometry = format.geometry
     let memory = unsafe try TableMemory(
       allocator: allocator, granule: format.granule, outputBits: geometry.outputBits)
     let top = geometry.levels &- 1
-    let plain = try PlainTable(format)
     let root = try memory.allocate(level: top, size: Self.rootSize(format))
     self.format = format
     self.geometry = geometry
@@ -86,6 +97,7 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
   deinit {
     reclaim(after: {})
     freeTables(root)
+    plain.destroy()
   }
 
   /// The bytes of the root, which may resolve more bits than other tables: then it is larger than they,

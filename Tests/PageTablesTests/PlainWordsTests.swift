@@ -107,22 +107,22 @@ struct PlainWordsTests {
     let pages = TablePages()
     let table = try PageTable<VTdSecondStage>(
       PageTableOptions(), allocator: isOnHeap ? nil : pages.allocator)
-    let isMappedInNoTable = table.mapLeaf(0, Self.page, to: 0x5000, 3)
+    let isMappedInNoTable = table.plain.mapLeaf(0, Self.page, to: 0x5000, 3)
     #expect(!isMappedInNoTable)
     try table.map(range(0, Self.page), to: PhysicalAddress(0x5000), access: .read)
-    let isMapped = table.mapLeaf(Self.page, Self.page, to: 0x9000, 3)
+    let isMapped = table.plain.mapLeaf(Self.page, Self.page, to: 0x9000, 3)
     #expect(isMapped)
-    let isLargeMapped = table.mapLeaf(Self.row, Self.row, to: Self.row, 3)
+    let isLargeMapped = table.plain.mapLeaf(Self.row, Self.row, to: Self.row, 3)
     #expect(isLargeMapped)
     for (address, target) in [(0, 0x5000), (Self.page, 0x9000), (Self.row, Self.row)] {
-      let leaf = table.lookUpLeaf(address)
+      let leaf = table.plain.lookUpLeaf(address)
       let found = try #require(leaf)
       #expect(found.first == address)
       #expect(found.target == target)
     }
-    let isUnmapped = table.unmapLeaf(Self.row, Self.row) && table.unmapLeaf(0, Self.page)
+    let isUnmapped = table.plain.unmapLeaf(Self.row, Self.row) && table.plain.unmapLeaf(0, Self.page)
     #expect(isUnmapped)
-    let isFound = table.lookUpLeaf(0) != nil || table.lookUpLeaf(Self.row) != nil
+    let isFound = table.plain.lookUpLeaf(0) != nil || table.plain.lookUpLeaf(Self.row) != nil
     #expect(!isFound)
   }
 
@@ -139,7 +139,7 @@ struct PlainWordsTests {
       let target = table.lookUp(IOVA(place)).target
       #expect(target == UInt64(index + 1) << 12)
     }
-    let found = places.filter { table.lookUpLeaf($0) != nil }
+    let found = places.filter { table.plain.lookUpLeaf($0) != nil }
     #expect(found == [1 << 45])
   }
 
@@ -151,12 +151,12 @@ struct PlainWordsTests {
       PageTableOptions(), allocator: isOnHeap ? nil : pages.allocator)
     try table.map(range(0, Self.page), to: PhysicalAddress(0x5000), access: .read)
     _ = try table.unmap(range(0, Self.row), crossingHoles: true)
-    let isFoundRetired = table.mapLeaf(0, Self.page, to: 0x5000, 3)
+    let isFoundRetired = table.plain.mapLeaf(0, Self.page, to: 0x5000, 3)
     #expect(!isFoundRetired)
     table.reclaim(after: {})
     // The same page, another place.
     try table.map(range(Self.row, Self.page), to: PhysicalAddress(0x6000), access: .read)
-    let isFoundElsewhere = table.mapLeaf(0, Self.page, to: 0x5000, 3)
+    let isFoundElsewhere = table.plain.mapLeaf(0, Self.page, to: 0x5000, 3)
     #expect(!isFoundElsewhere)
     let found = table.lookUp(IOVA(0))
     #expect(!found.isMapped)

@@ -225,30 +225,57 @@ static inline uint32_t cplatform_not_below(const uint64_t *words, size_t count, 
 #endif
 #endif
 
+/* Most rows are short, and their functions are called from one or two places. */
+#define CPLATFORM_ROW __attribute__((__always_inline__)) static inline
+
+/* All bits that some of the words have; relaxed. */
+CPLATFORM_ROW uint64_t cplatform_row_or(const uint64_t *words, size_t count)
+{
+	uint64_t all = 0;
+	size_t i = 0;
+
+#ifdef CPLATFORM_HAS_PAIRS
+	__m128i a = _mm_setzero_si128(), b = a;
+
+	if (count && (uintptr_t)words & 8)
+		all |= __atomic_load_n(words + i++, __ATOMIC_RELAXED);
+	for (; i + 8 <= count; i += 8) {
+		const __m128i *at = (const __m128i *)(words + i);
+
+		a = _mm_or_si128(_mm_or_si128(a, at[0]), at[1]);
+		b = _mm_or_si128(_mm_or_si128(b, at[2]), at[3]);
+	}
+	a = _mm_or_si128(a, b);
+	all |= (uint64_t)_mm_cvtsi128_si64(_mm_or_si128(a, _mm_unpackhi_epi64(a, a)));
+#endif
+	for (; i < count; i++)
+		all |= __atomic_load_n(words + i, __ATOMIC_RELAXED);
+	return all;
+}
+
 /* The bits in which some of the words differ from @value; relaxed. */
-static inline uint64_t cplatform_row_differences(const uint64_t *words, size_t count,
+CPLATFORM_ROW uint64_t cplatform_row_differences(const uint64_t *words, size_t count,
 						 uint64_t value)
 {
 	uint64_t all = 0;
 	size_t i = 0;
 
 #ifdef CPLATFORM_HAS_PAIRS
-	if (count >= 8) {
-		__m128i pair = _mm_set1_epi64x((long long)value);
-		__m128i a = _mm_setzero_si128(), b = a;
+	__m128i v = _mm_set1_epi64x((long long)value);
+	__m128i a = _mm_setzero_si128(), b = a;
 
-		if ((uintptr_t)words & 8)
-			all |= __atomic_load_n(words + i++, __ATOMIC_RELAXED) ^ value;
-		for (; i + 4 <= count; i += 4) {
-			const __m128i *at = (const __m128i *)(words + i);
+	if (count && (uintptr_t)words & 8)
+		all |= __atomic_load_n(words + i++, __ATOMIC_RELAXED) ^ value;
+	for (; i + 8 <= count; i += 8) {
+		const __m128i *at = (const __m128i *)(words + i);
 
-			a = _mm_or_si128(a, _mm_xor_si128(_mm_load_si128(at), pair));
-			b = _mm_or_si128(b, _mm_xor_si128(_mm_load_si128(at + 1), pair));
-		}
-		a = _mm_or_si128(a, b);
-		a = _mm_or_si128(a, _mm_unpackhi_epi64(a, a));
-		all |= (uint64_t)_mm_cvtsi128_si64(a);
+		a = _mm_or_si128(a, _mm_xor_si128(v, at[0]));
+		b = _mm_or_si128(b, _mm_xor_si128(v, at[1]));
+		a = _mm_or_si128(a, _mm_xor_si128(v, at[2]));
+		b = _mm_or_si128(b, _mm_xor_si128(v, at[3]));
 	}
+	a = _mm_or_si128(a, b);
+	all |= (uint64_t)_mm_cvtsi128_si64(_mm_or_si128(a, _mm_unpackhi_epi64(a, a)));
 #endif
 	for (; i < count; i++)
 		all |= __atomic_load_n(words + i, __ATOMIC_RELAXED) ^ value;
@@ -256,34 +283,57 @@ static inline uint64_t cplatform_row_differences(const uint64_t *words, size_t c
 }
 
 /* Stores @first, and behind it words of which each is larger by @step; release. */
-static inline void cplatform_row_store(uint64_t *words, size_t count, uint64_t first, uint64_t step)
+CPLATFORM_ROW void cplatform_row_store(uint64_t *words, size_t count, uint64_t first, uint64_t step)
 {
 	size_t i = 0;
 
 #ifdef CPLATFORM_HAS_PAIRS
-	if (count >= 8) {
-		__m128i pair, next;
+	__m128i a, b, next;
 
-		/* Such stores are seen in their order, if the compiler leaves them in it. */
-		__atomic_thread_fence(__ATOMIC_RELEASE);
-		if ((uintptr_t)words & 8)
-			__atomic_store_n(words + i++, first, __ATOMIC_RELAXED);
-		first += i * step;
-		pair = _mm_set_epi64x((long long)(first + step), (long long)first);
-		next = _mm_set1_epi64x((long long)(2 * step));
-		for (; i + 4 <= count; i += 4) {
-			__m128i *at = (__m128i *)(words + i);
-
-			_mm_store_si128(at, pair);
-			pair = _mm_add_epi64(pair, next);
-			_mm_store_si128(at + 1, pair);
-			pair = _mm_add_epi64(pair, next);
-			first += 4 * step;
-		}
+	/* Such stores are seen in their order, if the compiler leaves them in it. */
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	if (count && (uintptr_t)words & 8) {
+		__atomic_store_n(words + i++, first, __ATOMIC_RELAXED);
+		first += step;
 	}
+	a = _mm_set_epi64x((long long)(first + step), (long long)first);
+	b = _mm_add_epi64(a, _mm_set1_epi64x((long long)(2 * step)));
+	next = _mm_set1_epi64x((long long)(4 * step));
+	for (; i + 8 <= count; i += 8) {
+		__m128i *at = (__m128i *)(words + i);
+
+		at[0] = a;
+		at[1] = b;
+		a = _mm_add_epi64(a, next);
+		b = _mm_add_epi64(b, next);
+		at[2] = a;
+		at[3] = b;
+		a = _mm_add_epi64(a, next);
+		b = _mm_add_epi64(b, next);
+	}
+	first = (uint64_t)_mm_cvtsi128_si64(a);
 #endif
 	for (; i < count; i++, first += step)
 		__atomic_store_n(words + i, first, __ATOMIC_RELEASE);
+}
+
+CPLATFORM_ROW void cplatform_row_clear(uint64_t *words, size_t count)
+{
+	size_t i = 0;
+
+#ifdef CPLATFORM_HAS_PAIRS
+	/* As in cplatform_row_store(). */
+	__atomic_thread_fence(__ATOMIC_RELEASE);
+	if (count && (uintptr_t)words & 8)
+		__atomic_store_n(words + i++, 0, __ATOMIC_RELAXED);
+	for (; i + 8 <= count; i += 8) {
+		__m128i *at = (__m128i *)(words + i);
+
+		at[0] = at[1] = at[2] = at[3] = _mm_setzero_si128();
+	}
+#endif
+	for (; i < count; i++)
+		__atomic_store_n(words + i, 0, __ATOMIC_RELEASE);
 }
 
 /* Lets the processor fetch what will be used soon, a line of 64 bytes at a time. */

@@ -1,0 +1,462 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import CPlatform
+import Primitives
+
+/// The plain words of one level of one table.
+@safe
+struct PlainLevel {
+  /// The exponent of what an entry spans, and masks: the span less one, that of a table, and that of the
+  /// smallest leaf which is larger than an entry.
+  var shift: UInt64 = 63
+  var spanMask: UInt64 = 0
+  var tableSpanMask: UInt64 = 0
+  var largerMask: UInt64 = UInt64.max
+  /// The highest offset of a tree whose root is on this level.
+  var lastOffset: UInt64 = 0
+  /// What the words of tables have besides their address. Those of level 0 have what none has.
+  var table: UInt64 = UInt64.max
+  /// What the words of leaves have, of the bits that are the same in all of them; among those are the
+  /// bits of addresses that are not aligned to the span.
+  var leafMask: UInt64 = 0
+  var leaf: UInt64 = UInt64.max
+  /// The bits that outputs do not have.
+  var noOutput: UInt64 = UInt64.max
+  /// For each access the word of a leaf to 0; 0 if that is not plain.
+  let attributes: UnsafeMutablePointer<UInt64>
+  /// The numbers of tables that the directory tells apart.
+  let directoryMask: UInt64
+  /// The exponent of what a table spans.
+  var tableShift: UInt64 = 63
+  /// What tells the roles of tables on this level from those on others.
+  let role: UInt64
+
+  @inline(__always)
+  func isLeaf(_ word: UInt64) -> Bool { word & leafMask == leaf && word != 0 }
+
+  /// The role of the table that an offset leads through, and its place in the directory.
+  @inline(__always)
+  func role(_ offset: UInt64) -> (UInt64, at: Int) {
+    let number = offset &>> tableShift
+    return (number &<< 3 | role, Int(truncatingIfNeeded: number & directoryMask))
+  }
+
+  /// Whether a range is some entries of one table.
+  @inline(__always)
+  func isRow(_ first: UInt64, _ extent: UInt64) -> Bool {
+    let (last, isBeyond) = first.addingReportingOverflow(extent)
+    return !isBeyond && (first ^ last) & ~tableSpanMask == 0 && (first | ~last) & spanMask == 0
+  }
+
+  /// Whether a range and where it leads are aligned to entries, and no larger leaf fits.
+  @inline(__always)
+  func fits(_ first: UInt64, _ extent: UInt64, _ output: UInt64) -> Bool {
+    (first | ~(first &+ extent)) & spanMask == 0 && output & noOutput == 0
+      && (extent < largerMask || (first ^ output) & largerMask != 0)
+  }
+
+  @inline(__always)
+  func attributes(_ access: UInt32) -> UInt64 {
+    // SAFETY: there are 64.
+    access < 64 ? unsafe attributes[Int(access)] : 0
+  }
+}
+
+/// An entry that does not lead to a table in a plain way.
+@safe
+struct PlainPlace {
+  let entry: UnsafeMutablePointer<UInt64>
+  let level: UnsafeMutablePointer<PlainLevel>
+  let word: UInt64
+}
+
+/// Some entries of one table.
+@safe
+struct PlainRow {
+  let words: UnsafeMutablePointer<UInt64>
+  let count: Int
+
+  init(_ words: UnsafeMutablePointer<UInt64>, count: Int) {
+    unsafe self.words = words
+    self.count = count
+  }
+
+  init(_ place: PlainPlace, count: Int) { unsafe self.init(place.entry, count: count) }
+
+  var isEmpty: Bool { unsafe cplatform_row_or(words, count) == 0 }
+
+  /// Stores words of which each is larger than the one before.
+  func store(_ first: UInt64, step: UInt64) {
+    // Release: pairs with the acquire of walks, so that one that finds a leaf finds the memory as it was
+    // when it was mapped.
+    unsafe cplatform_row_store(words, count, first, step)
+  }
+
+  func clear() {
+    // Release: a walk that starts after this call finds the entries empty.
+    unsafe cplatform_row_clear(words, count)
+  }
+}
+
+/// The plain words of one table of pages, and a directory of the tables in its tree.
+///
+/// What is done most goes by this alone: a leaf, or some side by side, is mapped, unmapped or looked up in
+/// a table that the directory has. Each function does all or nothing: what it does not do is for those that
+/// go by the format, which also find out what is wrong.
+///
+/// The directory has the labels of pages that were made tables on the two lowest levels, by where in the
+/// space of inputs those are: one label for all that are some power of two apart, of the last that was
+/// made. It is a hint: what is there may be a table no more, which its label tells. So nothing is ever
+/// taken out of it.
+///
+/// All of it is one piece of memory, so that hardly anything has to be looked for:
+///
+/// ```
+///   | numbers | levels | attributes of the levels | directories | label of nothing | accesses |
+/// ```
+@safe
+struct PlainTable {
+  private struct Numbers {
+    let words: PlainWords
+    let indexMask: UInt64
+    /// The bits of words of tables that are not of their address.
+    let tableMask: UInt64
+    /// The bits of an output in a leaf, which may be fewer than those of a table's address.
+    let outputBits: UInt64
+    let lastOutput: UInt64
+  }
+
+  private let numbers: UnsafeMutablePointer<Numbers>
+
+  private static var levelCount: Int { 8 }
+  // Leaves are plain on so many levels.
+  private static var leafLevelCount: Int { 3 }
+  private static var accessCount: Int { 64 }
+  private static var numberCount: Int { 1024 }
+  private static var directoryLevelCount: Int { 2 }
+
+  /// With 4 KiB pages these are 1 GiB of the smallest leaves and 64 GiB of those of 2 MiB.
+  private static func directoryCount(_ level: Int) -> Int { level == 0 ? 512 : 64 }
+
+  // Where in the memory what is, in bytes.
+  private static var levelsStart: Int { MemoryLayout<Numbers>.stride }
+  private static var attributesStart: Int {
+    levelsStart + levelCount * MemoryLayout<PlainLevel>.stride
+  }
+  private static func directoryStart(_ level: Int) -> Int {
+    // The levels above those that have leaves share attributes, which are all 0.
+    let first = attributesStart + 8 * (leafLevelCount + 1) * accessCount
+    return level == 0 ? first : first + 8 * directoryCount(0)
+  }
+  private static var nothingStart: Int { directoryStart(1) + 8 * directoryCount(1) }
+  private static var accessesStart: Int { nothingStart + TableLabel.size }
+  private static var size: Int { accessesStart + numberCount }
+
+  /// - Throws: `noMemory`.
+  init<Format: PageTableFormat>(_ format: Format) throws(Failure) {
+    let raw = unsafe try RawMemory.allocate(Self.size, alignment: 64)
+    unsafe RawMemory.clear(raw, size: Self.size)
+    let words = format.plainWords
+    let outputBits = words.addressBits & format.geometry.outputMask
+    // SAFETY: the memory has room for all that the type's comment says, where it says it.
+    unsafe numbers = raw.bindMemory(to: Numbers.self, capacity: 1)
+    unsafe numbers.initialize(
+      to: Numbers(
+        words: words, indexMask: (1 &<< UInt64(format.indexBits)) &- 1,
+        tableMask: ~(words.addressBits &>> words.addressShift), outputBits: outputBits,
+        lastOutput: outputBits | format.granule.mask))
+    for number in 0..<Self.levelCount {
+      let attributes = min(number, Self.leafLevelCount) * Self.accessCount
+      unsafe level(number).initialize(
+        to: PlainLevel(
+          attributes: pointer(Self.attributesStart, UInt64.self) + attributes,
+          directoryMask: UInt64(Self.directoryCount(number) - 1), role: UInt64(number) << 1 | 1))
+    }
+    let nothing = unsafe TableLabel(role: pointer(Self.nothingStart, UInt64.self))
+    for level in 0..<Self.directoryLevelCount {
+      unsafe pointer(Self.directoryStart(level), UInt64.self).update(
+        repeating: nothing.address, count: Self.directoryCount(level))
+    }
+    for level in 0..<min(format.geometry.levelsMax, Self.levelCount) { describe(level, format) }
+  }
+
+  /// Ends the value, of which there may be copies: none is used any more.
+  func destroy() { unsafe RawMemory.free(numbers) }
+
+  @inline(__always)
+  private func pointer<Element>(_ start: Int, _: Element.Type) -> UnsafeMutablePointer<Element> {
+    // SAFETY: what is at each start is said above, and `init` put it there.
+    unsafe (UnsafeMutableRawPointer(numbers) + start).assumingMemoryBound(to: Element.self)
+  }
+
+  /// - Parameter number: of a level of the tree.
+  @inline(__always)
+  func level(_ number: Int) -> UnsafeMutablePointer<PlainLevel> {
+    // SAFETY: no format has more than the 8 levels that there are here, and the number of a root's level
+    // has three bits.
+    unsafe pointer(Self.levelsStart, PlainLevel.self) + number
+  }
+
+  var addressBits: UInt64 { unsafe numbers.pointee.words.addressBits }
+  var addressShift: UInt64 { unsafe numbers.pointee.words.addressShift }
+  var indexMask: UInt64 { unsafe numbers.pointee.indexMask }
+  var tableMask: UInt64 { unsafe numbers.pointee.tableMask }
+  var lastOutput: UInt64 { unsafe numbers.pointee.lastOutput }
+
+  private func describe<Format: PageTableFormat>(_ level: Int, _ format: Format) {
+    let numbers = unsafe self.numbers.pointee
+    let words = numbers.words
+    let geometry = format.geometry
+    let isHighest = level &+ 1 == geometry.levelsMax
+    var new = unsafe self.level(level).pointee
+    new.shift = UInt64(truncatingIfNeeded: format.shift(at: level))
+    new.spanMask = format.spanMask(at: level)
+    new.tableSpanMask = format.spanMask(at: level &+ 1)
+    new.tableShift = UInt64(truncatingIfNeeded: min(63, format.shift(at: level &+ 1)))
+    new.lastOffset = geometry.lastLowInput
+    if !isHighest { new.lastOffset = min(new.lastOffset, new.tableSpanMask) }
+    if level > 0 {
+      new.table = format.table(PhysicalAddress(0), at: level &- 1) & numbers.tableMask
+    }
+    new.largerMask = smallestLeafMask(above: level, format)
+    new.leafMask =
+      ~((numbers.outputBits & ~new.spanMask) &>> words.addressShift | words.leafNotes
+      | words.accessBits)
+    new.noOutput = ~(numbers.outputBits & ~new.spanMask)
+    if level < Self.leafLevelCount && format.leafOrders(at: level) & 1 != 0 {
+      for bits in 0..<Access.all.rawValue &+ 1 where format.canExpress(Access(rawValue: bits)) {
+        describeLeaf(Access(rawValue: bits), level, &new, format)
+      }
+    }
+    unsafe self.level(level).pointee = new
+  }
+
+  /// Takes the leaf that permits this for plain, if its words are what they have to be then.
+  private func describeLeaf<Format: PageTableFormat>(
+    _ access: Access, _ level: Int, _ new: inout PlainLevel, _ format: Format
+  ) {
+    let word = format.leaf(
+      PhysicalAddress(0), attributes: format.attributes(access, order: 0, at: level))
+    let words = unsafe numbers.pointee.words
+    if new.leaf == UInt64.max { new.leaf = word & new.leafMask }
+    for variant in [format.settingDirty(word, false), format.settingDirty(word, true)] {
+      let number = words.accessNumber(variant)
+      guard new.isLeaf(variant),
+        case .leaf(TableLeaf(PhysicalAddress(0), access)) = format.decode(
+          variant, at: level, index: 0)
+      else { return }
+      unsafe pointer(Self.accessesStart, UInt8.self)[number] = UInt8(
+        truncatingIfNeeded: access.rawValue)
+    }
+    unsafe new.attributes[Int(access.rawValue)] = word
+  }
+
+  /// The span less one of the smallest leaf that is larger than an entry of this level.
+  private func smallestLeafMask<Format: PageTableFormat>(
+    above level: Int, _ format: Format
+  ) -> UInt64 {
+    let runs = format.leafOrders(at: level) & ~1
+    if runs != 0 { return format.runMask(at: level, order: runs.trailingZeroBitCount) }
+    for above in level &+ 1..<max(level &+ 1, format.geometry.levelsMax) {
+      let orders = format.leafOrders(at: above)
+      if orders != 0 { return format.runMask(at: above, order: orders.trailingZeroBitCount) }
+    }
+    return UInt64.max
+  }
+
+  // MARK: - The directory
+
+  /// Puts a table of the tree into the directory, if there is one for its level.
+  ///
+  /// - Parameter offset: one that leads through it.
+  func announce(_ table: TableLabel, level number: Int, _ offset: UInt64) {
+    guard number < Self.directoryLevelCount else { return }
+    let (role, index) = unsafe level(number).pointee.role(offset)
+    // It is linked if it is not in the tree any more, which takes an overlapping call.
+    guard unsafe cplatform_replace_release(table.role, 0, role) else { return }
+    let directory = unsafe pointer(Self.directoryStart(number), UInt64.self)
+    unsafe cplatform_store_release(directory + index, table.address)
+  }
+
+  /// The entry for an offset in the table on a level, if the directory has that.
+  ///
+  /// The offset may be any number: roles are those of tables that there are.
+  @inline(__always)
+  func place(_ offset: UInt64, level number: Int) -> PlainPlace? {
+    let place = unsafe level(number)
+    let level = unsafe place.pointee
+    let (role, index) = level.role(offset)
+    let directory = unsafe pointer(Self.directoryStart(number), UInt64.self)
+    let address = unsafe cplatform_load_acquire(directory + index)
+    // SAFETY: addresses in the directory are of labels, which live as long as the page table.
+    let label = unsafe TableLabel(
+      role: UnsafeMutablePointer(bitPattern: UInt(address)).unsafelyUnwrapped)
+    // Acquire: pairs with the release in announce, so that the table is the one that has the role. It
+    // keeps it until it is retired, and is there until it is reclaimed.
+    guard unsafe cplatform_load_acquire(label.role) == role else { return nil }
+    let entryIndex = (offset &>> level.shift) & indexMask
+    let entry = unsafe label.words + Int(truncatingIfNeeded: entryIndex)
+    return unsafe PlainPlace(entry: entry, level: place, word: cplatform_load_acquire(entry))
+  }
+
+  // MARK: - Single leaves
+
+  @inline(__always)
+  func mapLeaf(_ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32) -> Bool {
+    if unsafe size == level(0).pointee.spanMask &+ 1 {
+      return mapLeaf(first, to: output, access, level: 0)
+    }
+    return unsafe size == level(1).pointee.spanMask &+ 1
+      && mapLeaf(first, to: output, access, level: 1)
+  }
+
+  @inline(__always)
+  private func mapLeaf(
+    _ first: UInt64, to output: UInt64, _ access: UInt32, level number: Int
+  ) -> Bool {
+    guard let place = place(first, level: number), place.word == 0 else { return false }
+    let level = unsafe place.level.pointee
+    let attributes = level.attributes(access)
+    guard first & level.spanMask == 0, output & level.noOutput == 0, attributes != 0 else {
+      return false
+    }
+    // Release: pairs with the acquire of walks, so that one that finds the leaf finds the memory as it was
+    // when it was mapped.
+    unsafe cplatform_store_release(place.entry, output &>> addressShift | attributes)
+    return true
+  }
+
+  @inline(__always)
+  func unmapLeaf(_ first: UInt64, _ size: UInt64) -> Bool {
+    if unsafe size == level(0).pointee.spanMask &+ 1 { return unmapLeaf(first, level: 0) }
+    return unsafe size == level(1).pointee.spanMask &+ 1 && unmapLeaf(first, level: 1)
+  }
+
+  @inline(__always)
+  private func unmapLeaf(_ first: UInt64, level number: Int) -> Bool {
+    guard let place = place(first, level: number) else { return false }
+    let level = unsafe place.level.pointee
+    guard level.isLeaf(place.word), first & level.spanMask == 0 else { return false }
+    // Release: a walk that starts after this call finds the entry empty.
+    unsafe cplatform_store_release(place.entry, 0)
+    return true
+  }
+
+  @inline(__always)
+  func lookUpLeaf(_ input: UInt64) -> PageTableLookup? {
+    if let place = place(input, level: 0) { return lookUp(input, in: place) }
+    guard let place = place(input, level: 1) else { return nil }
+    return lookUp(input, in: place)
+  }
+
+  @inline(__always)
+  func lookUp(_ input: UInt64, in place: PlainPlace) -> PageTableLookup? {
+    let level = unsafe place.level.pointee
+    let numbers = unsafe self.numbers.pointee
+    // SAFETY: there is one for each access number.
+    let access = unsafe UInt32(
+      pointer(Self.accessesStart, UInt8.self)[numbers.words.accessNumber(place.word)])
+    // What permits nothing is no leaf.
+    guard place.word & level.leafMask == level.leaf, access != 0 else { return nil }
+    return PageTableLookup(
+      first: input & ~level.spanMask, last: input | level.spanMask,
+      target: (place.word &<< numbers.words.addressShift) & numbers.outputBits,
+      access: Access(rawValue: access))
+  }
+
+  // MARK: - Leaves side by side
+
+  /// Maps leaves of the smallest size, in one or two lowest tables that the directory has.
+  @inline(__always)
+  func mapRows(_ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32) -> Bool {
+    let level = unsafe self.level(0).pointee
+    let attributes = level.attributes(access)
+    guard attributes != 0, level.fits(first, size &- 1, output),
+      size &- 1 <= lastOutput &- output, let (row, next) = rows(first, size, level),
+      row.isEmpty, next?.isEmpty ?? true
+    else { return false }
+    let step = (level.spanMask &+ 1) &>> addressShift
+    let word = output &>> addressShift | attributes
+    row.store(word, step: step)
+    next?.store(word &+ UInt64(truncatingIfNeeded: row.count) &* step, step: step)
+    return true
+  }
+
+  /// - Returns: whether all was mapped, and now isn't.
+  @inline(__always)
+  func unmapRows(_ first: UInt64, _ size: UInt64) -> Bool {
+    let level = unsafe self.level(0).pointee
+    guard first & level.spanMask == 0, size & level.spanMask == 0,
+      let (row, next) = rows(first, size, level), !isTable(row), areLeavesAlike(row, level)
+    else { return false }
+    if let next {
+      guard !isTable(next), areLeavesAlike(next, level) else { return false }
+    }
+    row.clear()
+    next?.clear()
+    return true
+  }
+
+  /// The entries for an aligned range that is in one or two lowest tables.
+  @inline(__always)
+  private func rows(_ first: UInt64, _ size: UInt64, _ level: PlainLevel) -> (PlainRow, PlainRow?)?
+  {
+    let (last, isBeyond) = first.addingReportingOverflow(size &- 1)
+    guard !isBeyond, let place = place(first, level: 0) else { return nil }
+    let rowLast = first | level.tableSpanMask
+    let row = PlainRow(
+      place,
+      count: Int(truncatingIfNeeded: (min(last, rowLast) &- first) &>> level.shift) &+ 1)
+    if last <= rowLast { return (row, nil) }
+    guard last &- rowLast <= level.tableSpanMask &+ 1,
+      let next = self.place(rowLast &+ 1, level: 0)
+    else { return nil }
+    return (
+      row, PlainRow(next, count: Int(truncatingIfNeeded: (last &- rowLast) &>> level.shift))
+    )
+  }
+
+  /// Maps leaves of one size in one table.
+  ///
+  /// - Parameter place: that of the first; the tree reaches the last.
+  func mapRow(
+    _ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32, in place: PlainPlace
+  ) -> Bool {
+    let extent = size &- 1
+    let level = unsafe place.level.pointee
+    let attributes = level.attributes(access)
+    guard place.word == 0, attributes != 0, level.isRow(first, extent),
+      level.fits(first, extent, output), extent <= lastOutput &- output
+    else { return false }
+    let row = PlainRow(place, count: Int(truncatingIfNeeded: extent &>> level.shift) &+ 1)
+    guard row.isEmpty else { return false }
+    row.store(
+      output &>> addressShift | attributes, step: (level.spanMask &+ 1) &>> addressShift)
+    return true
+  }
+
+  /// - Returns: whether all was mapped, and now isn't.
+  func unmapRow(_ first: UInt64, _ size: UInt64, in place: PlainPlace) -> Bool {
+    let extent = size &- 1
+    let level = unsafe place.level.pointee
+    guard level.isRow(first, extent) else { return false }
+    let row = PlainRow(place, count: Int(truncatingIfNeeded: extent &>> level.shift) &+ 1)
+    guard !isTable(row), areLeavesAlike(row, level) else { return false }
+    row.clear()
+    return true
+  }
+
+  /// Whether a row is a whole table, which is to be retired when nothing is left in it.
+  @inline(__always)
+  private func isTable(_ row: PlainRow) -> Bool { row.count > Int(truncatingIfNeeded: indexMask) }
+
+  /// Whether a row is plain leaves which permit the same.
+  @inline(__always)
+  func areLeavesAlike(_ row: PlainRow, _ level: PlainLevel) -> Bool {
+    let first = unsafe cplatform_load_relaxed(row.words)
+    guard level.isLeaf(first) else { return false }
+    let differences = unsafe cplatform_row_differences(row.words, row.count, first)
+    return unsafe differences & (level.leafMask | numbers.pointee.words.accessBits) == 0
+  }
+}
