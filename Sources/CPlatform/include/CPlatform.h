@@ -245,6 +245,8 @@ CPLATFORM_ROW uint64_t cplatform_row_or(const uint64_t *words, size_t count)
 		a = _mm_or_si128(_mm_or_si128(a, at[0]), at[1]);
 		b = _mm_or_si128(_mm_or_si128(b, at[2]), at[3]);
 	}
+	for (; i + 2 <= count; i += 2)
+		a = _mm_or_si128(a, *(const __m128i *)(words + i));
 	a = _mm_or_si128(a, b);
 	all |= (uint64_t)_mm_cvtsi128_si64(_mm_or_si128(a, _mm_unpackhi_epi64(a, a)));
 #endif
@@ -274,6 +276,8 @@ CPLATFORM_ROW uint64_t cplatform_row_differences(const uint64_t *words, size_t c
 		a = _mm_or_si128(a, _mm_xor_si128(v, at[2]));
 		b = _mm_or_si128(b, _mm_xor_si128(v, at[3]));
 	}
+	for (; i + 2 <= count; i += 2)
+		a = _mm_or_si128(a, _mm_xor_si128(v, *(const __m128i *)(words + i)));
 	a = _mm_or_si128(a, b);
 	all |= (uint64_t)_mm_cvtsi128_si64(_mm_or_si128(a, _mm_unpackhi_epi64(a, a)));
 #endif
@@ -288,7 +292,7 @@ CPLATFORM_ROW void cplatform_row_store(uint64_t *words, size_t count, uint64_t f
 	size_t i = 0;
 
 #ifdef CPLATFORM_HAS_PAIRS
-	__m128i a, b, next;
+	__m128i a, b, next, by_two = _mm_set1_epi64x((long long)(2 * step));
 
 	/* Such stores are seen in their order, if the compiler leaves them in it. */
 	__atomic_thread_fence(__ATOMIC_RELEASE);
@@ -297,8 +301,8 @@ CPLATFORM_ROW void cplatform_row_store(uint64_t *words, size_t count, uint64_t f
 		first += step;
 	}
 	a = _mm_set_epi64x((long long)(first + step), (long long)first);
-	b = _mm_add_epi64(a, _mm_set1_epi64x((long long)(2 * step)));
-	next = _mm_set1_epi64x((long long)(4 * step));
+	b = _mm_add_epi64(a, by_two);
+	next = _mm_add_epi64(by_two, by_two);
 	for (; i + 8 <= count; i += 8) {
 		__m128i *at = (__m128i *)(words + i);
 
@@ -310,6 +314,10 @@ CPLATFORM_ROW void cplatform_row_store(uint64_t *words, size_t count, uint64_t f
 		at[3] = b;
 		a = _mm_add_epi64(a, next);
 		b = _mm_add_epi64(b, next);
+	}
+	for (; i + 2 <= count; i += 2) {
+		*(__m128i *)(words + i) = a;
+		a = _mm_add_epi64(a, by_two);
 	}
 	first = (uint64_t)_mm_cvtsi128_si64(a);
 #endif
@@ -331,6 +339,8 @@ CPLATFORM_ROW void cplatform_row_clear(uint64_t *words, size_t count)
 
 		at[0] = at[1] = at[2] = at[3] = _mm_setzero_si128();
 	}
+	for (; i + 2 <= count; i += 2)
+		*(__m128i *)(words + i) = _mm_setzero_si128();
 #endif
 	for (; i < count; i++)
 		__atomic_store_n(words + i, 0, __ATOMIC_RELEASE);
