@@ -29,6 +29,8 @@ import Synchronization
 // 2.5 Inputs become offsets in the tree before they are used: those of a signed input lose the copies
 // of their sign. The tree of a format whose tables know their level can grow: a new root is put above
 // the old one.
+// 2.6 Mapping, unmapping and looking up first try to go by numbers and a directory instead of formats
+// and walks (PlainTable.swift), where nothing but leaves of one size in tables that are there is concerned.
 //
 // 3. Concurrency
 // Walks take no lock and may run beside everything but the freeing of pages. Calls that change
