@@ -122,14 +122,16 @@ extension Device {
     if unsafe translation.pointee.table.retiredTables >= Self.retiredTablesMax {
       unsafe reclaimTables(of: translation)
     }
-    do throws(Failure) {
-      return unsafe try translation.pointee.map(pages, access: access, limit: limit)
-    } catch {
-      guard unsafe error == .noMemory && translation.pointee.table.retiredTables > 0 else {
-        throw error
+    while true {
+      let retiredTables = unsafe translation.pointee.table.retiredTables
+      do throws(Failure) {
+        return unsafe try translation.pointee.map(pages, access: access, limit: limit)
+      } catch {
+        guard error == .noMemory && retiredTables > 0 else { throw error }
       }
       unsafe reclaimTables(of: translation)
-      return unsafe try translation.pointee.map(pages, access: access, limit: limit)
+      // Another thread may have them by now, which waits for readers too before it frees them.
+      unsafe system.pointee.readers.waitForReaders()
     }
   }
 

@@ -190,13 +190,14 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
     wait()
     while let page = memory.page(number) {
       number = memory.next(page)
-      retiredCount.wrappingSubtract(1, ordering: .relaxed)
       memory.free(page)
+      // Not before: who finds none waiting can rely on the pages.
+      retiredCount.wrappingSubtract(1, ordering: .releasing)
     }
   }
 
   /// How many tables wait for `reclaim`.
-  var retiredTables: UInt64 { retiredCount.load(ordering: .relaxed) }
+  var retiredTables: UInt64 { retiredCount.load(ordering: .acquiring) }
 
   /// Lets a table of zeroes wait for `reclaim`, to which no entry leads.
   private func retire(_ page: TablePage) {
