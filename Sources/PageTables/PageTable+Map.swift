@@ -197,7 +197,11 @@ extension PageTable {
   /// Makes the table at `level` for the part, and those that it will need below.
   func gatherMissing(level: Int, _ part: Part, _ stock: inout Stock) throws(Failure) {
     try makeTable(level: level, &stock)
-    guard level > 0 else { return }
+    if level > 0 { try gatherEntries(level: level, part, &stock) }
+  }
+
+  /// Makes the tables that entries on `level` will lead to for the part, where no leaf can be.
+  func gatherEntries(level: Int, _ part: Part, _ stock: inout Stock) throws(Failure) {
     var offset = part.first
     while true {
       let size: UInt64
@@ -240,7 +244,7 @@ extension PageTable {
   }
 
   /// Stores a leaf of 2^order words, also in place of tables.
-  private func storeLeaf(
+  func storeLeaf(
     _ node: TableNode, at first: Int, _ output: UInt64, _ content: LeafContent, order: Int
   ) {
     let attributes = attributes(content, order: order, level: node.level)
@@ -265,6 +269,8 @@ extension PageTable {
   private func table(below node: TableNode, of offset: UInt64, _ stock: inout Stock) -> TableNode? {
     let index = node.index(of: offset)
     if let child = shownChild(of: node, at: index) { return child }
+    // What is mapped stays mapped when tables are reserved around it.
+    if case .leaf = entry(of: node, at: index).0 { return nil }
     let level = node.level &- 1
     guard let made = takeTable(level: level, from: &stock) else { return nil }
     let word = format.table(memory.physical(made), at: level)

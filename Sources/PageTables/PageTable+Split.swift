@@ -68,7 +68,15 @@ extension PageTable {
   }
 
   private func gatherSplit(before border: UInt64, _ stock: inout Stock) throws(Failure) {
-    guard let cut = cut(before: border), let entry = cut.entry else { return }
+    guard let cut = cut(before: border) else { return }
+    let (low, high) = cut.entry ?? (border, border &- 1)
+    if cut.first < low {
+      try gatherEntries(level: cut.node.level, cut.part(cut.first, low &- 1), &stock)
+    }
+    if high < cut.last {
+      try gatherEntries(level: cut.node.level, cut.part(high &+ 1, cut.last), &stock)
+    }
+    guard let entry = cut.entry else { return }
     // Both sides want the tables that the border goes through: one more than needed of each.
     let level = cut.node.level &- 1
     try gatherMissing(level: level, cut.part(entry.first, border &- 1), &stock)
@@ -80,17 +88,48 @@ extension PageTable {
     let node = cut.node
     // The other entries of a run, as smaller ones.
     let (low, high) = cut.entry ?? (border, border &- 1)
-    if cut.first < low { store(node, cut.part(cut.first, low &- 1), cut.content, &stock) }
-    if high < cut.last { store(node, cut.part(high &+ 1, cut.last), cut.content, &stock) }
+    if cut.first < low { storeBeside(node, cut.part(cut.first, low &- 1), cut.content, &stock) }
+    if high < cut.last { storeBeside(node, cut.part(high &+ 1, cut.last), cut.content, &stock) }
     guard let entry = cut.entry, let page = takeTable(level: node.level &- 1, from: &stock) else {
       return
     }
     let child = TableNode(page, below: node, indexBits: format.indexBits)
     store(child, cut.part(entry.first, border &- 1), cut.content, &stock)
     store(child, cut.part(border, entry.last), cut.content, &stock)
+    put(child, below: node, of: border)
+  }
+
+  /// Puts a table in place of a leaf.
+  private func put(_ child: TableNode, below node: TableNode, of offset: UInt64) {
     memory.replace(
-      below: node.page, at: node.index(of: border), by: child.page,
-      word: format.table(memory.physical(page), at: child.level))
-    plain.announce(memory.label(page), level: child.level, border)
+      below: node.page, at: node.index(of: offset), by: child.page,
+      word: format.table(memory.physical(child.page), at: child.level))
+    plain.announce(memory.label(child.page), level: child.level, offset)
+  }
+
+  /// Stores smaller leaves in place of a part of a run, of which some may need tables.
+  private func storeBeside(
+    _ node: TableNode, _ part: Part, _ content: LeafContent, _ stock: inout Stock
+  ) {
+    guard let output = part.output else { return }
+    var offset = part.first
+    while true {
+      let last: UInt64
+      if let order = leafOrder(at: offset, of: part, level: node.level) {
+        storeLeaf(
+          node, at: node.index(of: offset), output &+ (offset &- part.first), content, order: order)
+        last = offset | node.runMask(order: order)
+      } else {
+        let entryPart = part.entry(at: offset, spanMask: node.spanMask)
+        if let page = takeTable(level: node.level &- 1, from: &stock) {
+          let child = TableNode(page, below: node, indexBits: format.indexBits)
+          store(child, entryPart, content, &stock)
+          put(child, below: node, of: offset)
+        }
+        last = entryPart.last
+      }
+      guard last < part.last else { return }
+      offset = last &+ 1
+    }
   }
 }

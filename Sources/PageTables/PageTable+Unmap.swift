@@ -24,7 +24,8 @@ extension PageTable {
     guard input.isAligned(to: granule) else { throw .invalidArgument }
     let (first, last) = try offsets(of: input)
     var node = root
-    guard first <= lastOffset(node) else { return 0 }
+    let rootLast = lastOffset(node)
+    guard first <= rootLast else { return 0 }
     // Down to the lowest table that the whole range lies in, and does not cover.
     while node.level > 0, last <= first | node.spanMask,
       last &- first < node.spanMask
@@ -38,7 +39,9 @@ extension PageTable {
       if case .leaf = found { break }
       return 0
     }
-    if cutsLeaf(at: first, from: node, first, last) || cutsLeaf(at: last, from: node, first, last) {
+    if cutsLeaf(at: first, from: node, first, last)
+      || cutsLeaf(at: min(last, rootLast), from: node, first, last)
+    {
       guard splitting else { throw .notSupported }
       try split(first, last)
       return try unmap(input, crossingHoles: crossingHoles)
