@@ -8,154 +8,223 @@ import Testing
 
 @testable import PageTables
 
-/// A page table that threads share, its readers, and the pages it is made of.
-private final class SharedTable<F: PageTableFormat>: @unchecked Sendable {
-  let pages = TablePages()
-  let table: PageTable<F>
-  let readers: ReadSections
-
-  init(levels: Int, isOnHeap: Bool) throws {
-    readers = try ReadSections()
-    table = try PageTable<F>(levels: levels, allocator: isOnHeap ? nil : pages.allocator)
+/// Ranges of a shared table, each of which a mapper and an unmapper have in turns.
+private final class Slots: Sendable {
+  /// A part of a slot that is mapped by one call.
+  struct Piece: Sendable {
+    let offset: UInt64
+    let size: UInt64
   }
 
-  func map(_ first: UInt64, _ size: UInt64, to target: UInt64) throws {
-    try table.map(
-      IOVARange(first: IOVA(first), size: size), to: PhysicalAddress(target), access: .read)
+  let shared: SharedTable
+  private let size: UInt64
+  private let pieces: [Piece]
+  private let mappersLeft = Atomic<Int>(2)
+  // Which piece of the slot is mapped, counted from 1; 0: none.
+  private let states: [State]
+
+  private final class State: Sendable {
+    let piece = Atomic<Int>(0)
   }
 
-  func unmap(_ first: UInt64, _ size: UInt64) throws {
-    let range = try IOVARange(first: IOVA(first), size: size)
-    let found = try table.unmap(range, crossingHoles: false)
-    try demandSame(found, size, "bytes unmapped at \(hex(first))")
+  init(_ shared: SharedTable, count: Int, size: UInt64, pieces: [Piece]) {
+    self.shared = shared
+    self.size = size
+    self.pieces = pieces
+    states = (0..<count).map { _ in State() }
   }
 
-  /// Looks an address up as a reader who may be inside a table that a leaf replaces.
-  func lookUp(_ address: UInt64) -> PageTableLookup {
-    let token = readers.enter()
-    defer { readers.leave(token) }
-    return table.lookUp(IOVA(address))
+  private var areMapped: Bool { mappersLeft.load(ordering: .acquiring) > 0 }
+
+  private func bounds(_ slot: Int) -> ClosedRange<UInt64> {
+    let first = shared.family.base + UInt64(slot) * size
+    return first...(first + (size - 1))
   }
 
-  func reclaim() { table.reclaim(after: { readers.waitForReaders() }) }
+  /// Neighbours permit different things.
+  private func access(_ slot: Int) -> Access { slot % 2 == 0 ? .read : [.read, .write] }
+
+  private func check(_ slot: Int, _ piece: Piece, isMapped: Bool) throws {
+    let first = bounds(slot).lowerBound + piece.offset
+    for address in [first, first + (piece.size - 1)] {
+      try shared.check(address, isMapped: isMapped, in: bounds(slot), access(slot))
+    }
+  }
+
+  /// Maps a piece of one of the slots with an even or an odd number, so many times.
+  func map(parity: Int, times: Int, _ generator: inout SeededGenerator) throws {
+    defer { mappersLeft.subtract(1, ordering: .acquiringAndReleasing) }
+    for _ in 0..<times {
+      let slot = generator.below(states.count / 2) * 2 + parity
+      // Acquiring: pairs with the release in unmap.
+      guard states[slot].piece.load(ordering: .acquiring) == 0 else { continue }
+      let number = generator.below(pieces.count)
+      let piece = pieces[number]
+      try shared.map(bounds(slot).lowerBound + piece.offset, piece.size, access(slot))
+      try check(slot, piece, isMapped: true)
+      states[slot].piece.store(number + 1, ordering: .releasing)
+    }
+  }
+
+  /// Unmaps what is mapped in these slots, until nothing is and nothing comes.
+  func unmap(parity: Int) throws {
+    var isLast = false
+    while !isLast {
+      isLast = !areMapped
+      for slot in stride(from: parity, to: states.count, by: 2) {
+        // Acquiring: pairs with the release in map.
+        let number = states[slot].piece.load(ordering: .acquiring)
+        guard number > 0 else { continue }
+        let piece = pieces[number - 1]
+        try shared.unmap(bounds(slot).lowerBound + piece.offset, piece.size)
+        try check(slot, piece, isMapped: false)
+        states[slot].piece.store(0, ordering: .releasing)
+      }
+      shared.reclaim()
+    }
+  }
+
+  /// Looks addresses up while there are mappers.
+  func walk(byWords: Bool, _ generator: inout SeededGenerator) throws {
+    while areMapped {
+      let slot = generator.below(states.count)
+      let address = bounds(slot).lowerBound + UInt64(generator.below(Int(size)))
+      _ = try shared.find(address, byWords: byWords, in: bounds(slot), access(slot))
+    }
+  }
+
+  /// Two mappers, two unmappers, and a walker of each kind at once.
+  func run(times: Int) throws {
+    try onThreads(6) { index in
+      var generator = SeededGenerator(seed: RunSettings.seed &+ UInt64(index))
+      switch index {
+      case 0, 1: try self.map(parity: index, times: times, &generator)
+      case 2, 3: try self.unmap(parity: index - 2)
+      default: try self.walk(byWords: index == 5, &generator)
+      }
+    }
+    try shared.checkEmpty()
+  }
 }
 
 @Suite("PageTable on several threads")
 struct PageTableConcurrencyTests {
-  private static let page: UInt64 = 1 << 12
-  private static let large: UInt64 = 1 << 21
-
-  /// What addresses of a thread's range lead to.
-  private static func target(of address: UInt64) -> UInt64 { address + (1 << 40) }
-
-  private static func checkFound(_ found: PageTableLookup, _ address: UInt64) throws {
-    try demand(found.first <= address && address <= found.last, "an entry around the address")
-    guard found.isMapped else { return }
-    try demandSame(found.target, target(of: found.first), "target of \(hex(found.first))")
-    try demandSame(found.access, .read, "access")
-  }
-
   /// Ranges that share every table, down to the lowest one.
-  @Test(arguments: [true, false])
-  func mappersOfNeighbouringPagesAndReadersDoNotDisturbEachOther(isOnHeap: Bool) throws {
-    let shared = try SharedTable<VTdSecondStage>(levels: 4, isOnHeap: isOnHeap)
-    let isOver = Flag()
-    let mappersLeft = Atomic<Int>(2)
-    try onThreads(4) { index in
-      if index < 2 {
-        var generator = SeededGenerator(seed: RunSettings.seed &+ UInt64(index))
-        for _ in 0..<RunSettings.steps(800) {
-          // Every other page is this thread's.
-          let first = (UInt64(generator.below(256)) * 2 + UInt64(index)) * Self.page
-          try shared.map(first, Self.page, to: Self.target(of: first))
-          try demand(shared.lookUp(first).isMapped, "a thread finds what it has mapped")
-          try shared.unmap(first, Self.page)
-          try demand(!shared.lookUp(first).isMapped, "a thread finds what it has unmapped")
-        }
-        if mappersLeft.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 { isOver.set() }
-      } else {
-        var generator = SeededGenerator(seed: RunSettings.seed &+ UInt64(index))
-        while !isOver.isSet {
-          let address = UInt64(generator.below(512)) * Self.page + 8
-          try Self.checkFound(shared.lookUp(address), address)
-        }
-      }
-    }
-    let leafCount = shared.table.leaves().count
-    #expect(leafCount == 0)
-    #expect(shared.table.statistics.mappedBytes == 0)
-    #expect(shared.table.statistics.tableCount == 4)
+  @Test(arguments: TableFamily.all, [true, false])
+  func neighbouringPagesDoNotDisturbEachOther(_ family: TableFamily, isOnHeap: Bool) throws {
+    let slots = Slots(
+      try SharedTable(family, isOnHeap: isOnHeap), count: 256, size: family.granule,
+      pieces: [Slots.Piece(offset: 0, size: family.granule)])
+    try slots.run(times: RunSettings.steps(200))
   }
 
-  /// Tables that several threads want at the same moment are put in place once, and none is lost.
-  @Test(arguments: [true, false])
-  func threadsThatNeedTheSameTableShareOne(isOnHeap: Bool) throws {
-    for round in UInt64(0)..<40 {
-      let shared = try SharedTable<VTdSecondStage>(levels: 5, isOnHeap: isOnHeap)
-      let base = round << 40
+  /// Stretches that are mapped by pages, by runs and as a whole in turns, so that leaves replace tables
+  /// that walkers are inside, and the tables are reclaimed beside them.
+  @Test(arguments: TableFamily.all, [true, false])
+  func leavesOfAllSizesDoNotDisturbEachOther(_ family: TableFamily, isOnHeap: Bool) throws {
+    let (granule, large) = (family.granule, family.large)
+    var pieces = family.leafSizes.flatMap { size in
+      [0, (large - size) / 2 & ~(size - 1), large - size].map {
+        Slots.Piece(offset: $0, size: size)
+      }
+    }
+    // More than one leaf, to the middle of what could be one.
+    pieces.append(Slots.Piece(offset: large - 40 * granule, size: 39 * granule))
+    let slots = Slots(
+      try SharedTable(family, isOnHeap: isOnHeap), count: 8, size: large, pieces: pieces)
+    try slots.run(times: RunSettings.steps(100))
+  }
+
+  /// Tables that several threads want at the same moment are put in place once, and none is lost; and
+  /// what a thread has mapped is there for hardware, whoever put the tables above in place.
+  @Test(arguments: TableFamily.all, [true, false])
+  func threadsThatNeedTheSameTableShareOne(_ family: TableFamily, isOnHeap: Bool) throws {
+    let (granule, large) = (family.granule, family.large)
+    // Each needs a table of its own at the lowest level.
+    let firsts = (0..<8).map { family.base + UInt64($0) * large }
+    for _ in 0..<2 {
+      let alone = try SharedTable(family, isOnHeap: isOnHeap)
+      for first in firsts { try alone.map(first, granule) }
+      let shared = try SharedTable(family, isOnHeap: isOnHeap)
       try onThreads(4) { index in
-        try shared.map(base + UInt64(index) * Self.page, Self.page, to: UInt64(index) << 12)
+        for first in firsts {
+          let own = first + UInt64(index) * granule
+          try shared.map(own, granule)
+          try shared.check(own, isMapped: true, in: own...(own + (granule - 1)))
+        }
       }
-      for index in UInt64(0)..<4 {
-        #expect(shared.table.lookUp(IOVA(base + index * Self.page)).target == index << 12)
+      for own in firsts.flatMap({ first in (0..<4).map { first + $0 * granule } }) {
+        try shared.check(own, isMapped: true, in: own...(own + (granule - 1)))
+        try shared.unmap(own, granule)
       }
-      #expect(shared.table.statistics.tableCount == 5)
-      if !isOnHeap { #expect(shared.pages.liveCount == 5) }
+      #expect(shared.table.statistics.tableCount == alone.table.statistics.tableCount)
+      try shared.checkEmpty()
     }
   }
 
-  /// Each mapper owns a stretch of large leaves and maps it by pages and as a whole in turns, so that
-  /// leaves replace tables that readers are inside, and the tables are reclaimed beside them.
-  @Test(arguments: [true, false])
-  func tablesAreReplacedAndReclaimedBesideReaders(isOnHeap: Bool) throws {
-    let shared = try SharedTable<VTdSecondStage>(levels: 3, isOnHeap: isOnHeap)
-    let isOver = Flag()
-    let mappersLeft = Atomic<Int>(2)
-    try onThreads(4) { index in
-      var generator = SeededGenerator(seed: RunSettings.seed &+ UInt64(index))
-      if index < 2 {
-        for _ in 0..<RunSettings.steps(150) {
-          let first = (UInt64(generator.below(4)) * 2 + UInt64(index)) * Self.large
-          let inside = first + UInt64(generator.below(512)) * Self.page
-          try shared.map(inside, Self.page, to: Self.target(of: inside))
-          try shared.unmap(inside, Self.page)
-          try shared.map(first, Self.large, to: Self.target(of: first))
-          try demand(shared.lookUp(inside).isMapped, "a thread finds what it has mapped")
-          shared.reclaim()
-          try shared.unmap(first, Self.large)
+  /// Of a leaf that is split, what stays mapped is mapped at every moment.
+  @Test(arguments: TableFamily.all, [true, false])
+  func whatIsLeftOfASplitLeafIsAlwaysMapped(_ family: TableFamily, isOnHeap: Bool) throws {
+    let shared = try SharedTable(family, isOnHeap: isOnHeap)
+    let (granule, large) = (family.granule, family.large)
+    for round in 0..<3 {
+      for size in family.leafSizes.dropFirst() {
+        let first = family.base + UInt64(round) % 8 * large
+        let leaf = first...(first + (size - 1))
+        try shared.map(first, size)
+        let count = Int(size / granule)
+        let isOver = Flag()
+        try onThreads(3) { index in
+          var generator = SeededGenerator(seed: RunSettings.seed &+ UInt64(round * 3 + index))
+          if index == 0 {
+            defer { isOver.set() }
+            // The odd pages of a few, from anywhere on.
+            let start = generator.below(max(1, count / 8)) * 8
+            for page in stride(from: start + 1, to: min(start + 8, count), by: 2) {
+              try shared.unmap(first + UInt64(page) * granule, granule, splitting: true)
+            }
+          } else {
+            while !isOver.isSet {
+              let page = generator.below(count / 2) * 2
+              let isMapped = try shared.find(
+                first + UInt64(page) * granule + 8, byWords: index == 2, in: leaf)
+              try demand(isMapped, "page \(page) of a leaf of \(hex(size)) bytes is mapped")
+            }
+          }
         }
-        if mappersLeft.subtract(1, ordering: .acquiringAndReleasing).newValue == 0 { isOver.set() }
-      } else {
-        while !isOver.isSet {
-          let address = UInt64(generator.below(8)) * Self.large + UInt64(generator.below(1 << 21))
-          try Self.checkFound(shared.lookUp(address), address)
-        }
+        _ = try shared.table.unmap(
+          IOVARange(first: IOVA(first), size: size), crossingHoles: true)
+        shared.reclaim()
       }
     }
-    shared.reclaim()
-    #expect(shared.table.statistics.retiredCount == 0)
-    #expect(shared.table.statistics.mappedBytes == 0)
-    // Root and level 1 are left, and no table below.
-    #expect(shared.table.statistics.tableCount == 2)
-    if !isOnHeap { #expect(shared.pages.liveCount == 2) }
-    #expect(shared.pages.misuses.isEmpty)
+    try shared.checkEmpty()
   }
 
   /// Statistics may be read at any time; they are sums of what the threads do.
   @Test func countsAreExactWhenTheThreadsHaveEnded() throws {
-    let shared = try SharedTable<TinyFormat>(levels: 4, isOnHeap: false)
+    let shared = try TinyTable()
     try onThreads(4) { index in
       for round in 0..<16 {
         // Sixteen granules each, of the 256 that there are: a table's worth, or four.
         let first = UInt64(index * 64 + round % 4 * 16) << 12
-        try shared.map(first, 16 << 12, to: first)
+        let range = try IOVARange(first: IOVA(first), size: 16 << 12)
+        try shared.table.map(range, to: PhysicalAddress(first), access: .read)
         _ = shared.table.statistics
-        if round < 12 { try shared.unmap(first, 16 << 12) }
+        guard round < 12 else { continue }
+        let unmapped = try shared.table.unmap(range, crossingHoles: false)
+        try demandSame(unmapped, 16 << 12, "bytes unmapped at \(hex(first))")
       }
     }
     #expect(shared.table.statistics.mappedBytes == 256 << 12)
     let leafCount = shared.table.leaves().count
     #expect(leafCount == 16)
     #expect(shared.table.statistics.tableCount == UInt64(shared.pages.liveCount))
+  }
+
+  private final class TinyTable: @unchecked Sendable {
+    let pages = TablePages()
+    let table: PageTable<TinyFormat>
+
+    init() throws { table = try PageTable(levels: 4, allocator: pages.allocator) }
   }
 }
