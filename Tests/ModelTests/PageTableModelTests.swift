@@ -6,12 +6,12 @@ import Testing
 
 @Suite("Page table against a dictionary")
 struct PageTableModelTests {
-  @Test(arguments: [3, 4, 5], [true, false])
-  func everyStepGivesWhatADictionaryGives(levels: Int, isOnHeap: Bool) throws {
-    let maker = PageTableStepMaker(levels: levels)
+  @Test(arguments: PageTableShape.all, [true, false])
+  func everyStepGivesWhatADictionaryGives(_ shape: PageTableShape, isOnHeap: Bool) throws {
+    let maker = PageTableStepMaker(shape: shape)
     let memory = isOnHeap ? "heap" : "caller's pages"
-    try explore("page table, \(levels) levels, \(memory)", steps: RunSettings.steps(3_000)) {
-      try PageTableWorld(levels: levels, isOnHeap: isOnHeap)
+    try explore("page table, \(shape.name), \(memory)", steps: RunSettings.steps(500)) {
+      try PageTableWorld(shape, isOnHeap: isOnHeap)
     } by: { generator in
       maker.step(&generator)
     }
@@ -31,7 +31,7 @@ struct PageTableModelTests {
       .reclaim,
     ]
     try withEverySequence(of: alphabet, length: RunSettings.historyLength) { history in
-      try follow(history) { try PageTableWorld(levels: 3, isOnHeap: false) }
+      try follow(history) { try PageTableWorld(PageTableShape.all[0], isOnHeap: false) }
     }
   }
 }

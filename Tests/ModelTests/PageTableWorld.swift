@@ -14,30 +14,25 @@ enum PageTableStep {
   case unmapLeaf(Int)
   case translate(UInt64, access: UInt32)
   case translateLeaf(Int, access: UInt32)
+  case trim(first: UInt64, size: UInt64)
   case reclaim
 }
 
-/// A VT-d second-stage page table, through the functions that C calls, beside a model.
+/// A page table, through the functions that C calls, beside a model.
 final class PageTableWorld: World {
   // nil when it has ended.
   private var table: OpaquePointer?
   // nil for a table on the heap.
   private let pages: TablePages?
-  private let levels: Int
+  private let shape: PageTableShape
   private var model: PageTableModel
 
-  init(levels: Int, isOnHeap: Bool) throws {
-    self.levels = levels
+  init(_ shape: PageTableShape, isOnHeap: Bool) throws {
+    self.shape = shape
     let pages = isOnHeap ? nil : TablePages()
     self.pages = pages
-    let spans = (0..<levels).map { UInt64(1) << UInt64(12 + 9 * $0) }
-    model = PageTableModel(
-      spans: spans, leafSizes: Array(spans.prefix(3)), lastInput: (spans.last! << 9) - 1,
-      lastOutput: (1 << 52) - 1)
-    var options = dmacore_pagetable_options()
-    options.struct_size = MemoryLayout<dmacore_pagetable_options>.size
-    options.format = DMACORE_PAGETABLE_VTD_SECOND_STAGE.rawValue
-    options.levels = UInt32(levels)
+    model = shape.model
+    var options = shape.options
     var table: OpaquePointer?
     if let pages {
       try withUnsafePointer(to: pages.allocator) { allocator in
@@ -68,6 +63,8 @@ final class PageTableWorld: World {
     case .translateLeaf(let number, let access):
       guard let leaf = leaf(number) else { return }
       try translate(leaf.last, access, &log)
+    case .trim(let first, let size):
+      try trim(first, size, &log)
     case .reclaim:
       log.note("dmacore_pagetable_reclaim(table)", gives: 0)
       try demandSame(dmacore_pagetable_reclaim(table), 0, "result of reclaim")
@@ -137,7 +134,8 @@ final class PageTableWorld: World {
     var code: Int32 = 0
     var expected = untouched
     do throws(Refusal) {
-      expected = try model.unmap(first, size: size, crossingHoles: flags != 0)
+      expected = try model.unmap(
+        first, size: size, crossingHoles: flags & 1 != 0, splitting: flags & 2 != 0)
     } catch {
       code = -error.code
     }
@@ -148,11 +146,27 @@ final class PageTableWorld: World {
     try demandSame(unmapped, expected, "bytes unmapped")
   }
 
+  private func trim(_ first: UInt64, _ size: UInt64, _ log: inout StepLog) throws {
+    // The call takes an end, which an empty range has not where there is nothing before it.
+    guard size > 0 || first > 0 else { return }
+    let last = first &+ size &- 1
+    let found = dmacore_pagetable_trim(table, first, last)
+    var code: Int32 = 0
+    do throws(Refusal) {
+      // A range that ends before it starts is refused as an empty one is.
+      try model.trim(first, size: last < first ? 0 : size)
+    } catch {
+      code = -error.code
+    }
+    log.note("dmacore_pagetable_trim(table, \(hex(first)), \(hex(last)))", gives: code)
+    try demandSame(found, code, "result of trim")
+  }
+
   private func translate(_ address: UInt64, _ access: UInt32, _ log: inout StepLog) throws {
     var translation = dmacore_translation()
     let found = dmacore_pagetable_translate(table, address, access, &translation)
     let leaf = model.leaf(at: address)
-    let code = leaf == nil ? -ENOENT : access & ~8 & ~leaf!.access != 0 ? -EACCES : 0
+    let code = leaf == nil ? -ENOENT : Self.permits(leaf!, access) ? 0 : -EACCES
     log.note(
       "dmacore_pagetable_translate(table, \(hex(address)), \(access), &translation)", gives: code)
     try demandSame(found, code, "result of translate")
@@ -162,6 +176,13 @@ final class PageTableWorld: World {
       [translation.first, translation.last, translation.target],
       [leaf.first, leaf.last, leaf.target], "translation of \(hex(address))")
     try demandSame(translation.access, leaf.access, "access at \(hex(address))")
+  }
+
+  private static func permits(_ leaf: PageTableModel.Leaf, _ wanted: UInt32) -> Bool {
+    let privileged = DMACORE_ACCESS_PRIVILEGED.rawValue
+    guard wanted & ~privileged & ~leaf.access == 0 else { return false }
+    // Who only asks what is permitted says nothing of privilege.
+    return leaf.access & privileged == 0 || wanted & privileged != 0 || wanted & 7 == 0
   }
 
   private func statistics() throws -> dmacore_pagetable_statistics {
@@ -174,25 +195,89 @@ final class PageTableWorld: World {
   func compare() throws {
     let statistics = try statistics()
     try demandSame(statistics.mapped_bytes, model.mappedBytes, "mapped_bytes")
-    try demandSame(statistics.table_bytes, statistics.table_count * 4096, "table_bytes")
+    try demandSame(
+      statistics.table_bytes, (statistics.table_count - 1) * shape.granule + shape.rootSize,
+      "table_bytes")
     try demandSame(statistics.table_count, UInt64(model.tableCount), "table_count")
     try demandSame(statistics.retired_count, UInt64(model.retiredCount), "retired_count")
     try demandSame(pages?.misuses ?? [], [], "frees of pages")
-    var root: UInt64 = 0
-    try demandSame(dmacore_pagetable_root(table, &root), 0, "result of root")
-    let walk = HardwareWalk(root: root, levels: levels, read: read)
     var silent = StepLog(isKept: false)
+    let walks = try walks()
     for leaf in model.leaves.values {
       for address in [leaf.first, leaf.last] {
         try translate(address, 0, &silent)
-        try demandSame(
-          walk.translate(address),
-          .translated(
-            leaf.target + (address - leaf.first), canRead: leaf.access & 1 != 0,
-            canWrite: leaf.access & 2 != 0), "hardware's walk of \(hex(address))")
+        for walk in walks {
+          let found = walk(address)
+          try demand(
+            found == WalkOutcome(leaf, address), "hardware's walk of \(hex(address)): \(found)")
+        }
       }
-      for address in [leaf.first &- 1, leaf.last + 1] { try translate(address, 0, &silent) }
+      for address in [leaf.first &- 1, leaf.last &+ 1] { try translate(address, 0, &silent) }
     }
+  }
+
+  // MARK: - Hardware
+
+  /// Where hardware gets, and what is permitted there.
+  private struct WalkOutcome: Equatable {
+    var target: UInt64?
+    var access: UInt32 = 0
+
+    init() {}
+
+    init(_ leaf: PageTableModel.Leaf, _ address: UInt64) {
+      target = leaf.target + (address - leaf.first)
+      access = leaf.access
+    }
+  }
+
+  /// The walkers there are: the library's own of tables that others make, and one that knows VT-d alone
+  /// and nothing of the library.
+  private func walks() throws -> [(UInt64) -> WalkOutcome] {
+    var root: UInt64 = 0
+    try demandSame(dmacore_pagetable_root(table, &root), 0, "result of root")
+    let walks = [{ (address: UInt64) in self.walk(address, root: root) }]
+    guard shape.format == DMACORE_PAGETABLE_VTD_SECOND_STAGE.rawValue, shape.features == 0 else {
+      return walks
+    }
+    let hardware = HardwareWalk(root: root, levels: shape.levels, read: read)
+    return walks + [
+      { address in
+        var outcome = WalkOutcome()
+        guard case .translated(let target, let canRead, let canWrite) = hardware.translate(address)
+        else { return outcome }
+        outcome.target = target
+        outcome.access = (canRead ? 1 : 0) | (canWrite ? 2 : 0)
+        return outcome
+      }
+    ]
+  }
+
+  private func walk(_ address: UInt64, root: UInt64) -> WalkOutcome {
+    let wanted = shape.options
+    var options = dmacore_walk_options()
+    options.struct_size = MemoryLayout<dmacore_walk_options>.size
+    options.format = wanted.format
+    options.levels = wanted.levels
+    options.input_bits = wanted.input_bits
+    options.output_bits = wanted.output_bits
+    options.granule = wanted.granule
+    options.features = wanted.features
+    options.root = root
+    options.read = { place, out, opaque in
+      let world = Unmanaged<PageTableWorld>.fromOpaque(opaque!).takeUnretainedValue()
+      guard let word = world.read(place) else { return -EIO }
+      out!.pointee = word
+      return 0
+    }
+    options.opaque = Unmanaged.passUnretained(self).toOpaque()
+    var found = dmacore_translation()
+    var outcome = WalkOutcome()
+    if dmacore_pagetable_walk(&options, address, 0, &found, nil) == 0 {
+      outcome.target = found.target + (address - found.first)
+      outcome.access = found.access
+    }
+    return outcome
   }
 
   private var read: (UInt64) -> UInt64? {
@@ -205,89 +290,5 @@ final class PageTableWorld: World {
     table = nil
     try demandSame(pages?.liveCount ?? 0, 0, "pages left behind")
     try demandSame(pages?.misuses ?? [], [], "frees of pages")
-  }
-}
-
-/// Makes random steps around the borders of tables, where they meet and mix sizes of leaves.
-struct PageTableStepMaker {
-  let levels: Int
-
-  private static let page: UInt64 = 1 << 12
-  private static let large: UInt64 = 1 << 21
-  private static let huge: UInt64 = 1 << 30
-
-  private var lastInput: UInt64 { (1 << (12 + 9 * UInt64(levels))) - 1 }
-
-  func step(_ generator: inout SeededGenerator) -> PageTableStep {
-    switch generator.below(24) {
-    case 0..<7:
-      let (first, size) = range(&generator)
-      return .map(
-        first: first, target: target(for: first, size, &generator), size: size,
-        access: generator.onceIn(20) ? UInt32(generator.below(5)) : UInt32(1 + generator.below(3)))
-    case 7:
-      let (first, size) = range(&generator)
-      return .mapShortOfTables(
-        first: first, target: target(for: first, size, &generator), size: size,
-        tables: generator.below(4))
-    case 8..<14:
-      let (first, size) = range(&generator)
-      return .unmap(first: first, size: size, flags: UInt32(generator.below(2)))
-    case 14:
-      // A whole stretch, so that tables become empty and larger leaves can take their place.
-      return .unmap(first: base(&generator), size: Self.huge, flags: 1)
-    case 15..<18:
-      return .unmapLeaf(generator.below(1 << 16))
-    case 18, 19:
-      let address = range(&generator).first &+ UInt64(generator.below(1 << 13))
-      return .translate(address, access: UInt32(generator.below(4)))
-    case 20..<22:
-      return .translateLeaf(generator.below(1 << 16), access: UInt32(generator.below(4)))
-    default:
-      return .reclaim
-    }
-  }
-
-  /// Where the space starts and ends, and where entries of the upper levels meet.
-  private func base(_ generator: inout SeededGenerator) -> UInt64 {
-    generator.one(of: [0, Self.huge, (1 << 38) - Self.huge, lastInput - Self.huge + 1])
-  }
-
-  private func range(_ generator: inout SeededGenerator) -> (first: UInt64, size: UInt64) {
-    let base = base(&generator)
-    switch generator.below(10) {
-    case 0..<5:
-      let offset = UInt64(generator.below(3)) * Self.large + UInt64(generator.below(6)) * Self.page
-      return (base &+ offset, UInt64(1 + generator.below(6)) * Self.page)
-    case 5..<8:
-      let offset = UInt64(generator.below(4)) * Self.large
-      let size = UInt64(1 + generator.below(3)) * Self.large
-      return (base &+ offset, size + UInt64(generator.below(2)) * Self.page)
-    case 8:
-      return (base, Self.huge * UInt64(1 + generator.below(2)))
-    default:
-      // Somewhere near, aligned or not, perhaps empty.
-      return (
-        base &- UInt64(generator.below(3)) * (Self.page / 2),
-        UInt64(generator.below(5)) * (Self.page / 2)
-      )
-    }
-  }
-
-  /// Mostly at the same place within the largest leaf as the input is.
-  private func target(
-    for first: UInt64, _ size: UInt64, _ generator: inout SeededGenerator
-  ) -> UInt64 {
-    let inside = first & (Self.huge - 1)
-    let withinLarge = (first & (Self.large - 1)) + Self.large * UInt64(generator.below(3))
-    let withinHuge = inside + Self.huge * UInt64(1 + generator.below(1 << 20))
-    // A gigabyte of the smallest leaves would be all that a run does.
-    guard size < Self.huge else { return generator.onceIn(2) ? withinLarge : withinHuge }
-    switch generator.below(12) {
-    case 0: return withinLarge
-    case 1: return inside &+ Self.page * UInt64(generator.below(3))
-    case 2: return (1 << 52) - Self.page * UInt64(1 + generator.below(6))
-    default: return withinHuge
-    }
   }
 }

@@ -317,7 +317,7 @@ private struct FormatRun<F: PageTableFormat> {
     }
     if generator.onceIn(10) {
       try table.trim(range)
-      model.trim(first, size: size)
+      try model.trim(first, size: size)
     }
     for address in [first, first + (size - 1), first &- 1] where address <= lastInput {
       let found = table.lookUp(IOVA(base + address))

@@ -21,18 +21,30 @@ public struct PageTableModel {
   // What an entry covers, from the lowest level up; and those of them that a leaf can cover.
   private let spans: [UInt64]
   private let leafSizes: [UInt64]
-  private let lastInput: UInt64
+  // What can be mapped: a range lies in one of them.
+  private let inputs: [ClosedRange<UInt64>]
   private let lastOutput: UInt64
+  private let expressible: Set<UInt32>
   private var tables: Set<Table> = []
   public private(set) var leaves: [UInt64: Leaf] = [:]
   /// Tables that nothing needed any more since the last reclaim.
   public private(set) var retiredCount = 0
 
-  public init(spans: [UInt64], leafSizes: [UInt64], lastInput: UInt64, lastOutput: UInt64) {
+  /// - Parameter expressible: all that a leaf can say of access.
+  public init(
+    spans: [UInt64], leafSizes: [UInt64], inputs: [ClosedRange<UInt64>], lastOutput: UInt64,
+    expressible: Set<UInt32> = [1, 2, 3]
+  ) {
     self.spans = spans
     self.leafSizes = leafSizes
-    self.lastInput = lastInput
+    self.inputs = inputs
     self.lastOutput = lastOutput
+    self.expressible = expressible
+  }
+
+  public init(spans: [UInt64], leafSizes: [UInt64], lastInput: UInt64, lastOutput: UInt64) {
+    self.init(
+      spans: spans, leafSizes: leafSizes, inputs: [0...lastInput], lastOutput: lastOutput)
   }
 
   private var granule: UInt64 { leafSizes[0] }
@@ -73,10 +85,8 @@ public struct PageTableModel {
     guard first % granule == 0, target % granule == 0, size % granule == 0,
       access & 7 != 0, access < 64
     else { throw .invalid }
-    // What the formats that are tested beside this can express.
-    guard access <= 3 else { throw .notSupported }
-    guard UInt128(first) + UInt128(size) <= UInt128(lastInput) + 1,
-      UInt128(target) + UInt128(size) <= UInt128(lastOutput) + 1
+    guard expressible.contains(access) else { throw .notSupported }
+    guard isInput(first, size), UInt128(target) + UInt128(size) <= UInt128(lastOutput) + 1
     else { throw .outOfRange }
     guard overlapping(first, first + (size - 1)).isEmpty else { throw .exists }
     let made = Self.leaves(from: first, to: target, size: size, access: access, sizes: leafSizes)
@@ -85,13 +95,17 @@ public struct PageTableModel {
 
   /// Stores a leaf with the tables above it, and retires those in its place.
   private mutating func store(_ leaf: Leaf) {
+    add(leaf)
+    retire(leaf.first, leaf.last)
+  }
+
+  private mutating func add(_ leaf: Leaf) {
     leaves[leaf.first] = leaf
     // A run lies in the table whose entries are its parts.
     let lowest = spans.lastIndex { $0 <= leaf.size }!
     for level in spans.indices.dropLast() where level >= lowest {
       tables.insert(Table(level: level, number: leaf.first / spans[level + 1]))
     }
-    retire(leaf.first, leaf.last)
   }
 
   /// Retires the tables all of whose inputs lie in a range.
@@ -107,13 +121,17 @@ public struct PageTableModel {
   public mutating func reclaim() { retiredCount = 0 }
 
   /// Returns how many bytes were unmapped.
+  ///
+  /// - Parameter splitting: whether leaves that the ends cut through are made into smaller ones.
   public mutating func unmap(
-    _ first: UInt64, size: UInt64, crossingHoles: Bool
+    _ first: UInt64, size: UInt64, crossingHoles: Bool, splitting: Bool = false
   ) throws(Refusal) -> UInt64 {
-    try checkWrap(first, size)
-    guard first % granule == 0, size % granule == 0 else { throw .invalid }
-    guard UInt128(first) + UInt128(size) <= UInt128(lastInput) + 1 else { throw .outOfRange }
+    try checkRange(first, size)
     let last = first + (size - 1)
+    if splitting {
+      split(before: first)
+      if last < UInt64.max { split(before: last + 1) }
+    }
     let touched = overlapping(first, last)
     guard touched.allSatisfy({ $0.first >= first && $0.last <= last }) else {
       throw .notSupported
@@ -135,8 +153,22 @@ public struct PageTableModel {
     return unmapped
   }
 
+  /// Makes a leaf that reaches over a border into the largest that do not.
+  private mutating func split(before border: UInt64) {
+    guard border > 0, let leaf = leaf(at: border), leaf.first < border else { return }
+    leaves[leaf.first] = nil
+    let offset = border - leaf.first
+    let pieces = [
+      (leaf.first, leaf.target, offset), (border, leaf.target + offset, leaf.size - offset),
+    ].flatMap {
+      Self.leaves(from: $0, to: $1, size: $2, access: leaf.access, sizes: leafSizes)
+    }
+    for piece in pieces { add(piece) }
+  }
+
   /// Retires the tables of a range in which nothing is mapped.
-  public mutating func trim(_ first: UInt64, size: UInt64) {
+  public mutating func trim(_ first: UInt64, size: UInt64) throws(Refusal) {
+    try checkRange(first, size)
     let last = first + (size - 1)
     let empty = tables.filter { table in
       let span = spans[table.level + 1]
@@ -152,6 +184,16 @@ public struct PageTableModel {
   private func checkWrap(_ first: UInt64, _ size: UInt64) throws(Refusal) {
     guard size > 0 else { throw .invalid }
     guard !first.addingReportingOverflow(size - 1).overflow else { throw .outOfRange }
+  }
+
+  private func isInput(_ first: UInt64, _ size: UInt64) -> Bool {
+    inputs.contains { $0.contains(first) && size - 1 <= $0.upperBound - first }
+  }
+
+  private func checkRange(_ first: UInt64, _ size: UInt64) throws(Refusal) {
+    try checkWrap(first, size)
+    guard first % granule == 0, size % granule == 0 else { throw .invalid }
+    guard isInput(first, size) else { throw .outOfRange }
   }
 
   /// The leaves that touch a range, in order.
