@@ -8,7 +8,9 @@ import Testing
 struct PageTableShape: Sendable, CustomTestStringConvertible {
   let name: String
   let format: UInt32
+  /// Levels of a table in which nothing is mapped, and those that it may grow to.
   let levels: Int
+  var levelsMax: Int?
   let features: UInt32
   let inputBits: Int
   let outputBits: Int
@@ -24,7 +26,7 @@ struct PageTableShape: Sendable, CustomTestStringConvertible {
   var leafSizes: [UInt64] { leafShifts.map { 1 << $0 } }
   /// A table has a granule's worth of words.
   var spans: [UInt64] {
-    (0..<UInt64(levels)).map { 1 << (leafShifts[0] + $0 * (leafShifts[0] - 3)) }
+    (0..<UInt64(levelsMax ?? levels)).map { 1 << (leafShifts[0] + $0 * (leafShifts[0] - 3)) }
   }
   var lastOutput: UInt64 { (1 << UInt64(outputBits)) - 1 }
 
@@ -42,7 +44,7 @@ struct PageTableShape: Sendable, CustomTestStringConvertible {
 
   var model: PageTableModel {
     PageTableModel(
-      spans: spans, leafSizes: leafSizes, inputs: inputs, lastOutput: lastOutput,
+      spans: spans, leafSizes: leafSizes, inputs: inputs, lastOutput: lastOutput, levels: levels,
       expressible: Set(expressible))
   }
 
@@ -62,7 +64,8 @@ struct PageTableShape: Sendable, CustomTestStringConvertible {
   static let all = [
     vtd(levels: 3), vtd(levels: 4), vtd(levels: 5, coherence | dirty),
     x86(levels: 4), x86(levels: 5, dirty), x86(levels: 4, signedInput | dirty),
-    amd(levels: 6, inputBits: 64), amd(levels: 4, inputBits: 48, coherence | dirty),
+    amd(levels: 6, inputBits: 64), amd(levels: 1, inputBits: 64), amd(levels: 3, inputBits: 50),
+    amd(levels: 4, inputBits: 48, coherence | dirty),
     arm(1, levels: 4, inputBits: 48, granule4K), arm(1, levels: 3, inputBits: 39, granule4K, runs),
     arm(1, levels: 4, inputBits: 48, granule16K, runs | dirty),
     arm(1, levels: 3, inputBits: 52, outputBits: 52, granule64K, runs),
@@ -120,8 +123,10 @@ struct PageTableShape: Sendable, CustomTestStringConvertible {
 
   private static func amd(levels: Int, inputBits: Int, _ features: UInt32 = 0) -> PageTableShape {
     PageTableShape(
-      name: "AMD v1, \(inputBits) bits, features \(features)",
-      format: DMACORE_PAGETABLE_AMD_V1.rawValue, levels: levels, features: features,
+      name: "AMD v1, \(levels) levels, \(inputBits) bits, features \(features)",
+      format: DMACORE_PAGETABLE_AMD_V1.rawValue, levels: levels,
+      levelsMax: (inputBits - 12 + 8) / 9,
+      features: features,
       inputBits: inputBits, outputBits: 52, isSigned: false,
       leafShifts: (12...51).filter { $0 != 39 && $0 < inputBits },
       expressible: accesses(of: read, write, features & coherence == 0 ? 0 : cacheable))

@@ -90,6 +90,22 @@ final class PageTableWorld: World {
     }
     log.note(Self.mapCall(first, target, size, access), gives: code)
     try demandSame(found, code, "result of map")
+    try checkGrowth(found)
+  }
+
+  /// Levels are added before a call can fail for other reasons, and stay.
+  private func checkGrowth(_ result: Int32) throws {
+    let levels = levels
+    if result != 0, levels > model.levels { model.grow(toLevels: levels) }
+    try demandSame(levels, model.levels, "levels")
+  }
+
+  private var levels: Int {
+    guard shape.format == DMACORE_PAGETABLE_AMD_V1.rawValue else { return shape.levels }
+    var amd = dmacore_pagetable_amd_v1()
+    amd.struct_size = MemoryLayout<dmacore_pagetable_amd_v1>.size
+    guard dmacore_pagetable_amd_v1(table, &amd) == 0 else { return 0 }
+    return Int(amd.mode)
   }
 
   private static func mapCall(
@@ -113,6 +129,7 @@ final class PageTableWorld: World {
       try demand(
         (try? attempt.map(first, to: target, size: size, access: 3)) != nil,
         "-ENOMEM for a call that is refused anyhow")
+      try checkGrowth(found)
       return
     }
     var code: Int32 = 0
@@ -123,6 +140,7 @@ final class PageTableWorld: World {
     }
     log.note(Self.mapCall(first, target, size, 3), gives: code)
     try demandSame(found, code, "result of map")
+    try checkGrowth(found)
   }
 
   private func unmap(
@@ -258,7 +276,7 @@ final class PageTableWorld: World {
     var options = dmacore_walk_options()
     options.struct_size = MemoryLayout<dmacore_walk_options>.size
     options.format = wanted.format
-    options.levels = wanted.levels
+    options.levels = UInt32(levels)
     options.input_bits = wanted.input_bits
     options.output_bits = wanted.output_bits
     options.granule = wanted.granule

@@ -25,16 +25,20 @@ public struct PageTableModel {
   private let inputs: [ClosedRange<UInt64>]
   private let lastOutput: UInt64
   private let expressible: Set<UInt32>
+  /// How many levels there are, of those that the table may grow to.
+  public private(set) var levels: Int
   private var tables: Set<Table> = []
   public private(set) var leaves: [UInt64: Leaf] = [:]
   /// Tables that nothing needed any more since the last reclaim.
   public private(set) var retiredCount = 0
 
+  /// - Parameter levels: how many there are at first; nil: one for each span.
   /// - Parameter expressible: all that a leaf can say of access.
   public init(
     spans: [UInt64], leafSizes: [UInt64], inputs: [ClosedRange<UInt64>], lastOutput: UInt64,
-    expressible: Set<UInt32> = [1, 2, 3]
+    levels: Int? = nil, expressible: Set<UInt32> = [1, 2, 3]
   ) {
+    self.levels = levels ?? spans.count
     self.spans = spans
     self.leafSizes = leafSizes
     self.inputs = inputs
@@ -89,8 +93,23 @@ public struct PageTableModel {
     guard isInput(first, size), UInt128(target) + UInt128(size) <= UInt128(lastOutput) + 1
     else { throw .outOfRange }
     guard overlapping(first, first + (size - 1)).isEmpty else { throw .exists }
-    let made = Self.leaves(from: first, to: target, size: size, access: access, sizes: leafSizes)
+    grow(to: first + (size - 1))
+    // A table grows for an address, not for a leaf that only a higher level has.
+    let sizes = leafSizes.filter { levels == spans.count || $0 < spans[levels] }
+    let made = Self.leaves(from: first, to: target, size: size, access: access, sizes: sizes)
     for leaf in made { store(leaf) }
+  }
+
+  private mutating func grow(to last: UInt64) {
+    while levels < spans.count, last >= spans[levels] { grow(toLevels: levels + 1) }
+  }
+
+  /// Puts roots above the root, each with the one before it as its first table.
+  public mutating func grow(toLevels count: Int) {
+    for level in levels..<max(levels, count) {
+      tables.insert(Table(level: level - 1, number: 0))
+      levels = level + 1
+    }
   }
 
   /// Stores a leaf with the tables above it, and retires those in its place.
@@ -103,7 +122,7 @@ public struct PageTableModel {
     leaves[leaf.first] = leaf
     // A run lies in the table whose entries are its parts.
     let lowest = spans.lastIndex { $0 <= leaf.size }!
-    for level in spans.indices.dropLast() where level >= lowest {
+    for level in 0..<(levels - 1) where level >= lowest {
       tables.insert(Table(level: level, number: leaf.first / spans[level + 1]))
     }
   }
