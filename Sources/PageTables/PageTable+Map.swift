@@ -103,6 +103,8 @@ extension PageTable {
     // know of any.
     var lowest: UInt = 0
     var upper: UInt = 0
+    /// Whether the tables go below one that nobody is led to yet.
+    var isForHidden = false
   }
 
   private func add(_ page: TablePage, level: Int, to stock: inout Stock) {
@@ -263,6 +265,13 @@ extension PageTable {
     }
   }
 
+  /// Lets a table be found without a walk. It is in the tree by now.
+  func announce(_ page: TablePage, level: Int, _ offset: UInt64) {
+    // In a page of the caller a word above the lowest level does not say whether there is a table below.
+    guard isOnHeap || level == 0 else { return }
+    plain.announce(memory.label(page), level: level, geometry.input(offset))
+  }
+
   /// The table below an entry, put there from the stock if there is none.
   ///
   /// Nil when overlapping calls have left neither, which costs them their range and nothing else.
@@ -275,7 +284,7 @@ extension PageTable {
     guard let made = takeTable(level: level, from: &stock) else { return nil }
     let word = format.table(memory.physical(made), at: level)
     if memory.install(made, below: node.page, at: index, word: word) {
-      plain.announce(memory.label(made), level: level, offset)
+      if !stock.isForHidden { announce(made, level: level, offset) }
       return TableNode(made, below: node, indexBits: format.indexBits)
     }
     // Another thread put a table there meanwhile.

@@ -21,6 +21,7 @@ extension PageTable {
       discard(&stock)
       throw error
     }
+    stock.isForHidden = true
     split(before: first, &stock)
     if last < UInt64.max { split(before: last &+ 1, &stock) }
     discard(&stock)
@@ -94,17 +95,46 @@ extension PageTable {
       return
     }
     let child = TableNode(page, below: node, indexBits: format.indexBits)
-    store(child, cut.part(entry.first, border &- 1), cut.content, &stock)
-    store(child, cut.part(border, entry.last), cut.content, &stock)
-    put(child, below: node, of: border)
+    put(child, below: node, of: border, cut.content) { content in
+      store(child, cut.part(entry.first, border &- 1), content, &stock)
+      store(child, cut.part(border, entry.last), content, &stock)
+    }
   }
 
   /// Puts a table in place of a leaf.
-  private func put(_ child: TableNode, below node: TableNode, of offset: UInt64) {
-    memory.replace(
-      below: node.page, at: node.index(of: offset), by: child.page,
-      word: format.table(memory.physical(child.page), at: child.level))
-    plain.announce(memory.label(child.page), level: child.level, offset)
+  ///
+  /// - Parameter fill: stores leaves in it that lead to the same places.
+  private func put(
+    _ child: TableNode, below node: TableNode, of offset: UInt64, _ content: LeafContent,
+    fill: (LeafContent) -> Void
+  ) {
+    let index = node.index(of: offset)
+    let word = format.table(memory.physical(child.page), at: child.level)
+    var content = content
+    while true {
+      let leaf = unsafe cplatform_load_acquire(node.page.words + index)
+      guard case .leaf = format.decode(leaf, at: node.level, index: index) else { break }
+      // Hardware may have noted a write meanwhile.
+      content = LeafContent(
+        access: content.access, isDirty: content.isDirty || format.isDirty(leaf))
+      fill(content)
+      if memory.replace(leaf: leaf, below: node.page, at: index, by: child.page, word: word) {
+        announceTables(below: node, offset)
+        return
+      }
+      if self.child(of: node, at: index) != nil { break }
+    }
+    // An overlapping call has split or unmapped the leaf.
+    freeTables(child)
+  }
+
+  /// Lets all tables be found that lead to an offset, from an entry on.
+  private func announceTables(below node: TableNode, _ offset: UInt64) {
+    var node = node
+    while let child = child(of: node, at: node.index(of: offset)) {
+      announce(child.page, level: child.level, offset)
+      node = child
+    }
   }
 
   /// Stores smaller leaves in place of a part of a run, of which some may need tables.
@@ -123,8 +153,9 @@ extension PageTable {
         let entryPart = part.entry(at: offset, spanMask: node.spanMask)
         if let page = takeTable(level: node.level &- 1, from: &stock) {
           let child = TableNode(page, below: node, indexBits: format.indexBits)
-          store(child, entryPart, content, &stock)
-          put(child, below: node, of: offset)
+          put(child, below: node, of: offset, content) { content in
+            store(child, entryPart, content, &stock)
+          }
         }
         last = entryPart.last
       }

@@ -189,7 +189,8 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
     // Only after the list was taken: what is retired from here on is not on it.
     wait()
     while let page = memory.page(number) {
-      number = memory.next(page)
+      let next = memory.next(page)
+      number = next == number ? 0 : next
       memory.free(page)
       // Not before: who finds none waiting can rely on the pages.
       retiredCount.wrappingSubtract(1, ordering: .releasing)
@@ -205,7 +206,8 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
     retiredCount.wrappingAdd(1, ordering: .relaxed)
     var first = retired.load(ordering: .relaxed)
     while true {
-      memory.link(page, to: first)
+      // The last is linked to itself, for a page that is linked to nothing may still be given a role.
+      memory.link(page, to: first == 0 ? number : first)
       // Releasing: pairs with the acquire in reclaim. The list is taken whole, so that a table that
       // is first again by the time of the exchange is no other list's.
       let (done, now) = retired.weakCompareExchange(
@@ -262,7 +264,7 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
     return node.index(of: lastOffset(node)) &+ 1
   }
 
-  private func freeTables(_ node: TableNode) {
+  func freeTables(_ node: TableNode) {
     if node.level > 0 {
       for index in 0..<entryCount(node) {
         if let child = child(of: node, at: index) { freeTables(child) }

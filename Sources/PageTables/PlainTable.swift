@@ -21,6 +21,7 @@ struct PlainLevel {
   /// bits of addresses that are not aligned to the span.
   var leafMask: UInt64 = 0
   var leaf: UInt64 = UInt64.max
+  let presentBits: UInt64
   /// The bits that outputs do not have.
   var noOutput: UInt64 = UInt64.max
   /// For each access the word of a leaf to 0; 0 if that is not plain.
@@ -30,16 +31,18 @@ struct PlainLevel {
   /// The exponent of what a table spans.
   var tableShift: UInt64 = 63
   /// What tells the roles of tables on this level from those on others.
-  let role: UInt64
+  let mark: UInt64
 
   @inline(__always)
-  func isLeaf(_ word: UInt64) -> Bool { word & leafMask == leaf && word != 0 }
+  func isLeaf(_ word: UInt64) -> Bool {
+    word & leafMask == leaf && word & presentBits != 0
+  }
 
-  /// The role of the table that an offset leads through, and its place in the directory.
+  /// The role of the table that an input leads through, and its place in the directory.
   @inline(__always)
-  func role(_ offset: UInt64) -> (UInt64, at: Int) {
-    let number = offset &>> tableShift
-    return (number &<< 3 | role, Int(truncatingIfNeeded: number & directoryMask))
+  func role(_ input: UInt64) -> (UInt64, at: Int) {
+    let number = input &>> tableShift
+    return (number &<< 3 | mark, Int(truncatingIfNeeded: number & directoryMask))
   }
 
   /// Whether a range is some entries of one table.
@@ -170,8 +173,9 @@ struct PlainTable {
       let attributes = min(number, Self.leafLevelCount) * Self.accessCount
       unsafe level(number).initialize(
         to: PlainLevel(
+          presentBits: words.presentBits,
           attributes: pointer(Self.attributesStart, UInt64.self) + attributes,
-          directoryMask: UInt64(Self.directoryCount(number) - 1), role: UInt64(number) << 1 | 1))
+          directoryMask: UInt64(Self.directoryCount(number) - 1), mark: UInt64(number) << 1 | 1))
     }
     let nothing = unsafe TableLabel(role: pointer(Self.nothingStart, UInt64.self))
     for level in 0..<Self.directoryLevelCount {
@@ -198,7 +202,6 @@ struct PlainTable {
     unsafe pointer(Self.levelsStart, PlainLevel.self) + number
   }
 
-  var addressBits: UInt64 { unsafe numbers.pointee.words.addressBits }
   var addressShift: UInt64 { unsafe numbers.pointee.words.addressShift }
   var indexMask: UInt64 { unsafe numbers.pointee.indexMask }
   var tableMask: UInt64 { unsafe numbers.pointee.tableMask }
@@ -269,24 +272,24 @@ struct PlainTable {
 
   /// Puts a table of the tree into the directory, if there is one for its level.
   ///
-  /// - Parameter offset: one that leads through it.
-  func announce(_ table: TableLabel, level number: Int, _ offset: UInt64) {
+  /// - Parameter input: one that leads through it.
+  func announce(_ table: TableLabel, level number: Int, _ input: UInt64) {
     guard number < Self.directoryLevelCount else { return }
-    let (role, index) = unsafe level(number).pointee.role(offset)
-    // It is linked if it is not in the tree any more, which takes an overlapping call.
+    let (role, index) = unsafe level(number).pointee.role(input)
+    // If it is retired by now, which takes an overlapping call, it is linked.
     guard unsafe cplatform_replace_release(table.role, 0, role) else { return }
     let directory = unsafe pointer(Self.directoryStart(number), UInt64.self)
     unsafe cplatform_store_release(directory + index, table.address)
   }
 
-  /// The entry for an offset in the table on a level, if the directory has that.
+  /// The entry for an input in the table on a level, if the directory has that.
   ///
-  /// The offset may be any number: roles are those of tables that there are.
+  /// The input may be any number: roles are made from inputs that tables can map.
   @inline(__always)
-  func place(_ offset: UInt64, level number: Int) -> PlainPlace? {
+  func place(_ input: UInt64, level number: Int) -> PlainPlace? {
     let place = unsafe level(number)
     let level = unsafe place.pointee
-    let (role, index) = level.role(offset)
+    let (role, index) = level.role(input)
     let directory = unsafe pointer(Self.directoryStart(number), UInt64.self)
     let address = unsafe cplatform_load_acquire(directory + index)
     // SAFETY: addresses in the directory are of labels, which live as long as the page table.
@@ -295,7 +298,7 @@ struct PlainTable {
     // Acquire: pairs with the release in announce, so that the table is the one that has the role. It
     // keeps it until it is retired, and is there until it is reclaimed.
     guard unsafe cplatform_load_acquire(label.role) == role else { return nil }
-    let entryIndex = (offset &>> level.shift) & indexMask
+    let entryIndex = (input &>> level.shift) & indexMask
     let entry = unsafe label.words + Int(truncatingIfNeeded: entryIndex)
     return unsafe PlainPlace(entry: entry, level: place, word: cplatform_load_acquire(entry))
   }

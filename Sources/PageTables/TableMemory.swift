@@ -219,7 +219,7 @@ struct TableMemory: ~Copyable {
   /// The number of the page that a page is linked to.
   func next(_ page: TablePage) -> UInt { pool.next(number(page)) }
 
-  /// The label of a page. A root that is larger than other tables has none.
+  /// The label of a page. That of a root which is larger than other tables is not to be used.
   func label(_ page: TablePage) -> TableLabel { pool.label(number(page)) }
 
   // MARK: - Links
@@ -251,17 +251,23 @@ struct TableMemory: ~Copyable {
     unsafe cplatform_store_release(page.words + index, word)
   }
 
-  /// Puts a table in place of a leaf.
-  func replace(below page: TablePage, at index: Int, by child: TablePage, word: UInt64) {
+  /// Puts a table in place of a leaf, unless that has changed.
+  func replace(
+    leaf: UInt64, below page: TablePage, at index: Int, by child: TablePage, word: UInt64
+  ) -> Bool {
     // Release: pairs with the acquire of the walks.
     guard let children = unsafe page.record?.pointee.children else {
-      unsafe cplatform_store_release(page.words + index, word)
-      return
+      return unsafe cplatform_replace_release(page.words + index, leaf, word)
     }
     let place = unsafe children + index
-    unsafe cplatform_store_release(place, UInt64(number(child)) | isHidden)
-    unsafe cplatform_store_release(page.words + index, word)
-    unsafe cplatform_store_release(place, UInt64(number(child)))
+    let address = UInt64(number(child))
+    guard unsafe cplatform_replace_release(place, 0, address | isHidden) else { return false }
+    guard unsafe cplatform_replace_release(page.words + index, leaf, word) else {
+      unsafe cplatform_store_release(place, 0)
+      return false
+    }
+    unsafe cplatform_store_release(place, address)
+    return true
   }
 
   /// Takes the table below an entry out; `word` is what stands there from now on.

@@ -55,8 +55,8 @@ struct TablePool: ~Copyable {
   // is first again is not taken for one that has been all along.
   private let free = Atomic<UInt64>(0)
 
-  // Addresses that the heap has are below 2^52: the kernel gives no others unless it is asked for them.
-  private var numberBits: UInt64 { UInt64(truncatingIfNeeded: 52 &- shift) }
+  // Addresses that the heap has are below 2^48: the kernel gives no others unless it is asked for them.
+  private var numberBits: UInt64 { UInt64(truncatingIfNeeded: 48 &- shift) }
 
   /// The address of the first page of a stack, or 0.
   private func first(_ stack: UInt64) -> UInt64 {

@@ -76,7 +76,7 @@ struct OddFormat: MockFormat {
 
   var plainWords: PlainWords {
     PlainWords(
-      addressBits: Self.numberBits << 11, addressShift: 11,
+      addressBits: Self.numberBits << 11, addressShift: 11, presentBits: Self.present,
       accessBits: Self.noWrite, shifts: (0, 0))
   }
 
@@ -127,7 +127,7 @@ struct TinyFormat: MockFormat {
 
   var plainWords: PlainWords {
     PlainWords(
-      addressBits: 0x000F_FFFF_FFFF_F000, accessBits: 3, shifts: (62, 62))
+      addressBits: 0x000F_FFFF_FFFF_F000, presentBits: 3, accessBits: 3, shifts: (62, 62))
   }
 
   func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
@@ -178,7 +178,7 @@ struct FullFormat: MockFormat {
 
   var plainWords: PlainWords {
     PlainWords(
-      addressBits: 0x000F_FFFF_FFFF_0000, accessBits: 3, shifts: (62, 62))
+      addressBits: 0x000F_FFFF_FFFF_0000, presentBits: 3, accessBits: 3, shifts: (62, 62))
   }
 
   func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {

@@ -112,16 +112,20 @@ struct PlainWordsTests {
     try table.map(range(0, Self.page), to: PhysicalAddress(0x5000), access: .read)
     let isMapped = table.plain.mapLeaf(Self.page, Self.page, to: 0x9000, 3)
     #expect(isMapped)
+    // In a page of the caller the word does not say whether there is a table below.
     let isLargeMapped = table.plain.mapLeaf(Self.row, Self.row, to: Self.row, 3)
-    #expect(isLargeMapped)
-    for (address, target) in [(0, 0x5000), (Self.page, 0x9000), (Self.row, Self.row)] {
+    #expect(isLargeMapped == isOnHeap)
+    for (address, target) in [(0, 0x5000), (Self.page, 0x9000), (Self.row, Self.row)]
+    where address < Self.row || isOnHeap {
       let leaf = table.plain.lookUpLeaf(address)
       let found = try #require(leaf)
       #expect(found.first == address)
       #expect(found.target == target)
     }
-    let isUnmapped = table.plain.unmapLeaf(Self.row, Self.row) && table.plain.unmapLeaf(0, Self.page)
+    let isUnmapped = table.plain.unmapLeaf(0, Self.page)
     #expect(isUnmapped)
+    let isLargeUnmapped = table.plain.unmapLeaf(Self.row, Self.row)
+    #expect(isLargeUnmapped == isOnHeap)
     let isFound = table.plain.lookUpLeaf(0) != nil || table.plain.lookUpLeaf(Self.row) != nil
     #expect(!isFound)
   }
@@ -163,5 +167,73 @@ struct PlainWordsTests {
     try table.map(range(0, Self.page), to: PhysicalAddress(0x7000), access: .read)
     let targets = [table.lookUp(IOVA(0)).target, table.lookUp(IOVA(Self.row)).target]
     #expect(targets == [0x7000, 0x6000])
+  }
+
+  /// Of signed inputs the tree has no copies of the sign, and the directory has.
+  @Test(arguments: [false, true])
+  func inputsThatAreNotCanonicalAreFoundInNoTable(isOnHeap: Bool) throws {
+    let pages = TablePages()
+    let table = try PageTable<X86_64>(
+      PageTableOptions(levels: 4, features: .signedInput),
+      allocator: isOnHeap ? nil : pages.allocator)
+    let low: UInt64 = 0x0000_7FFF_FFFF_E000
+    let high: UInt64 = 0xFFFF_8000_0000_0000
+    try table.map(range(low, Self.page), to: PhysicalAddress(0x5000), access: .read)
+    try table.map(range(high, Self.page), to: PhysicalAddress(0x6000), access: .read)
+    let found = table.plain.lookUpLeaf(high)?.target
+    #expect(found == 0x6000)
+    let wrong: UInt64 = 0x0000_8000_0000_0000
+    let isFound = table.plain.lookUpLeaf(wrong) != nil
+    #expect(!isFound)
+    let isMapped =
+      table.plain.mapLeaf(wrong + Self.page, Self.page, to: 0x7000, 1)
+      || table.plain.mapRows(low + Self.page, 2 * Self.page, to: 0x7000, 1)
+    #expect(!isMapped)
+    let isUnmapped =
+      table.plain.unmapLeaf(wrong, Self.page) || table.plain.unmapRows(wrong, Self.page)
+    #expect(!isUnmapped)
+  }
+
+  /// As an overlapping call may do that was slow.
+  @Test func aTableThatIsRetiredGetsNoRole() throws {
+    let table = try PageTable<VTdSecondStage>(PageTableOptions(), allocator: nil)
+    try table.map(range(0, Self.page), to: PhysicalAddress(0x5000), access: .read)
+    let page = table.find(0, from: table.root).0.page
+    _ = try table.unmap(range(0, Self.row), crossingHoles: true)
+    table.announce(page, level: 0, 0)
+    let isFound = table.plain.place(0, level: 0) != nil
+    #expect(!isFound)
+    table.reclaim(after: {})
+    let statistics = table.statistics
+    #expect(statistics.tableCount == 3)
+  }
+
+  /// A word of VT-d that permits nothing is no leaf, whatever its other bits are.
+  @Test func whatIsNotPresentIsNotUnmapped() throws {
+    let table = try PageTable<VTdSecondStage>(PageTableOptions(), allocator: nil)
+    try table.map(range(0, Self.page), to: PhysicalAddress(0x5000), access: .read)
+    let words = table.find(0, from: table.root).0.page.words
+    words[8] = 0x5000
+    let isUnmapped =
+      table.plain.unmapLeaf(8 * Self.page, Self.page)
+      || table.plain.unmapRows(8 * Self.page, 8 * Self.page)
+    #expect(!isUnmapped)
+    let size = try table.unmap(range(0, 16 * Self.page), crossingHoles: true)
+    #expect(size == Self.page)
+  }
+
+  /// Somebody else may have written a leaf over the word of a table in a caller's page.
+  @Test func aLeafOverATableOfTheCallersIsNotUnmappedForIt() throws {
+    let pages = TablePages()
+    let table = try PageTable<VTdSecondStage>(PageTableOptions(), allocator: pages.allocator)
+    try table.map(range(0, Self.page), to: PhysicalAddress(0x5000), access: .read)
+    let lowest = table.find(0, from: table.root).0
+    let physical = table.memory.physical(lowest.page).rawValue
+    for words in pages.hosts.values where words[0] == physical | 3 { words[0] = 0x83 }
+    let isDone =
+      table.plain.unmapLeaf(0, Self.row) || table.plain.mapLeaf(Self.row, Self.row, to: 0, 3)
+    #expect(!isDone)
+    let size = try table.unmap(range(0, Self.row), crossingHoles: true)
+    #expect(size == Self.page)
   }
 }

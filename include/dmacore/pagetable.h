@@ -19,7 +19,8 @@
  *
  * Concurrency. Translation takes no lock and may run beside anything but destroy and reclaim.
  * Calls that map and unmap may run beside each other on ranges that do not overlap; overlapping
- * ones are the caller's to serialize. A table page that is not needed any more is retired: kept until
+ * ones are the caller's to serialize. A call that splits a leaf is one on the range of the whole leaf.
+ * A table page that is not needed any more is retired: kept until
  * dmacore_pagetable_reclaim(), because a walker may still be inside it. These are the tables that an
  * unmapped range covers, that a larger leaf replaces, and that dmacore_pagetable_trim() finds empty.
  *

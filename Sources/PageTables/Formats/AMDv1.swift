@@ -102,7 +102,8 @@ public struct AMDv1: PageTableFormat {
 
   public var plainWords: PlainWords {
     PlainWords(
-      addressBits: Self.addressBits, leafNotes: Self.accessed | Self.dirtyBit,
+      addressBits: Self.addressBits, presentBits: Self.present,
+      leafNotes: Self.accessed | Self.dirtyBit,
       // Bits 60 to 62 go to the top.
       accessBits: Self.accessBits | coherent, shifts: (1, 1))
   }

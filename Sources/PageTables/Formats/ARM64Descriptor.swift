@@ -124,7 +124,7 @@ struct ARM64Descriptor<G: ARM64Granule>: Sendable {
   // Addresses of more than 48 bits are not plain. Software makes SH what the kind of memory demands.
   var plainWords: PlainWords {
     PlainWords(
-      addressBits: Self.addressBits, leafNotes: Self.innerShareable,
+      addressBits: Self.addressBits, presentBits: Self.valid, leafNotes: Self.innerShareable,
       // Bits 51, 53 and 54 go to the top, and bits 2 to 7 behind them.
       accessBits: 0xFC | 13 &<< 51, shifts: (9, 52))
   }

@@ -123,7 +123,8 @@ public struct RISCV<Stage: RISCVStage>: PageTableFormat {
 
   public var plainWords: PlainWords {
     PlainWords(
-      addressBits: Self.numberBits &<< 2, addressShift: 2, leafNotes: dirty,
+      addressBits: Self.numberBits &<< 2, addressShift: 2, presentBits: Self.valid,
+      leafNotes: dirty,
       // Bits 61 and 62 go to the top, and bits 1 to 4, and 7, behind them.
       accessBits: Self.memoryType | 0x1E | preset, shifts: (1, 54))
   }

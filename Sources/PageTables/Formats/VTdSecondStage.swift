@@ -77,7 +77,8 @@ public struct VTdSecondStage: PageTableFormat {
 
   public var plainWords: PlainWords {
     PlainWords(
-      addressBits: Self.addressBits, leafNotes: Self.accessed | Self.dirtyBit,
+      addressBits: Self.addressBits, presentBits: Self.accessBits,
+      leafNotes: Self.accessed | Self.dirtyBit,
       // Bit 11 goes to the top, and bits 0 and 1 behind it.
       accessBits: Self.accessBits | snoop, shifts: (52, 54))
   }

@@ -94,7 +94,8 @@ public struct X86_64: PageTableFormat {
 
   public var plainWords: PlainWords {
     PlainWords(
-      addressBits: Self.addressBits, leafNotes: Self.accessed | Self.dirtyBit,
+      addressBits: Self.addressBits, presentBits: Self.present,
+      leafNotes: Self.accessed | Self.dirtyBit,
       // Bit 63 stays at the top, and bits 1 to 4 go behind it.
       accessBits: Self.noExecute | 0x1E, shifts: (0, 58))
   }
