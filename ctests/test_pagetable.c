@@ -277,7 +277,10 @@ static void pagetable_create__gives_pages_back_that_it_cannot_use(void **state)
 	struct dmacore_pagetable *table;
 	struct table_pool pool;
 	const uint64_t skews[][2] = {
-		{ 8, 0 }, { 0, 8 }, { 0, UINT64_C(1) << 52 }, { 0, UINT64_C(1) << 46 },
+		{ 8, 0 },
+		{ 0, 8 },
+		{ 0, UINT64_C(1) << 52 },
+		{ 0, UINT64_C(1) << 46 },
 	};
 
 	(void)state;
