@@ -338,20 +338,62 @@ static void call_space(void)
 	}
 }
 
+/* What hardware is to be told, which the table has for one of these at the most. */
+static void call_registers(struct dmacore_pagetable *table, uint64_t which)
+{
+	union storage storage;
+
+#define REGISTERS(name)                                                                          \
+	do {                                                                                     \
+		structure(&storage, sizeof(storage.name));                                       \
+		(void)RESULT(dmacore_pagetable_##name(table, OUT(&storage.name)), EINVAL, E2BIG, \
+			     EOPNOTSUPP);                                                        \
+	} while (0)
+
+	switch (which % 6) {
+	case 0:
+		REGISTERS(vtd);
+		break;
+	case 1:
+		REGISTERS(x86_64);
+		break;
+	case 2:
+		REGISTERS(amd_v1);
+		break;
+	case 3:
+		REGISTERS(arm64_stage1);
+		break;
+	case 4:
+		REGISTERS(arm64_stage2);
+		break;
+	default:
+		REGISTERS(riscv);
+		break;
+	}
+#undef REGISTERS
+}
+
 static void call_table(void)
 {
 	struct dmacore_pagetable *table = pick(TABLE);
 	struct dmacore_translation translation;
-	uint64_t iova = address("iova"), size = length("size"), out;
-	uint32_t access = one_in(32) ? byte() : byte() & 3;
-	/* Of so much the tables fit the memory, and the bits the array. */
-	uint64_t some = size & ((1 << 24) - 1), bits[(1 << 24) / PAGE / 64];
+	uint64_t iova = address("iova"), size = length("size"), phys, out;
+	uint8_t what = byte();
+	/* Mostly what all formats know, else what some do. */
+	uint32_t access = what % 32 == 31 ? byte() : byte() & (what >= 0xc0 ? 63 : 3);
+	/* Mostly of the largest granule that there is. */
+	uint64_t unaligned = what % 8 == 7 ? 0 : (1 << 16) - 1, some, bits[(1 << 24) / PAGE / 64];
 
+	iova &= ~unaligned;
+	size = (size + unaligned) & ~unaligned;
+	/* Of so much the tables fit the memory, and the bits the array. */
+	some = size & ((1 << 24) - 1);
 	switch (byte() % 8) {
 	case 0:
 	case 1:
-		if (RESULT(dmacore_pagetable_map(table, iova, address("phys"), size, access),
-			   EINVAL, ERANGE, EEXIST, EOPNOTSUPP, ENOMEM) == 0)
+		phys = address("phys") & ~unaligned;
+		if (RESULT(dmacore_pagetable_map(table, iova, phys, size, access), EINVAL, ERANGE,
+			   EEXIST, EOPNOTSUPP, ENOMEM) == 0)
 			remember(iova, size);
 		break;
 	case 2:
@@ -383,7 +425,10 @@ static void call_table(void)
 		(void)RESULT(dmacore_pagetable_reclaim(table), EINVAL);
 		break;
 	default:
-		(void)RESULT(dmacore_pagetable_root(table, OUT(&out)), EINVAL);
+		if (access & 1)
+			call_registers(table, size / PAGE);
+		else
+			(void)RESULT(dmacore_pagetable_root(table, OUT(&out)), EINVAL);
 		break;
 	}
 }

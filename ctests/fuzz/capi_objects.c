@@ -23,6 +23,67 @@ static struct object *free_slot(void)
 	return NULL;
 }
 
+/* What the formats have, by their numbers. */
+static const uint32_t table_features[] = {
+	[DMACORE_PAGETABLE_VTD_SECOND_STAGE] =
+		DMACORE_PAGETABLE_COHERENCE | DMACORE_PAGETABLE_DIRTY,
+	[DMACORE_PAGETABLE_X86_64] = DMACORE_PAGETABLE_SIGNED_INPUT | DMACORE_PAGETABLE_DIRTY,
+	[DMACORE_PAGETABLE_AMD_V1] = DMACORE_PAGETABLE_COHERENCE | DMACORE_PAGETABLE_DIRTY,
+	[DMACORE_PAGETABLE_ARM64_STAGE1] = DMACORE_PAGETABLE_RUNS | DMACORE_PAGETABLE_DIRTY,
+	[DMACORE_PAGETABLE_ARM64_STAGE2] = DMACORE_PAGETABLE_RUNS | DMACORE_PAGETABLE_DIRTY,
+	[DMACORE_PAGETABLE_RISCV_FIRST_STAGE] =
+		DMACORE_PAGETABLE_RUNS | DMACORE_PAGETABLE_DIRTY | DMACORE_PAGETABLE_MEMORY_TYPES,
+	[DMACORE_PAGETABLE_RISCV_SECOND_STAGE] =
+		DMACORE_PAGETABLE_RUNS | DMACORE_PAGETABLE_DIRTY | DMACORE_PAGETABLE_MEMORY_TYPES,
+};
+
+#define FORMAT_COUNT (sizeof(table_features) / sizeof(table_features[0]) - 1)
+
+/* Mostly what the format has. */
+static void choose_table(struct dmacore_pagetable_options *options)
+{
+	uint8_t format = byte(), shape, levels, widths, features;
+
+	options->format = format % 32 == 31 ? byte() : 1 + format / 32 % FORMAT_COUNT;
+	shape = byte();
+	levels = byte();
+	widths = byte();
+	options->input_bits = widths % 64 == 63 ? byte() : 0;
+	options->output_bits = one_in(8) ? byte() : 0;
+	options->granule = one_in(8) ? UINT32_C(1) << byte() % 32 : 0;
+	features = one_in(4) ? byte() : 0;
+	options->features = features;
+	if (shape % 32 == 31) {
+		options->levels = levels;
+		return;
+	}
+	if (options->format == 0 || options->format > FORMAT_COUNT)
+		return;
+	options->features &= table_features[options->format];
+	switch (options->format) {
+	case DMACORE_PAGETABLE_AMD_V1:
+		options->levels = levels % 7;
+		if (options->input_bits == 0 && (shape & 1) != 0)
+			options->input_bits = 21 + widths % 44;
+		break;
+	case DMACORE_PAGETABLE_ARM64_STAGE1:
+	case DMACORE_PAGETABLE_ARM64_STAGE2:
+		/* How many levels there are follows from the widths. */
+		options->levels = levels < 0xc0 ? 0 : 2 + levels % 3;
+		if (options->granule == 0)
+			options->granule = UINT32_C(4096) << levels % 3 * 2;
+		if (options->input_bits == 0 && (shape & 1) != 0)
+			options->input_bits = 32 + widths % 21;
+		break;
+	case DMACORE_PAGETABLE_X86_64:
+		options->levels = levels < 0x40 ? 0 : 4 + levels % 2;
+		break;
+	default:
+		options->levels = levels < 0x40 ? 0 : 3 + levels % 3;
+		break;
+	}
+}
+
 static const struct dmacore_pagetable_options *table_options(void)
 {
 	static union storage options, allocator;
@@ -30,12 +91,7 @@ static const struct dmacore_pagetable_options *table_options(void)
 	if (one_in(4))
 		return NULL;
 	structure(&options, sizeof(options.table));
-	options.table.format = one_in(32) ? byte() : DMACORE_PAGETABLE_VTD_SECOND_STAGE;
-	options.table.levels = one_in(32) ? byte() : 3 + byte() % 3;
-	options.table.input_bits = one_in(64) ? byte() : 0;
-	options.table.output_bits = one_in(8) ? byte() : 0;
-	options.table.granule = one_in(8) ? UINT32_C(1) << byte() % 32 : 0;
-	options.table.features = one_in(4) ? byte() : 0;
+	choose_table(&options.table);
 	if (one_in(2)) {
 		structure(&allocator, sizeof(allocator.table_allocator));
 		allocator.table_allocator.allocate = one_in(64) ? NULL : allocate_table;
@@ -43,6 +99,9 @@ static const struct dmacore_pagetable_options *table_options(void)
 		allocator.table_allocator.opaque = &world;
 		options.table.allocator = &allocator.table_allocator;
 	}
+	fuzz_trace("    format %u, levels %u, widths %u and %u, granule %u, features %u",
+		   options.table.format, options.table.levels, options.table.input_bits,
+		   options.table.output_bits, options.table.granule, options.table.features);
 	return &options.table;
 }
 
@@ -222,6 +281,7 @@ static void keep(enum kind kind, void *handle, bool is_flat)
 void create_machine(void)
 {
 	struct dmacore_system_options system_options = DMACORE_SYSTEM_OPTIONS_INIT;
+	struct dmacore_iommu_options iommu_options = DMACORE_IOMMU_OPTIONS_INIT;
 	struct dmacore_device_options device_options = DMACORE_DEVICE_OPTIONS_INIT;
 	struct dmacore_domain_options domain_options = DMACORE_DOMAIN_OPTIONS_INIT;
 	struct dmacore_memory_region region = DMACORE_MEMORY_REGION_INIT;
@@ -241,13 +301,15 @@ void create_machine(void)
 	region.host = world.ram;
 	(void)RESULT(dmacore_memory_add(system.system, &region), EINVAL, EOPNOTSUPP, ENOMEM);
 	if ((how & 2) != 0) {
-		(void)RESULT(dmacore_iommu_create(system.system, NULL, &device_options.iommu),
-			     EINVAL, ENOMEM);
+		iommu_options.pagetable = how >= 0xc0 ? table_options() : NULL;
+		(void)RESULT(
+			dmacore_iommu_create(system.system, &iommu_options, &device_options.iommu),
+			EINVAL, E2BIG, EOPNOTSUPP, ENOMEM);
 		keep(IOMMU, device_options.iommu, is_flat);
 		domain_options.type = how & 4 ? DMACORE_DOMAIN_DMA : DMACORE_DOMAIN_IDENTITY;
 		(void)RESULT(dmacore_domain_create(device_options.iommu, &domain_options,
 						   &domain.domain),
-			     EINVAL, ENOMEM);
+			     EINVAL, EOPNOTSUPP, ENOMEM);
 		keep(DOMAIN, domain.any, is_flat);
 	}
 	device_options.flags = how & 8 ? DMACORE_DEVICE_TRACK_DIRECT : 0;

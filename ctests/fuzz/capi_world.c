@@ -227,7 +227,8 @@ int allocate_table(size_t size, struct dmacore_table_page *out_page, void *opaqu
 		return -ENOMEM;
 	}
 	world.table_pages++;
-	out_page->phys = (uintptr_t)out_page->host + (UINT64_C(1) << 50);
+	/* Another one than in the process, and one that every format has the bits for. */
+	out_page->phys = (uint32_t)(uintptr_t)out_page->host;
 	/* An address that is not aligned or too wide must be refused and the page given back. */
 	if (one_in(64)) {
 		out_page->phys += byte() & 1 ? 8 : UINT64_C(1) << 52;

@@ -2,15 +2,20 @@
 #include "fuzz.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Larger requests fail, so that a hostile size costs neither memory nor time. */
-#define ALLOCATION_SIZE_MAX (1u << 20)
+/*
+ * Larger requests fail, so that a hostile size costs neither memory nor time. The largest that the
+ * library makes for itself is that of a chunk of table pages.
+ */
+#define ALLOCATION_SIZE_MAX (2u << 20)
 
-/* So do requests beyond this many at once: a table of them is 64 MiB. */
+/* So do requests beyond this many at once, or so many bytes: as many table pages, of the smallest. */
 #define ALLOCATION_COUNT_MAX (1l << 14)
+#define ALLOCATION_BYTES_MAX (64ul << 20)
 
 #if defined(__SANITIZE_ADDRESS__)
 #define REAL(name) __interceptor_##name
@@ -32,6 +37,7 @@ static _Thread_local struct {
 	bool has_failed;
 	unsigned int countdown;
 	long live;
+	size_t live_bytes;
 } allocation;
 
 /* On what the address sanitizer's own start-up calls, before it is ready for calls of others. */
@@ -45,7 +51,8 @@ UNSANITIZED static bool allocation_must_fail(size_t size)
 		allocation.is_failing = false;
 		return true;
 	}
-	return size > ALLOCATION_SIZE_MAX || allocation.live >= ALLOCATION_COUNT_MAX;
+	return size > ALLOCATION_SIZE_MAX || allocation.live >= ALLOCATION_COUNT_MAX ||
+	       allocation.live_bytes + size > ALLOCATION_BYTES_MAX;
 }
 
 UNSANITIZED int posix_memalign(void **out_memory, size_t alignment, size_t size)
@@ -59,16 +66,20 @@ UNSANITIZED int posix_memalign(void **out_memory, size_t alignment, size_t size)
 
 	if (memory == NULL)
 		return ENOMEM;
-	if (allocation.is_counting)
+	if (allocation.is_counting) {
 		allocation.live++;
+		allocation.live_bytes += malloc_usable_size(memory);
+	}
 	*out_memory = memory;
 	return 0;
 }
 
 UNSANITIZED void free(void *memory)
 {
-	if (allocation.is_counting && memory != NULL)
+	if (allocation.is_counting && memory != NULL) {
 		allocation.live--;
+		allocation.live_bytes -= malloc_usable_size(memory);
+	}
 	REAL(free)(memory);
 }
 
@@ -78,6 +89,7 @@ void allocation_begin(void)
 	allocation.is_failing = false;
 	allocation.has_failed = false;
 	allocation.live = 0;
+	allocation.live_bytes = 0;
 }
 
 long allocation_end(void)

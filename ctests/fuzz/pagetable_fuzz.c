@@ -1,315 +1,57 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
 /*
- * One page table against two judges: a naive twin, which is a sorted array of leaves, says what
- * must be mapped, and a walker of the format's words, written from the VT-d specification alone,
- * says what hardware would find.
+ * One page table of any format against three judges: a naive twin, which is a sorted array of leaves,
+ * says what must be mapped; dmacore_pagetable_walk() says what hardware finds in the words; and so does
+ * for VT-d a walker written from the specification alone.
+ *
+ * The first byte of an input chooses the shape of the table, the second its features, and the third
+ * where its pages come from and how it ends.
  */
 
-#include <dmacore/pagetable.h>
-
-#include "fuzz.h"
+#include "pagetable.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define PAGE UINT64_C(4096)
-#define LEAVES_MAX 2048
+/* Reads of dirty bits and reservations are of so many tables of the lowest level at the most. */
+#define RESERVED_MAX 64
+#define DIRTY_MAX 16
 
-struct leaf {
-	uint64_t first;
-	uint64_t last;
-	uint64_t target;
-	uint32_t access;
-};
+/* Of the largest tables. */
+#define BITMAP_WORDS (DIRTY_MAX * 8192 / 64)
 
-struct twin {
-	unsigned int levels;
-	size_t count;
-	/* Sorted by address; no two overlap. */
-	struct leaf leaves[LEAVES_MAX];
-};
+/* Steps from one count of what is mapped to the next: it reads all tables, which may be large. */
+#define STATISTICS_INTERVAL 8
 
-/* The table pages that the library holds. Their physical address is that of the process plus an
- * offset, so that a walker that takes one for the other is found out. */
-struct pages {
-	uint64_t phys_offset;
-	unsigned int count;
-	/* Allocations until one fails; 0: none will. */
-	unsigned int countdown;
-	bool has_failed;
-};
-
-static int allocate_page(size_t size, struct dmacore_table_page *out_page, void *opaque)
+/* What the entries of the lowest levels span; less where the input has no room for eight. */
+static uint64_t span(const struct twin *twin, unsigned int level)
 {
-	struct pages *pages = opaque;
+	uint64_t size = shape_span(&twin->shape, level);
 
-	if (pages->countdown != 0 && --pages->countdown == 0) {
-		pages->has_failed = true;
-		return -EIO;
-	}
-	if (posix_memalign(&out_page->host, size, size) != 0) {
-		pages->has_failed = true;
-		return -ENOMEM;
-	}
-	memset(out_page->host, 0xff, size);
-	out_page->phys = (uintptr_t)out_page->host + pages->phys_offset;
-	pages->count++;
-	return 0;
+	return size <= twin->low_last / 8 ? size : twin->low_last / 8 + 1;
 }
 
-static void free_page(const struct dmacore_table_page *page, size_t size, void *opaque)
+/* One of the sizes of leaves. */
+static uint64_t take_leaf_size(struct program *program, const struct twin *twin)
 {
-	struct pages *pages = opaque;
+	uint64_t sizes = twin->leaf_sizes;
+	int number = take8(program) % __builtin_popcountll(sizes);
 
-	CHECK(size == PAGE);
-	CHECK(page->phys == (uintptr_t)page->host + pages->phys_offset);
-	pages->count--;
-	free(page->host);
-}
-
-static uint64_t input_last(const struct twin *twin)
-{
-	return (UINT64_C(1) << (12 + 9 * twin->levels)) - 1;
-}
-
-static bool is_page_aligned(uint64_t value)
-{
-	return value % PAGE == 0;
-}
-
-/* The index of the first leaf that ends at @iova or above. */
-static size_t twin_index(const struct twin *twin, uint64_t iova)
-{
-	size_t index = 0;
-
-	while (index < twin->count && twin->leaves[index].last < iova)
-		index++;
-	return index;
-}
-
-/* The leaf that @iova lies in, or NULL. */
-static const struct leaf *twin_find(const struct twin *twin, uint64_t iova)
-{
-	size_t index = twin_index(twin, iova);
-
-	if (index == twin->count || twin->leaves[index].first > iova)
-		return NULL;
-	return &twin->leaves[index];
-}
-
-/* The largest leaf that both addresses and the size allow. */
-static uint64_t leaf_size(uint64_t iova, uint64_t phys, uint64_t size)
-{
-	for (uint64_t leaf = PAGE << 18; leaf > PAGE; leaf >>= 9)
-		if ((iova | phys) % leaf == 0 && size >= leaf)
-			return leaf;
-	return PAGE;
-}
-
-/* What a map call must return; -1 for one that succeeds with more leaves than the twin holds. */
-static int twin_map(struct twin *twin, uint64_t iova, uint64_t phys, uint64_t size, uint32_t access)
-{
-	static struct leaf added[LEAVES_MAX];
-	const uint64_t output_last = (UINT64_C(1) << 52) - 1;
-	size_t index = twin_index(twin, iova);
-	struct leaf *place = &twin->leaves[index];
-	size_t count = 0;
-
-	if (size == 0 || !is_page_aligned(iova | phys | size) || access == 0)
-		return -EINVAL;
-	/* Execution cannot be told from reading. */
-	if (access > 3)
-		return -EOPNOTSUPP;
-	if (size - 1 > input_last(twin) || iova > input_last(twin) - (size - 1) ||
-	    size - 1 > output_last || phys > output_last - (size - 1))
-		return -ERANGE;
-	if (index < twin->count && place->first <= iova + size - 1)
-		return -EEXIST;
-	while (size != 0) {
-		uint64_t step = leaf_size(iova, phys, size);
-
-		if (twin->count + count == LEAVES_MAX)
-			return -1;
-		added[count++] = (struct leaf){ iova, iova + step - 1, phys, access };
-		iova += step;
-		phys += step;
-		size -= step;
-	}
-	memmove(place + count, place, (twin->count - index) * sizeof(*place));
-	memcpy(place, added, count * sizeof(*place));
-	twin->count += count;
-	return 0;
-}
-
-/*
- * Makes the leaf that reaches over @border into the largest that do not. False if the twin does not
- * hold them.
- */
-static bool twin_split(struct twin *twin, uint64_t border)
-{
-	static struct leaf pieces[LEAVES_MAX];
-	size_t index = twin_index(twin, border), count = 0;
-	struct leaf *place = &twin->leaves[index];
-	struct leaf whole = *place;
-
-	if (index == twin->count || whole.first >= border || whole.last < border)
-		return true;
-	for (uint64_t iova = whole.first; iova - 1 != whole.last;) {
-		uint64_t end = iova < border ? border : whole.last + 1;
-		uint64_t phys = whole.target + (iova - whole.first);
-		uint64_t step = leaf_size(iova, phys, end - iova);
-
-		if (twin->count + count == LEAVES_MAX)
-			return false;
-		pieces[count++] = (struct leaf){ iova, iova + step - 1, phys, whole.access };
-		iova += step;
-	}
-	memmove(place + count, place + 1, (twin->count - index - 1) * sizeof(*place));
-	memcpy(place, pieces, count * sizeof(*place));
-	twin->count += count - 1;
-	return true;
-}
-
-/* What an unmap call must return; -1 for one that splits into more leaves than the twin holds. */
-static int twin_unmap(struct twin *twin, uint64_t iova, uint64_t size, uint32_t flags,
-		      uint64_t *out_size)
-{
-	uint64_t last = iova + size - 1;
-	size_t index;
-	struct leaf *start, *end;
-	const struct leaf *tail;
-
-	if (size == 0 || !is_page_aligned(iova | size))
-		return -EINVAL;
-	if (size - 1 > input_last(twin) || iova > input_last(twin) - (size - 1))
-		return -ERANGE;
-	if ((flags & DMACORE_UNMAP_SPLIT) != 0 &&
-	    (!twin_split(twin, iova) || !twin_split(twin, last + 1)))
-		return -1;
-	index = twin_index(twin, iova);
-	start = &twin->leaves[index];
-	end = start;
-	tail = twin_find(twin, last);
-	if ((index < twin->count && start->first < iova) || (tail != NULL && tail->last > last))
-		return -EOPNOTSUPP;
-	*out_size = 0;
-	for (; end < twin->leaves + twin->count && end->last <= last; end++) {
-		if (end->first != iova && (flags & DMACORE_UNMAP_CROSS_HOLES) == 0)
-			break;
-		*out_size += end->last - end->first + 1;
-		iova = end->last + 1;
-	}
-	memmove(start, end, (size_t)(twin->leaves + twin->count - end) * sizeof(*start));
-	twin->count -= (size_t)(end - start);
-	return 0;
-}
-
-/*
- * VT-d 5.0, section 9.8, second-stage paging entries: bits 0 and 1 are read and write permission,
- * neither: not present; bit 7 at the levels of 2 MiB and 1 GiB: a leaf; bits 51 to 12: the address.
- */
-static bool walk(const struct twin *twin, const struct pages *pages, uint64_t root, uint64_t iova,
-		 struct leaf *out_leaf)
-{
-	const uint64_t address_bits = ((UINT64_C(1) << 52) - 1) & ~(PAGE - 1);
-
-	for (unsigned int level = twin->levels - 1;; level--) {
-		const uint64_t *table = (const uint64_t *)(uintptr_t)(root - pages->phys_offset);
-		unsigned int shift = 12 + 9 * level;
-		uint64_t word = table[iova >> shift & 511];
-
-		if ((word & 3) == 0)
-			return false;
-		if (level == 0 || (word & 1 << 7) != 0) {
-			uint64_t size = UINT64_C(1) << shift;
-
-			CHECK(level <= 2);
-			CHECK((word & address_bits) % size == 0);
-			out_leaf->first = iova & ~(size - 1);
-			out_leaf->last = out_leaf->first + (size - 1);
-			out_leaf->target = word & address_bits;
-			out_leaf->access = word & 3;
-			return true;
-		}
-		CHECK((word & 3) == 3);
-		root = word & address_bits;
-	}
-}
-
-/* @leaf is where @iova must lead, or NULL. */
-static void check_translation(const struct twin *twin, const struct leaf *leaf,
-			      const struct pages *pages, struct dmacore_pagetable *table,
-			      uint64_t iova, uint32_t access)
-{
-	struct dmacore_translation got;
-	struct leaf walked;
-	uint64_t root;
-	int expected = 0;
-
-	memset(&got, 0x5a, sizeof(got));
-	if (leaf == NULL)
-		expected = -ENOENT;
-	else if ((leaf->access & access) != access)
-		expected = -EACCES;
-	CHECK(dmacore_pagetable_translate(table, iova, access, &got) == expected);
-	if (expected == 0) {
-		CHECK(got.first == leaf->first);
-		CHECK(got.last == leaf->last);
-		CHECK(got.target == leaf->target);
-		CHECK(got.access == leaf->access);
-		CHECK(got.reserved == 0);
-	} else {
-		CHECK(got.first == UINT64_C(0x5a5a5a5a5a5a5a5a));
-	}
-	if (iova > input_last(twin))
-		return;
-	CHECK(dmacore_pagetable_root(table, &root) == 0);
-	if (walk(twin, pages, root, iova, &walked)) {
-		CHECK(leaf != NULL);
-		CHECK(walked.first == leaf->first);
-		CHECK(walked.last == leaf->last);
-		CHECK(walked.target == leaf->target);
-		CHECK(walked.access == leaf->access);
-	} else {
-		CHECK(leaf == NULL);
-	}
-}
-
-/* The ends of a range that a call was about, and the addresses beside it. */
-static void check_around(const struct twin *twin, const struct pages *pages,
-			 struct dmacore_pagetable *table, uint64_t iova, uint64_t size)
-{
-	const uint64_t probes[] = { iova - 1, iova, iova + size - 1, iova + size };
-
-	for (uint32_t i = 0; i < sizeof(probes) / sizeof(probes[0]); i++)
-		check_translation(twin, twin_find(twin, probes[i]), pages, table, probes[i], i);
-}
-
-static void check_statistics(const struct twin *twin, const struct pages *pages,
-			     struct dmacore_pagetable *table, bool is_reclaimed)
-{
-	struct dmacore_pagetable_statistics got = { .struct_size = sizeof(got) };
-	uint64_t mapped = 0;
-
-	for (size_t i = 0; i < twin->count; i++)
-		mapped += twin->leaves[i].last - twin->leaves[i].first + 1;
-	CHECK(dmacore_pagetable_statistics(table, &got) == 0);
-	CHECK(got.mapped_bytes == mapped);
-	CHECK(got.table_count == pages->count);
-	CHECK(got.table_bytes == got.table_count * PAGE);
-	CHECK(got.retired_count < got.table_count);
-	if (is_reclaimed)
-		CHECK(got.retired_count == 0);
+	for (; number > 0; number--)
+		sizes &= sizes - 1;
+	return sizes & -sizes;
 }
 
 /* An input address in one of a few places, which makes calls meet; seldom anything. */
-static uint64_t take_input(struct program *program, const struct twin *twin)
+static uint64_t take_input(struct run *run)
 {
+	struct program *program = &run->program;
+	const struct twin *twin = &run->twin;
 	uint8_t how = take8(program);
-	uint64_t place, offset;
+	uint64_t place, border, unit;
 
 	if (how >= 0xf8)
 		return take_number(program);
@@ -320,41 +62,72 @@ static uint64_t take_input(struct program *program, const struct twin *twin)
 		place = 0;
 		break;
 	case 1:
-		/* So that ranges cross from one entry of the second highest level to the next. */
-		place = (UINT64_C(1) << 39) - (PAGE << 19);
+		/* So that ranges cross from one entry of the fourth level to the next. */
+		border = shape_span(&twin->shape, 3);
+		place = (border <= twin->low_last ? border : twin->low_last + 1) -
+			2 * span(twin, 2);
 		break;
 	case 2:
 		/* So that ranges end at the last byte. */
-		place = input_last(twin) + 1 - (PAGE << 20);
+		place = twin->low_last + 1 - 4 * span(twin, 2);
 		break;
 	default:
-		place = UINT64_C(3) << 30;
+		place = 3 * span(twin, 2);
 		break;
 	}
-	offset = (uint64_t)(how & 3) << 30;
-	if ((how & 4) != 0)
-		offset += (uint64_t)(take8(program) & 15) << 21;
+	if ((how & 0xc0) == 0x40) {
+		unit = take_leaf_size(program, twin);
+		place = (place & -unit) + (how & 7) * unit;
+	} else {
+		place += (how & 3) * span(twin, 2);
+		if ((how & 4) != 0)
+			place += (take8(program) & 15) * span(twin, 1);
+	}
 	if ((how & 8) != 0)
-		offset += take8(program) * PAGE;
-	return place + offset;
+		place += take8(program) * (uint64_t)twin->shape.granule;
+	/* The same place of the upper half. */
+	return twin->is_signed && how >= 0xc0 ? place | ~twin->low_last : place;
 }
 
-static uint64_t take_size(struct program *program)
+static uint64_t take_size(struct run *run)
 {
+	struct program *program = &run->program;
+	const struct twin *twin = &run->twin;
+	const uint64_t granule = twin->shape.granule;
 	uint8_t how = take8(program);
 	uint64_t size = 0;
 
 	if (how >= 0xf8)
 		return take_number(program);
 	if ((how & 0xc0) == 0)
-		return (how & 15) * PAGE;
+		return (how & 15) * granule;
+	if ((how & 0xe0) == 0x60) {
+		size = (1 + (how & 3)) * take_leaf_size(program, twin);
+		if ((how & 4) != 0)
+			size += take8(program) * granule;
+		return size - ((how & 8) != 0 ? granule : 0);
+	}
 	if ((how & 1) != 0)
-		size += (uint64_t)(how >> 1 & 3) << 30;
+		size += (how >> 1 & 3) * span(twin, 2);
 	if ((how & 8) != 0)
-		size += (uint64_t)(take8(program) & 15) << 21;
+		size += (take8(program) & 15) * span(twin, 1);
 	if ((how & 16) != 0)
-		size += take8(program) * PAGE;
+		size += take8(program) * granule;
 	return size;
+}
+
+/* Mostly as far from a large boundary as the input is, so that large leaves fit. */
+static uint64_t take_output(struct run *run, uint64_t iova, bool is_near)
+{
+	const struct twin *twin = &run->twin;
+	uint8_t how;
+	uint64_t unit;
+
+	if (!is_near)
+		return take_number(&run->program);
+	how = take8(&run->program);
+	unit = (how & 0x20) != 0 ? take_leaf_size(&run->program, twin) : span(twin, 2);
+	return (iova + (how & 0x1f) * unit) & DMACORE_BIT_MASK(twin->shape.output_bits);
 }
 
 /* A range can be out of range and something else be wrong; which of the two is told is not promised. */
@@ -364,115 +137,314 @@ static bool is_as_expected(int got, int expected)
 	       (got == -ERANGE && (expected == -EINVAL || expected == -EOPNOTSUPP));
 }
 
-static void map(struct program *program, struct twin *twin, struct pages *pages,
-		struct dmacore_pagetable *table, uint8_t how)
+static void starve_some(struct run *run)
 {
-	uint64_t iova = take_input(program, twin), size = take_size(program), unmapped;
-	/* Mostly as far from a large boundary as the input is, so that large leaves fit. */
-	uint64_t phys = (how & 1) != 0 ? iova + ((uint64_t)(take8(program) & 0x1f) << 30) :
-					 take_number(program);
-	uint32_t access = how >> 1 & 7;
-	int expected = twin_map(twin, iova, phys, size, access), got;
+	unsigned int page_count = take8(&run->program) & 3;
 
+	starve(run, page_count, take8(&run->program) & 7);
+}
+
+static void map(struct run *run, uint8_t how, bool has_more_access)
+{
+	struct twin *twin = &run->twin;
+	const uint64_t reach_last = twin->reach_last;
+	uint64_t iova = take_input(run), size = take_size(run), unmapped;
+	uint64_t phys = take_output(run, iova, (how & 1) != 0);
+	uint32_t access = how >> 1 & 7;
+	int expected, got;
+
+	if (has_more_access) {
+		uint32_t more = take8(&run->program);
+
+		/* Seldom what there is not. */
+		access |= (more < 0xf8 ? more & 7 : more) << 3;
+	}
+	expected = twin_map(twin, iova, phys, size, access);
 	if (expected == -1)
 		return;
-	pages->has_failed = false;
-	if ((how & 0x10) != 0) {
-		pages->countdown = 1 + (take8(program) & 3);
-		allocation_fail_after(take8(program) & 7);
-	}
-	got = dmacore_pagetable_map(table, iova, phys, size, access);
+	(void)was_starved(run);
+	if ((how & 0x10) != 0)
+		starve_some(run);
+	got = dmacore_pagetable_map(run->table, iova, phys, size, access);
 	fuzz_trace("map(%#" PRIx64 ", %#" PRIx64 ", %#" PRIx64 ", %u) = %d, expected %d", iova,
 		   phys, size, access, got, expected);
-	pages->countdown = 0;
-	pages->has_failed |= allocation_has_failed();
-	if (got == -ENOMEM) {
-		CHECK(pages->has_failed);
+	check_growth(run, reach_last, got);
+	if (was_starved(run) && got == -ENOMEM) {
 		/* What the twin has just mapped is not there. */
 		CHECK(expected != 0 || twin_unmap(twin, iova, size, 0, &unmapped) == 0);
 	} else {
 		CHECK(is_as_expected(got, expected));
 	}
-	check_around(twin, pages, table, iova, size);
+	check_around(run, iova, size);
 }
 
-static void unmap(struct program *program, struct twin *twin, const struct pages *pages,
-		  struct dmacore_pagetable *table, uint32_t flags)
+static void unmap(struct run *run, uint8_t how)
 {
-	uint64_t iova = take_input(program, twin), size = take_size(program);
+	static struct twin before;
+	struct twin *twin = &run->twin;
+	uint64_t iova = take_input(run), size = take_size(run);
 	uint64_t expected_size = 0x5a5a, got_size = 0x5a5a;
-	int expected = twin_unmap(twin, iova, size, flags, &expected_size);
-	int got;
+	uint32_t flags = how & 3;
+	int expected, got;
 
-	/* The twin may have split a leaf, and not the other: it is of no use any more. */
-	if (expected == -1) {
-		CHECK(dmacore_pagetable_unmap(table, 0, input_last(twin) + 1,
-					      DMACORE_UNMAP_CROSS_HOLES, NULL) == 0);
-		twin->count = 0;
+	if (flags >= DMACORE_UNMAP_SPLIT)
+		before = *twin;
+	expected = twin_unmap(twin, iova, size, flags, &expected_size);
+	if (expected == -1)
 		return;
-	}
-	got = dmacore_pagetable_unmap(table, iova, size, flags, &got_size);
-
+	(void)was_starved(run);
+	if ((how & 0x1c) == 0x1c)
+		starve_some(run);
+	got = dmacore_pagetable_unmap(run->table, iova, size, flags, &got_size);
 	fuzz_trace("unmap(%#" PRIx64 ", %#" PRIx64 ", %u) = %d of %#" PRIx64
 		   ", expected %d of %#" PRIx64,
 		   iova, size, flags, got, got_size, expected, expected_size);
-	CHECK(is_as_expected(got, expected));
-	CHECK(got_size == expected_size);
-	check_around(twin, pages, table, iova, size);
+	if (was_starved(run) && got == -ENOMEM) {
+		CHECK(flags >= DMACORE_UNMAP_SPLIT && got_size == 0x5a5a);
+		*twin = before;
+	} else {
+		CHECK(is_as_expected(got, expected));
+		CHECK(got_size == expected_size);
+	}
+	check_around(run, iova, size);
 }
 
-static void step(struct program *program, struct twin *twin, struct pages *pages,
-		 struct dmacore_pagetable *table)
+/* What is reserved is mapped without any memory. */
+static void reserve(struct run *run, uint8_t how)
 {
-	uint8_t call = take8(program);
+	struct twin *twin = &run->twin;
+	const uint64_t reach_last = twin->reach_last;
+	uint64_t iova = take_input(run);
+	uint64_t size = take_size(run) % (RESERVED_MAX * shape_span(&twin->shape, 1));
+	uint64_t phys = take_output(run, iova, true);
+	int expected = twin_check_range(twin, iova, size), got;
+
+	(void)was_starved(run);
+	if ((how & 1) != 0)
+		starve_some(run);
+	got = dmacore_pagetable_reserve(run->table, iova, size);
+	fuzz_trace("reserve(%#" PRIx64 ", %#" PRIx64 ") = %d, expected %d", iova, size, got,
+		   expected);
+	if (got == 0)
+		twin_grow(twin, iova + (size - 1));
+	check_growth(run, reach_last, got);
+	if (was_starved(run) && got == -ENOMEM)
+		return;
+	CHECK(is_as_expected(got, expected));
+	if (got != 0)
+		return;
+	expected = twin_map(twin, iova, phys, size, DMACORE_ACCESS_READ);
+	if (expected == -1)
+		return;
+	starve(run, 0, 0);
+	got = dmacore_pagetable_map(run->table, iova, phys, size, DMACORE_ACCESS_READ);
+	fuzz_trace("map(%#" PRIx64 ", %#" PRIx64 ", %#" PRIx64 ", 1) = %d, expected %d", iova, phys,
+		   size, got, expected);
+	CHECK(!was_starved(run));
+	CHECK(is_as_expected(got, expected));
+	check_around(run, iova, size);
+}
+
+static void trim(struct run *run)
+{
+	uint64_t first = take_input(run), last = first + take_size(run) - 1;
+	int expected = twin_trim(&run->twin, first, last);
+	int got = dmacore_pagetable_trim(run->table, first, last);
+
+	fuzz_trace("trim(%#" PRIx64 ", %#" PRIx64 ") = %d, expected %d", first, last, got,
+		   expected);
+	CHECK(is_as_expected(got, expected));
+	check_around(run, first, last - first + 1);
+}
+
+/* What calls about dirty bits must return. */
+static int expect_dirty(const struct twin *twin, uint64_t iova, uint64_t size)
+{
+	int expected = twin_check_range(twin, iova, size);
+
+	if (expected != -EINVAL && (twin->shape.features & DMACORE_PAGETABLE_DIRTY) == 0)
+		return -EOPNOTSUPP;
+	return expected;
+}
+
+/* The granules of a leaf that lie in a range are all dirty, or none is. */
+static void check_leaf_dirty(struct run *run, const struct leaf *leaf, uint64_t first,
+			     uint64_t last, const uint64_t *bitmap)
+{
+	const uint64_t granule = run->twin.shape.granule;
+	uint64_t from = leaf->first > first ? leaf->first : first;
+	uint64_t to = leaf->last < last ? leaf->last : last;
+
+	/* As in check_dirty. */
+	if (leaf->is_dirty && (leaf->access & DMACORE_ACCESS_WRITE) == 0)
+		return;
+	for (uint64_t i = (from - first) / granule; i <= (to - first) / granule; i++)
+		CHECK((bitmap[i / 64] >> i % 64 & 1) == leaf->is_dirty);
+}
+
+static void read_dirty(struct run *run, uint32_t flags)
+{
+	static uint64_t bitmap[BITMAP_WORDS];
+	struct twin *twin = &run->twin;
+	const uint64_t granule = twin->shape.granule;
+	uint64_t iova = take_input(run), next = iova;
+	uint64_t size = take_size(run) % (DIRTY_MAX * shape_span(&twin->shape, 1));
+	uint64_t last = iova + size - 1;
+	int expected = expect_dirty(twin, iova, size), got;
+
+	memset(bitmap, 0, (size / granule + 63) / 64 * 8);
+	got = dmacore_pagetable_read_dirty(run->table, iova, size, flags, bitmap);
+	fuzz_trace("read_dirty(%#" PRIx64 ", %#" PRIx64 ", %u) = %d, expected %d", iova, size,
+		   flags, got, expected);
+	CHECK(is_as_expected(got, expected));
+	if (got != 0)
+		return;
+	for (size_t i = twin_index(twin, iova); i < twin->count; i++) {
+		struct leaf *leaf = &twin->leaves[i];
+
+		if (leaf->first > last)
+			break;
+		/* In the hole before it nothing is. */
+		for (; next < leaf->first; next += granule)
+			CHECK((bitmap[(next - iova) / granule / 64] >>
+				       (next - iova) / granule % 64 &
+			       1) == 0);
+		check_leaf_dirty(run, leaf, iova, last, bitmap);
+		next = leaf->last + 1;
+		leaf->is_dirty &= flags == 0;
+	}
+}
+
+static void track_dirty(struct run *run, bool is_tracked)
+{
+	struct twin *twin = &run->twin;
+	uint64_t iova = take_input(run), size = take_size(run);
+	int expected = expect_dirty(twin, iova, size);
+	int got = dmacore_pagetable_track_dirty(run->table, iova, size, is_tracked);
+
+	fuzz_trace("track_dirty(%#" PRIx64 ", %#" PRIx64 ", %d) = %d, expected %d", iova, size,
+		   is_tracked, got, expected);
+	CHECK(is_as_expected(got, expected));
+	if (got != 0)
+		return;
+	for (size_t i = twin_index(twin, iova); i < twin->count; i++)
+		if (twin->leaves[i].first <= iova + size - 1)
+			twin->leaves[i].is_dirty = !is_tracked;
+	check_around(run, iova, size);
+}
+
+static void reclaim(struct run *run)
+{
+	fuzz_trace("reclaim()");
+	CHECK(dmacore_pagetable_reclaim(run->table) == 0);
+	check_statistics(run, true);
+}
+
+static void step(struct run *run)
+{
+	uint8_t call = take8(&run->program), how = call >> 3;
+	uint32_t access;
 	uint64_t iova;
 
 	switch (call & 7) {
 	default:
-		map(program, twin, pages, table, call >> 3);
+		map(run, how, false);
+		break;
+	case 3:
+		map(run, how, true);
 		break;
 	case 4:
 	case 5:
-		unmap(program, twin, pages, table, call >> 3 & 3);
+		unmap(run, how);
 		break;
 	case 6:
-		iova = take_input(program, twin) + take16(program);
-		fuzz_trace("translate(%#" PRIx64 ", %u)", iova, call >> 3 & 7u);
-		check_translation(twin, twin_find(twin, iova), pages, table, iova, call >> 3 & 7);
+		access = how;
+		iova = take_input(run) + take16(&run->program);
+		fuzz_trace("translate(%#" PRIx64 ", %u)", iova, access);
+		check_translation(run, iova, access);
 		break;
 	case 7:
-		fuzz_trace("reclaim()");
-		CHECK(dmacore_pagetable_reclaim(table) == 0);
+		switch (how & 7) {
+		case 0:
+		case 1:
+			reserve(run, how);
+			break;
+		case 2:
+			trim(run);
+			break;
+		case 3:
+			read_dirty(run, how >> 3 & 1);
+			break;
+		case 4:
+		case 5:
+			track_dirty(run, how & 1);
+			break;
+		default:
+			reclaim(run);
+			break;
+		}
 		break;
 	}
-	check_statistics(twin, pages, table, (call & 7) == 7);
+}
+
+/* Unmaps everything, in two halves, because a size of 2^64 cannot be said. */
+static void unmap_half(struct run *run, uint64_t first)
+{
+	const uint64_t size = run->twin.low_last / 2 + 1;
+
+	for (unsigned int i = 0; i < 2; i++, first += size) {
+		/* A leaf may lie in both. */
+		CHECK(dmacore_pagetable_unmap(run->table, first, size,
+					      DMACORE_UNMAP_CROSS_HOLES | DMACORE_UNMAP_SPLIT,
+					      NULL) == 0);
+		CHECK(dmacore_pagetable_trim(run->table, first, first + (size - 1)) == 0);
+	}
+}
+
+/* Then no table is left but the root, which may be another than it was. */
+static void empty(struct run *run)
+{
+	struct dmacore_pagetable_statistics got = { .struct_size = sizeof(got) };
+	const struct twin *twin = &run->twin;
+
+	reclaim(run);
+	unmap_half(run, 0);
+	if (twin->is_signed)
+		unmap_half(run, ~twin->low_last);
+	CHECK(dmacore_pagetable_trim(run->table, 0, twin->low_last) == 0);
+	CHECK(dmacore_pagetable_reclaim(run->table) == 0);
+	CHECK(dmacore_pagetable_statistics(run->table, &got) == 0);
+	CHECK(got.mapped_bytes == 0);
+	CHECK(got.retired_count == 0);
+	CHECK(got.table_count == 1);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct program program = { data, data + size };
-	struct dmacore_table_allocator allocator = DMACORE_TABLE_ALLOCATOR_INIT;
-	struct dmacore_pagetable_options options = DMACORE_PAGETABLE_OPTIONS_INIT;
-	struct dmacore_pagetable *table;
-	struct pages pages = { .phys_offset = UINT64_C(1) << 50 };
-	static struct twin twin;
+	static struct run run;
+	struct shape shape;
+	uint8_t how;
 
+	run.program = (struct program){ data, data + size };
+	shape = take_shape(&run.program);
+	how = take8(&run.program);
+	twin_start(&run.twin, &shape);
+	memset(&run.pages, 0, sizeof(run.pages));
 	allocation_begin();
-	twin.levels = 3 + take8(&program) % 3;
-	twin.count = 0;
-	allocator.allocate = allocate_page;
-	allocator.free = free_page;
-	allocator.opaque = &pages;
-	options.levels = twin.levels;
-	options.allocator = &allocator;
-	fuzz_trace("create(%u levels)", twin.levels);
-	CHECK(dmacore_pagetable_create(&options, &table) == 0);
-	while (!program_is_over(&program))
-		step(&program, &twin, &pages, table);
-	for (size_t i = 0; i < twin.count; i++)
-		check_translation(&twin, &twin.leaves[i], &pages, table, twin.leaves[i].first, 0);
-	dmacore_pagetable_destroy(table);
-	CHECK(pages.count == 0);
+	create_table(&run, (how & 1) != 0);
+	for (unsigned int i = 1; !program_is_over(&run.program); i++) {
+		step(&run);
+		if (i % STATISTICS_INTERVAL == 0)
+			check_statistics(&run, false);
+	}
+	check_statistics(&run, false);
+	for (size_t i = 0; i < run.twin.count; i++)
+		check_translation(&run, run.twin.leaves[i].first, 0);
+	if ((how & 2) != 0)
+		empty(&run);
+	dmacore_pagetable_destroy(run.table);
+	CHECK(run.pages.count == 0);
+	CHECK(run.pages.bytes == 0);
 	CHECK(allocation_end() == 0);
 	return 0;
 }
