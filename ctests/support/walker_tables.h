@@ -145,6 +145,8 @@ struct walker_range {
 };
 
 #define WALKER_RANGES_MAX 32
+/* Each time that a table is compared. Many tables tell more than many walks of few. */
+#define WALKER_WALKS 4
 
 struct walker_run {
 	struct walker *walker;
@@ -329,7 +331,7 @@ static inline void walker_compare(struct walker_run *run)
 	struct walker_batch batch = { .walker = run->walker };
 
 	walker_load(run->walker, run->pagetable, &run->geometry);
-	for (unsigned i = 0; i < WALKS_MAX; i++) {
+	for (unsigned i = 0; i < WALKER_WALKS; i++) {
 		uint64_t iova = walker_choose(run), phys;
 		uint32_t access = walker_pick_access(run, walker_wanted(run->tables));
 		uint32_t result = walker_expect(run, iova, access, &phys);

@@ -147,7 +147,7 @@ static void for_tables(void (*check)(struct walker *walker, const struct walker_
 			.wraps = true,
 			.hole_first = AMD_INTERRUPT_FIRST,
 			.hole_last = AMD_INTERRUPT_LAST,
-			.table_count = 10,
+			.table_count = 80,
 		};
 
 		/* The largest is what the memory at its own multiple holds. */

@@ -184,7 +184,7 @@ static void for_tables(void (*check)(struct walker *walker, const struct walker_
 		/* As many sizes as levels, and the runs. */
 		tables.leaves[levels + has_runs] = 0;
 		tables.target_last = DMACORE_BIT_MASK(56);
-		tables.table_count = 10;
+		tables.table_count = 80;
 		check(&walker, &tables);
 	}
 }

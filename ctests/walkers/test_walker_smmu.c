@@ -220,7 +220,7 @@ static void for_tables(void (*check)(struct walker *walker, const struct walker_
 			/* What QEMU does not see. */
 			.hole_first = UINT64_C(1) << SMMU_INPUT_BITS,
 			.hole_last = UINT64_MAX,
-			.table_count = 5,
+			.table_count = 40,
 		};
 
 		memcpy(tables.leaves, cases[i].leaves, sizeof(cases[i].leaves));

@@ -233,7 +233,7 @@ static void walker_vtd__agrees_on_random_tables(void **state)
 			.target_last = PC_HIGH_LAST,
 			.hole_first = VTD_INTERRUPT_FIRST,
 			.hole_last = VTD_INTERRUPT_LAST,
-			.table_count = 15,
+			.table_count = 80,
 		};
 
 		walker_run_tables(&walker, &tables);

@@ -154,7 +154,7 @@ static void for_second_stage(void (*check)(struct walker *walker,
 			.target_last = X86_LISTED_PHYS,
 			.hole_first = ~UINT64_C(0) << (bits - 1),
 			.hole_last = UINT64_MAX,
-			.table_count = 12,
+			.table_count = 80,
 		};
 
 		check(&walker, &tables);
@@ -197,7 +197,7 @@ static void for_tables(void (*check)(struct walker *walker, const struct walker_
 			.wanted = { READ, WRITE, EXECUTE, USER, BOTH | USER },
 			.target_first = 0,
 			.target_last = DMACORE_BIT_MASK(52),
-			.table_count = 12,
+			.table_count = 80,
 		};
 
 		check(&walker, &tables);
