@@ -62,32 +62,30 @@ public func dmacore_pagetable_root(
   }
 }
 
+// Mapping, unmapping and translating go from what is mostly done to what is done seldom, each a function
+// of its own that ends with the next, so that the one pays for nothing of the other.
+
+@inline(__always)
+private func plain(_ pagetable: OpaquePointer?) -> PlainTable? {
+  guard let pagetable = unsafe pagetable else { return nil }
+  // SAFETY: see `value`.
+  return unsafe AnyPageTable.plain(UnsafePointer(pagetable))
+}
+
 @implementation @c(dmacore_pagetable_map)
 public func dmacore_pagetable_map(
   _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ phys: dmacore_phys_t, _ size: UInt64,
   _ access: UInt32
 ) -> CInt {
-  if let pagetable = unsafe pagetable,
-    // SAFETY: see `value`.
-    unsafe AnyPageTable.mapLeaf(UnsafePointer(pagetable), iova, size, to: phys, access)
-  {
-    return 0
-  }
+  if let plain = unsafe plain(pagetable), plain.mapLeaf(iova, size, to: phys, access) { return 0 }
   return unsafe mapRows(pagetable, iova, phys, size, access)
 }
-
-// Each of these ends with the next, so that what is mostly done pays for nothing that is not.
 
 @inline(never)
 private func mapRows(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ phys: UInt64, _ size: UInt64, _ access: UInt32
 ) -> CInt {
-  if let pagetable = unsafe pagetable,
-    // SAFETY: see `value`.
-    unsafe AnyPageTable.mapRows(UnsafePointer(pagetable), iova, size, to: phys, access)
-  {
-    return 0
-  }
+  if let plain = unsafe plain(pagetable), plain.mapRows(iova, size, to: phys, access) { return 0 }
   return unsafe mapSlowly(pagetable, iova, phys, size, access)
 }
 
@@ -109,10 +107,7 @@ public func dmacore_pagetable_unmap(
   _ out: UnsafeMutablePointer<UInt64>!
 ) -> CInt {
   // The flags are about what is not plain.
-  if let pagetable = unsafe pagetable, flags & ~unmapFlags == 0,
-    // SAFETY: see `value`.
-    unsafe AnyPageTable.unmapLeaf(UnsafePointer(pagetable), iova, size)
-  {
+  if let plain = unsafe plain(pagetable), flags & ~unmapFlags == 0, plain.unmapLeaf(iova, size) {
     if let out = unsafe out { unsafe out.pointee = size }
     return 0
   }
@@ -128,10 +123,7 @@ private func unmapRows(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ size: UInt64, _ flags: UInt32,
   _ out: UnsafeMutablePointer<UInt64>?
 ) -> CInt {
-  if let pagetable = unsafe pagetable, flags & ~unmapFlags == 0,
-    // SAFETY: see `value`.
-    unsafe AnyPageTable.unmapRows(UnsafePointer(pagetable), iova, size)
-  {
+  if let plain = unsafe plain(pagetable), flags & ~unmapFlags == 0, plain.unmapRows(iova, size) {
     if let out = unsafe out { unsafe out.pointee = size }
     return 0
   }
@@ -159,9 +151,7 @@ public func dmacore_pagetable_translate(
   _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ access: UInt32,
   _ out: UnsafeMutablePointer<dmacore_translation>!
 ) -> CInt {
-  if let pagetable = unsafe pagetable,
-    // SAFETY: see `value`.
-    let found = unsafe AnyPageTable.lookUpLeaf(UnsafePointer(pagetable), iova),
+  if let found = unsafe plain(pagetable)?.lookUpLeaf(iova),
     // Which unknown bits in it are not either.
     found.access.permitsAnybody(Access(rawValue: access)), let out = unsafe out
   {

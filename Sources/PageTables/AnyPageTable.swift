@@ -70,44 +70,11 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
 
   public var statistics: PageTableStatistics { unsafe table.pointee.statistics }
 
-  // What the calls of C mostly do. They say whether it is done; otherwise nothing has changed, and the
-  // functions below are to be called.
-
+  /// What does most of what C mostly asks for: it says whether it is done. Otherwise nothing has changed,
+  /// and the functions below are to be called.
   @inline(__always)
-  public static func mapLeaf(
-    _ table: UnsafePointer<AnyPageTable>, _ first: UInt64, _ size: UInt64, to output: UInt64,
-    _ access: UInt32
-  ) -> Bool {
-    unsafe table.pointee.plain.mapLeaf(first, size, to: output, access)
-  }
-
-  @inline(__always)
-  public static func mapRows(
-    _ table: UnsafePointer<AnyPageTable>, _ first: UInt64, _ size: UInt64, to output: UInt64,
-    _ access: UInt32
-  ) -> Bool {
-    unsafe table.pointee.plain.mapRows(first, size, to: output, access)
-  }
-
-  @inline(__always)
-  public static func unmapLeaf(
-    _ table: UnsafePointer<AnyPageTable>, _ first: UInt64, _ size: UInt64
-  ) -> Bool {
-    unsafe table.pointee.plain.unmapLeaf(first, size)
-  }
-
-  @inline(__always)
-  public static func unmapRows(
-    _ table: UnsafePointer<AnyPageTable>, _ first: UInt64, _ size: UInt64
-  ) -> Bool {
-    unsafe table.pointee.plain.unmapRows(first, size)
-  }
-
-  @inline(__always)
-  public static func lookUpLeaf(
-    _ table: UnsafePointer<AnyPageTable>, _ input: UInt64
-  ) -> PageTableLookup? {
-    unsafe table.pointee.plain.lookUpLeaf(input)
+  public static func plain(_ table: UnsafePointer<AnyPageTable>) -> PlainTable {
+    unsafe table.pointee.plain
   }
 
   public func map(

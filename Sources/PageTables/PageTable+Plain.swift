@@ -9,7 +9,7 @@ import Synchronization
 
 extension PageTable {
   func lookUpPlain(_ input: UInt64) -> PageTableLookup? {
-    guard let place = place(input) else { return nil }
+    guard let place = place(input, 1) else { return nil }
     return plain.lookUp(input, in: place)
   }
 
@@ -24,33 +24,28 @@ extension PageTable {
     return plain.unmapRow(first, size, in: place)
   }
 
-  /// The place of a range that is in reach of the tree.
+  /// The entry where a range starts that the tree reaches.
   @inline(__always)
   private func place(_ first: UInt64, _ size: UInt64) -> PlainPlace? {
-    let (extent, root) = (size &- 1, Int(rootNumber.load(ordering: .relaxed) & 7))
-    let (last, isBeyond) = first.addingReportingOverflow(extent)
-    guard !isBeyond, unsafe last <= plain.level(root).pointee.lastOffset,
-      let place = place(first)
-    else { return nil }
+    if let place = plain.place(first, level: 0) { return place }
+    // Acquire: pairs with the release in grow.
+    let root = rootNumber.load(ordering: .acquiring)
+    let top = unsafe plain.level(Int(truncatingIfNeeded: root & 7))
+    let (last, isBeyond) = first.addingReportingOverflow(size &- 1)
+    guard !isBeyond, unsafe last <= top.pointee.lastOffset else { return nil }
+    if isOnHeap { return unsafe heapPlace(first, root & ~7, top) }
+    let place = unsafe recordedPlace(first, root & ~7, top)
     // In a page of the caller a word of 0 may be above a table, but not the one that the walk ended at.
     let level = unsafe place.level.pointee
-    guard isOnHeap || level.shift == granule.shift || extent == level.spanMask else { return nil }
-    return place
-  }
-
-  @inline(__always)
-  private func place(_ offset: UInt64) -> PlainPlace? {
-    plain.place(offset, level: 0) ?? (isOnHeap ? heapPlace(offset) : recordedPlace(offset))
+    return level.shift == granule.shift || size &- 1 <= level.spanMask ? place : nil
   }
 
   // MARK: - Walks
 
-  private func heapPlace(_ offset: UInt64) -> PlainPlace? {
-    // Acquire: pairs with the release in grow.
-    let root = rootNumber.load(ordering: .acquiring)
-    let top = unsafe plain.level(Int(truncatingIfNeeded: root & 7))
-    guard unsafe offset <= top.pointee.lastOffset else { return nil }
-    var table = root & ~7
+  private func heapPlace(
+    _ offset: UInt64, _ root: UInt, _ top: UnsafeMutablePointer<PlainLevel>
+  ) -> PlainPlace {
+    var table = root
     var level = unsafe top
     // A root may have more entries than other tables.
     var mask = UInt64.max
@@ -74,14 +69,12 @@ extension PageTable {
   }
 
   /// In pages of the caller the walk is led by records, never by words.
-  private func recordedPlace(_ offset: UInt64) -> PlainPlace? {
-    // Acquire: as in heapPlace.
-    let root = rootNumber.load(ordering: .acquiring)
-    var level = unsafe plain.level(Int(truncatingIfNeeded: root & 7))
-    guard unsafe offset <= level.pointee.lastOffset else { return nil }
+  private func recordedPlace(
+    _ offset: UInt64, _ root: UInt, _ top: UnsafeMutablePointer<PlainLevel>
+  ) -> PlainPlace {
     // SAFETY: the number is that of the root, the address of its record.
-    var record =
-      unsafe UnsafeMutablePointer<TableRecord>(bitPattern: root & ~7).unsafelyUnwrapped
+    var record = unsafe UnsafeMutablePointer<TableRecord>(bitPattern: root).unsafelyUnwrapped
+    var level = unsafe top
     var mask = UInt64.max
     while true {
       let index = unsafe Int(truncatingIfNeeded: (offset &>> level.pointee.shift) & mask)

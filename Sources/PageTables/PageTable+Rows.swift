@@ -19,14 +19,14 @@ extension PageTable {
 
   /// Whether a range of offsets inside a lowest table has a leaf.
   func hasLeaf(inLowest node: TableNode, _ first: UInt64, _ last: UInt64) -> Bool {
-    let level = unsafe plain.level(0).pointee
     let indexes = node.indexes(first, last)
-    if row(node, indexes).isEmpty { return false }
-    for index in indexes {
-      let word = unsafe cplatform_load_acquire(node.page.words + index)
-      if level.isLeaf(word) { return true }
-      if case .leaf = format.decode(word, at: 0, index: index) { return true }
-    }
+    return !row(node, indexes).isEmpty && indexes.contains { isLeaf(inLowest: node, at: $0) }
+  }
+
+  private func isLeaf(inLowest node: TableNode, at index: Int) -> Bool {
+    let word = unsafe cplatform_load_acquire(node.page.words + index)
+    if unsafe plain.level(0).pointee.isLeaf(word) { return true }
+    if case .leaf = format.decode(word, at: 0, index: index) { return true }
     return false
   }
 
@@ -39,7 +39,7 @@ extension PageTable {
     let row = row(node, indexes)
     if output &+ (last &- first) <= plain.lastOutput {
       row.store(
-        output &>> plain.addressShift | attributes, step: granule.bytes &>> plain.addressShift)
+        output &>> plain.addressShift | attributes, step: unsafe plain.step(plain.level(0).pointee))
       return
     }
     for index in 0..<row.count {
@@ -55,19 +55,15 @@ extension PageTable {
   func clearLeaves(
     _ node: TableNode, _ first: UInt64, _ last: UInt64, crossingHoles: Bool
   ) -> (size: UInt64, isStopped: Bool) {
-    let level = unsafe plain.level(0).pointee
     let indexes = node.indexes(first, last)
     let row = row(node, indexes)
-    if plain.areLeavesAlike(row, level) {
+    if unsafe plain.areLeavesAlike(row, plain.level(0).pointee) {
       row.clear()
       return (last &- first &+ 1, false)
     }
     var size: UInt64 = 0
     for index in indexes {
-      let word = unsafe cplatform_load_relaxed(node.page.words + index)
-      var isLeaf = level.isLeaf(word)
-      if !isLeaf, case .leaf = format.decode(word, at: 0, index: index) { isLeaf = true }
-      if isLeaf {
+      if isLeaf(inLowest: node, at: index) {
         // Release: as in PlainRow.
         unsafe cplatform_store_release(node.page.words + index, 0)
         size &+= granule.bytes

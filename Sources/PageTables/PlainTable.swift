@@ -52,11 +52,10 @@ struct PlainLevel {
     return !isBeyond && (first ^ last) & ~tableSpanMask == 0 && (first | ~last) & spanMask == 0
   }
 
-  /// Whether a range and where it leads are aligned to entries, and no larger leaf fits.
+  /// Whether leaves of an entry each can lead there from an aligned range, and no larger leaf fits.
   @inline(__always)
   func fits(_ first: UInt64, _ extent: UInt64, _ output: UInt64) -> Bool {
-    (first | ~(first &+ extent)) & spanMask == 0 && output & noOutput == 0
-      && (extent < largerMask || (first ^ output) & largerMask != 0)
+    output & noOutput == 0 && (extent < largerMask || (first ^ output) & largerMask != 0)
   }
 
   @inline(__always)
@@ -87,7 +86,7 @@ struct PlainRow {
 
   init(_ place: PlainPlace, count: Int) { unsafe self.init(place.entry, count: count) }
 
-  var isEmpty: Bool { unsafe cplatform_row_or(words, count) == 0 }
+  var isEmpty: Bool { unsafe cplatform_row_differences(words, count, 0) == 0 }
 
   /// Stores words of which each is larger than the one before.
   func store(_ first: UInt64, step: UInt64) {
@@ -98,7 +97,7 @@ struct PlainRow {
 
   func clear() {
     // Release: a walk that starts after this call finds the entries empty.
-    unsafe cplatform_row_clear(words, count)
+    unsafe cplatform_row_store(words, count, 0, 0)
   }
 }
 
@@ -119,7 +118,7 @@ struct PlainRow {
 ///   | numbers | levels | attributes of the levels | directories | label of nothing | accesses |
 /// ```
 @safe
-struct PlainTable {
+public struct PlainTable {
   private struct Numbers {
     let words: PlainWords
     let indexMask: UInt64
@@ -306,7 +305,8 @@ struct PlainTable {
   // MARK: - Single leaves
 
   @inline(__always)
-  func mapLeaf(_ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32) -> Bool {
+  public func mapLeaf(_ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32) -> Bool
+  {
     if unsafe size == level(0).pointee.spanMask &+ 1 {
       return mapLeaf(first, to: output, access, level: 0)
     }
@@ -331,7 +331,7 @@ struct PlainTable {
   }
 
   @inline(__always)
-  func unmapLeaf(_ first: UInt64, _ size: UInt64) -> Bool {
+  public func unmapLeaf(_ first: UInt64, _ size: UInt64) -> Bool {
     if unsafe size == level(0).pointee.spanMask &+ 1 { return unmapLeaf(first, level: 0) }
     return unsafe size == level(1).pointee.spanMask &+ 1 && unmapLeaf(first, level: 1)
   }
@@ -347,7 +347,7 @@ struct PlainTable {
   }
 
   @inline(__always)
-  func lookUpLeaf(_ input: UInt64) -> PageTableLookup? {
+  public func lookUpLeaf(_ input: UInt64) -> PageTableLookup? {
     if let place = place(input, level: 0) { return lookUp(input, in: place) }
     guard let place = place(input, level: 1) else { return nil }
     return lookUp(input, in: place)
@@ -372,26 +372,39 @@ struct PlainTable {
 
   /// Maps leaves of the smallest size, in one or two lowest tables that the directory has.
   @inline(__always)
-  func mapRows(_ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32) -> Bool {
+  public func mapRows(_ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32) -> Bool
+  {
     let level = unsafe self.level(0).pointee
-    let attributes = level.attributes(access)
-    guard attributes != 0, level.fits(first, size &- 1, output),
-      size &- 1 <= lastOutput &- output, let (row, next) = rows(first, size, level),
-      row.isEmpty, next?.isEmpty ?? true
+    guard let word = leaf(first, size &- 1, output, access, level),
+      let (row, next) = rows(first, size, level), row.isEmpty, next?.isEmpty ?? true
     else { return false }
-    let step = (level.spanMask &+ 1) &>> addressShift
-    let word = output &>> addressShift | attributes
+    let step = step(level)
     row.store(word, step: step)
     next?.store(word &+ UInt64(truncatingIfNeeded: row.count) &* step, step: step)
     return true
   }
 
+  /// The first word of leaves that are an entry of this level each, unless larger leaves fit.
+  @inline(__always)
+  private func leaf(
+    _ first: UInt64, _ extent: UInt64, _ output: UInt64, _ access: UInt32, _ level: PlainLevel
+  ) -> UInt64? {
+    let attributes = level.attributes(access)
+    guard attributes != 0, level.fits(first, extent, output), extent <= lastOutput &- output else {
+      return nil
+    }
+    return output &>> addressShift | attributes
+  }
+
+  /// By how much the words of leaves side by side differ.
+  @inline(__always)
+  func step(_ level: PlainLevel) -> UInt64 { (level.spanMask &+ 1) &>> addressShift }
+
   /// - Returns: whether all was mapped, and now isn't.
   @inline(__always)
-  func unmapRows(_ first: UInt64, _ size: UInt64) -> Bool {
+  public func unmapRows(_ first: UInt64, _ size: UInt64) -> Bool {
     let level = unsafe self.level(0).pointee
-    guard first & level.spanMask == 0, size & level.spanMask == 0,
-      let (row, next) = rows(first, size, level), !isTable(row), areLeavesAlike(row, level)
+    guard let (row, next) = rows(first, size, level), !isTable(row), areLeavesAlike(row, level)
     else { return false }
     if let next {
       guard !isTable(next), areLeavesAlike(next, level) else { return false }
@@ -401,12 +414,13 @@ struct PlainTable {
     return true
   }
 
-  /// The entries for an aligned range that is in one or two lowest tables.
+  /// The entries for a range that is aligned, and in one or two lowest tables.
   @inline(__always)
   private func rows(_ first: UInt64, _ size: UInt64, _ level: PlainLevel) -> (PlainRow, PlainRow?)?
   {
     let (last, isBeyond) = first.addingReportingOverflow(size &- 1)
-    guard !isBeyond, let place = place(first, level: 0) else { return nil }
+    guard !isBeyond, (first | ~last) & level.spanMask == 0, let place = place(first, level: 0)
+    else { return nil }
     let rowLast = first | level.tableSpanMask
     let row = PlainRow(
       place,
@@ -428,14 +442,12 @@ struct PlainTable {
   ) -> Bool {
     let extent = size &- 1
     let level = unsafe place.level.pointee
-    let attributes = level.attributes(access)
-    guard place.word == 0, attributes != 0, level.isRow(first, extent),
-      level.fits(first, extent, output), extent <= lastOutput &- output
+    guard place.word == 0, level.isRow(first, extent),
+      let word = leaf(first, extent, output, access, level)
     else { return false }
     let row = PlainRow(place, count: Int(truncatingIfNeeded: extent &>> level.shift) &+ 1)
     guard row.isEmpty else { return false }
-    row.store(
-      output &>> addressShift | attributes, step: (level.spanMask &+ 1) &>> addressShift)
+    row.store(word, step: step(level))
     return true
   }
 

@@ -228,33 +228,6 @@ static inline uint32_t cplatform_not_below(const uint64_t *words, size_t count, 
 /* Most rows are short, and their functions are called from one or two places. */
 #define CPLATFORM_ROW __attribute__((__always_inline__)) static inline
 
-/* All bits that some of the words have; relaxed. */
-CPLATFORM_ROW uint64_t cplatform_row_or(const uint64_t *words, size_t count)
-{
-	uint64_t all = 0;
-	size_t i = 0;
-
-#ifdef CPLATFORM_HAS_PAIRS
-	__m128i a = _mm_setzero_si128(), b = a;
-
-	if (count && (uintptr_t)words & 8)
-		all |= __atomic_load_n(words + i++, __ATOMIC_RELAXED);
-	for (; i + 8 <= count; i += 8) {
-		const __m128i *at = (const __m128i *)(words + i);
-
-		a = _mm_or_si128(_mm_or_si128(a, at[0]), at[1]);
-		b = _mm_or_si128(_mm_or_si128(b, at[2]), at[3]);
-	}
-	for (; i + 2 <= count; i += 2)
-		a = _mm_or_si128(a, *(const __m128i *)(words + i));
-	a = _mm_or_si128(a, b);
-	all |= (uint64_t)_mm_cvtsi128_si64(_mm_or_si128(a, _mm_unpackhi_epi64(a, a)));
-#endif
-	for (; i < count; i++)
-		all |= __atomic_load_n(words + i, __ATOMIC_RELAXED);
-	return all;
-}
-
 /* The bits in which some of the words differ from @value; relaxed. */
 CPLATFORM_ROW uint64_t cplatform_row_differences(const uint64_t *words, size_t count,
 						 uint64_t value)
@@ -323,27 +296,6 @@ CPLATFORM_ROW void cplatform_row_store(uint64_t *words, size_t count, uint64_t f
 #endif
 	for (; i < count; i++, first += step)
 		__atomic_store_n(words + i, first, __ATOMIC_RELEASE);
-}
-
-CPLATFORM_ROW void cplatform_row_clear(uint64_t *words, size_t count)
-{
-	size_t i = 0;
-
-#ifdef CPLATFORM_HAS_PAIRS
-	/* As in cplatform_row_store(). */
-	__atomic_thread_fence(__ATOMIC_RELEASE);
-	if (count && (uintptr_t)words & 8)
-		__atomic_store_n(words + i++, 0, __ATOMIC_RELAXED);
-	for (; i + 8 <= count; i += 8) {
-		__m128i *at = (__m128i *)(words + i);
-
-		at[0] = at[1] = at[2] = at[3] = _mm_setzero_si128();
-	}
-	for (; i + 2 <= count; i += 2)
-		*(__m128i *)(words + i) = _mm_setzero_si128();
-#endif
-	for (; i < count; i++)
-		__atomic_store_n(words + i, 0, __ATOMIC_RELEASE);
 }
 
 /* Lets the processor fetch what will be used soon, a line of 64 bytes at a time. */
