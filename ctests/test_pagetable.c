@@ -777,6 +777,8 @@ static void pagetable_translate__rejects_bad_arguments(void **state)
 		if (UINT32_C(1) << bit != DMACORE_ACCESS_PRIVILEGED)
 			assert_translates_nothing(fixture->table, 0, UINT32_C(1) << bit,
 						  bit < 6 ? EACCES : EINVAL);
+	for (uint32_t below = 1; below <= 65; below++)
+		assert_translates_nothing(fixture->table, 0, -below, EINVAL);
 }
 
 static void pagetable_translate__asks_for_privilege_where_it_is_needed(void **state)

@@ -78,14 +78,24 @@ public func dmacore_pagetable_map(
   _ access: UInt32
 ) -> CInt {
   if let plain = unsafe plain(pagetable), plain.mapLeaf(iova, size, to: phys, access) { return 0 }
-  return unsafe mapRows(pagetable, iova, phys, size, access)
+  return unsafe mapRow(pagetable, iova, phys, size, access)
 }
 
 @inline(never)
-private func mapRows(
+private func mapRow(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ phys: UInt64, _ size: UInt64, _ access: UInt32
 ) -> CInt {
-  if let plain = unsafe plain(pagetable), plain.mapRows(iova, size, to: phys, access) { return 0 }
+  if let plain = unsafe plain(pagetable), plain.mapRow(iova, size, to: phys, access) { return 0 }
+  return unsafe mapTwoRows(pagetable, iova, phys, size, access)
+}
+
+@inline(never)
+private func mapTwoRows(
+  _ pagetable: OpaquePointer?, _ iova: UInt64, _ phys: UInt64, _ size: UInt64, _ access: UInt32
+) -> CInt {
+  if let plain = unsafe plain(pagetable), plain.mapTwoRows(iova, size, to: phys, access) {
+    return 0
+  }
   return unsafe mapSlowly(pagetable, iova, phys, size, access)
 }
 
@@ -111,7 +121,7 @@ public func dmacore_pagetable_unmap(
     if let out = unsafe out { unsafe out.pointee = size }
     return 0
   }
-  return unsafe unmapRows(pagetable, iova, size, flags, out)
+  return unsafe unmapRow(pagetable, iova, size, flags, out)
 }
 
 private var unmapFlags: UInt32 {
@@ -119,11 +129,23 @@ private var unmapFlags: UInt32 {
 }
 
 @inline(never)
-private func unmapRows(
+private func unmapRow(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ size: UInt64, _ flags: UInt32,
   _ out: UnsafeMutablePointer<UInt64>?
 ) -> CInt {
-  if let plain = unsafe plain(pagetable), flags & ~unmapFlags == 0, plain.unmapRows(iova, size) {
+  if let plain = unsafe plain(pagetable), flags & ~unmapFlags == 0, plain.unmapRow(iova, size) {
+    if let out = unsafe out { unsafe out.pointee = size }
+    return 0
+  }
+  return unsafe unmapTwoRows(pagetable, iova, size, flags, out)
+}
+
+@inline(never)
+private func unmapTwoRows(
+  _ pagetable: OpaquePointer?, _ iova: UInt64, _ size: UInt64, _ flags: UInt32,
+  _ out: UnsafeMutablePointer<UInt64>?
+) -> CInt {
+  if let plain = unsafe plain(pagetable), flags & ~unmapFlags == 0, plain.unmapTwoRows(iova, size) {
     if let out = unsafe out { unsafe out.pointee = size }
     return 0
   }
@@ -151,9 +173,22 @@ public func dmacore_pagetable_translate(
   _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ access: UInt32,
   _ out: UnsafeMutablePointer<dmacore_translation>!
 ) -> CInt {
-  if let found = unsafe plain(pagetable)?.lookUpLeaf(iova),
-    // Which unknown bits in it are not either.
-    found.access.permitsAnybody(Access(rawValue: access)), let out = unsafe out
+  if let out = unsafe out, let plain = unsafe plain(pagetable),
+    let found = plain.lookUpLeaf(iova, access, level: 0)
+  {
+    unsafe out.pointee = translation(found)
+    return 0
+  }
+  return unsafe translateLarger(pagetable, iova, access, out)
+}
+
+@inline(never)
+private func translateLarger(
+  _ pagetable: OpaquePointer?, _ iova: UInt64, _ access: UInt32,
+  _ out: UnsafeMutablePointer<dmacore_translation>?
+) -> CInt {
+  if let out = unsafe out, let plain = unsafe plain(pagetable),
+    let found = plain.lookUpLeaf(iova, access, level: 1)
   {
     unsafe out.pointee = translation(found)
     return 0

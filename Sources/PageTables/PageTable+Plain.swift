@@ -10,7 +10,7 @@ import Synchronization
 extension PageTable {
   func lookUpPlain(_ input: UInt64) -> PageTableLookup? {
     guard let place = place(input, 1) else { return nil }
-    return plain.lookUp(input, in: place)
+    return plain.lookUp(input, 0, in: place)
   }
 
   func mapPlain(_ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32) -> Bool {

@@ -30,26 +30,30 @@ struct PlainLevel {
   let directoryMask: UInt64
   /// The exponent of what a table spans.
   var tableShift: UInt64 = 63
-  /// What tells the roles of tables on this level from those on others.
-  let mark: UInt64
 
   @inline(__always)
   func isLeaf(_ word: UInt64) -> Bool {
     word & leafMask == leaf && word & presentBits != 0
   }
 
-  /// The role of the table that an input leads through, and its place in the directory.
+  /// The role of the table that an input leads through on this level, which has this number: the last
+  /// input that leads through it, with bits that tell the levels apart.
   @inline(__always)
-  func role(_ input: UInt64) -> (UInt64, at: Int) {
-    let number = input &>> tableShift
-    return (number &<< 3 | mark, Int(truncatingIfNeeded: number & directoryMask))
+  func role(_ input: UInt64, level number: Int) -> UInt64 {
+    (input | tableSpanMask) ^ UInt64(truncatingIfNeeded: number) &<< 1
   }
 
-  /// Whether a range is some entries of one table.
+  /// The place of that table in the directory.
   @inline(__always)
-  func isRow(_ first: UInt64, _ extent: UInt64) -> Bool {
-    let (last, isBeyond) = first.addingReportingOverflow(extent)
-    return !isBeyond && (first ^ last) & ~tableSpanMask == 0 && (first | ~last) & spanMask == 0
+  func directoryIndex(_ input: UInt64) -> Int {
+    Int(truncatingIfNeeded: (input &>> tableShift) & directoryMask)
+  }
+
+  /// How many entries of one table a range is: none if it is not such a range.
+  @inline(__always)
+  func entryCount(_ first: UInt64, _ size: UInt64) -> Int {
+    guard (first | size) & spanMask == 0, size &- 1 <= ~first & tableSpanMask else { return 0 }
+    return Int(truncatingIfNeeded: size &>> shift)
   }
 
   /// Whether leaves of an entry each can lead there from an aligned range, and no larger leaf fits.
@@ -77,14 +81,13 @@ struct PlainPlace {
 @safe
 struct PlainRow {
   let words: UnsafeMutablePointer<UInt64>
+  // At least one.
   let count: Int
 
   init(_ words: UnsafeMutablePointer<UInt64>, count: Int) {
     unsafe self.words = words
     self.count = count
   }
-
-  init(_ place: PlainPlace, count: Int) { unsafe self.init(place.entry, count: count) }
 
   var isEmpty: Bool { unsafe cplatform_row_differences(words, count, 0) == 0 }
 
@@ -115,7 +118,7 @@ struct PlainRow {
 /// All of it is one piece of memory, so that hardly anything has to be looked for:
 ///
 /// ```
-///   | numbers | levels | attributes of the levels | directories | label of nothing | accesses |
+///   | numbers | levels | attributes of the levels | directories | label of nothing | refusals |
 /// ```
 @safe
 public struct PlainTable {
@@ -135,6 +138,13 @@ public struct PlainTable {
   // Leaves are plain on so many levels.
   private static var leafLevelCount: Int { 3 }
   private static var accessCount: Int { 64 }
+  /// What a leaf refuses that permits this, with privilege and without: all unknown accesses too, but one,
+  /// which is refused where nothing is permitted, so that this refuses even to be looked up.
+  private static func refused(_ access: Access) -> Int8 {
+    access.isEmpty || access.contains(.privileged)
+      ? -1 : ~Int8(truncatingIfNeeded: access.rawValue | nothing)
+  }
+  private static var nothing: UInt32 { 64 }
   private static var numberCount: Int { 1024 }
   private static var directoryLevelCount: Int { 2 }
 
@@ -152,8 +162,8 @@ public struct PlainTable {
     return level == 0 ? first : first + 8 * directoryCount(0)
   }
   private static var nothingStart: Int { directoryStart(1) + 8 * directoryCount(1) }
-  private static var accessesStart: Int { nothingStart + TableLabel.size }
-  private static var size: Int { accessesStart + numberCount }
+  private static var refusalsStart: Int { nothingStart + TableLabel.size }
+  private static var size: Int { refusalsStart + numberCount }
 
   /// - Throws: `noMemory`.
   init<Format: PageTableFormat>(_ format: Format) throws(Failure) {
@@ -174,13 +184,15 @@ public struct PlainTable {
         to: PlainLevel(
           presentBits: words.presentBits,
           attributes: pointer(Self.attributesStart, UInt64.self) + attributes,
-          directoryMask: UInt64(Self.directoryCount(number) - 1), mark: UInt64(number) << 1 | 1))
+          directoryMask: UInt64(Self.directoryCount(number) - 1)))
     }
     let nothing = unsafe TableLabel(role: pointer(Self.nothingStart, UInt64.self))
     for level in 0..<Self.directoryLevelCount {
       unsafe pointer(Self.directoryStart(level), UInt64.self).update(
         repeating: nothing.address, count: Self.directoryCount(level))
     }
+    unsafe pointer(Self.refusalsStart, Int8.self).update(
+      repeating: Self.refused([]), count: Self.numberCount)
     for level in 0..<min(format.geometry.levelsMax, Self.levelCount) { describe(level, format) }
   }
 
@@ -248,8 +260,7 @@ public struct PlainTable {
         case .leaf(TableLeaf(PhysicalAddress(0), access)) = format.decode(
           variant, at: level, index: 0)
       else { return }
-      unsafe pointer(Self.accessesStart, UInt8.self)[number] = UInt8(
-        truncatingIfNeeded: access.rawValue)
+      unsafe pointer(Self.refusalsStart, Int8.self)[number] = Self.refused(access)
     }
     unsafe new.attributes[Int(access.rawValue)] = word
   }
@@ -274,11 +285,12 @@ public struct PlainTable {
   /// - Parameter input: one that leads through it.
   func announce(_ table: TableLabel, level number: Int, _ input: UInt64) {
     guard number < Self.directoryLevelCount else { return }
-    let (role, index) = unsafe level(number).pointee.role(input)
+    let level = unsafe level(number).pointee
+    let role = level.role(input, level: number)
     // If it is retired by now, which takes an overlapping call, it is linked.
     guard unsafe cplatform_replace_release(table.role, 0, role) else { return }
     let directory = unsafe pointer(Self.directoryStart(number), UInt64.self)
-    unsafe cplatform_store_release(directory + index, table.address)
+    unsafe cplatform_store_release(directory + level.directoryIndex(input), table.address)
   }
 
   /// The entry for an input in the table on a level, if the directory has that.
@@ -288,15 +300,16 @@ public struct PlainTable {
   func place(_ input: UInt64, level number: Int) -> PlainPlace? {
     let place = unsafe level(number)
     let level = unsafe place.pointee
-    let (role, index) = level.role(input)
     let directory = unsafe pointer(Self.directoryStart(number), UInt64.self)
-    let address = unsafe cplatform_load_acquire(directory + index)
+    let address = unsafe cplatform_load_acquire(directory + level.directoryIndex(input))
     // SAFETY: addresses in the directory are of labels, which live as long as the page table.
     let label = unsafe TableLabel(
       role: UnsafeMutablePointer(bitPattern: UInt(address)).unsafelyUnwrapped)
     // Acquire: pairs with the release in announce, so that the table is the one that has the role. It
     // keeps it until it is retired, and is there until it is reclaimed.
-    guard unsafe cplatform_load_acquire(label.role) == role else { return nil }
+    guard unsafe cplatform_load_acquire(label.role) == level.role(input, level: number) else {
+      return nil
+    }
     let entryIndex = (input &>> level.shift) & indexMask
     let entry = unsafe label.words + Int(truncatingIfNeeded: entryIndex)
     return unsafe PlainPlace(entry: entry, level: place, word: cplatform_load_acquire(entry))
@@ -346,42 +359,121 @@ public struct PlainTable {
     return true
   }
 
+  /// Looks up what permits a request, with privilege and without.
+  ///
+  /// - Parameters:
+  ///   - request: of any bits.
+  ///   - number: the level, 0 or 1, that has the leaf.
   @inline(__always)
-  public func lookUpLeaf(_ input: UInt64) -> PageTableLookup? {
-    if let place = place(input, level: 0) { return lookUp(input, in: place) }
-    guard let place = place(input, level: 1) else { return nil }
-    return lookUp(input, in: place)
+  public func lookUpLeaf(_ input: UInt64, _ request: UInt32, level number: Int) -> PageTableLookup?
+  {
+    guard let place = place(input, level: number) else { return nil }
+    return lookUp(input, request, in: place)
   }
 
   @inline(__always)
-  func lookUp(_ input: UInt64, in place: PlainPlace) -> PageTableLookup? {
+  func lookUp(_ input: UInt64, _ request: UInt32, in place: PlainPlace) -> PageTableLookup? {
     let level = unsafe place.level.pointee
+    guard place.word & level.leafMask == level.leaf else { return nil }
     let numbers = unsafe self.numbers.pointee
     // SAFETY: there is one for each access number.
-    let access = unsafe UInt32(
-      pointer(Self.accessesStart, UInt8.self)[numbers.words.accessNumber(place.word)])
-    // What permits nothing is no leaf.
-    guard place.word & level.leafMask == level.leaf, access != 0 else { return nil }
+    let refused = unsafe Int64(
+      pointer(Self.refusalsStart, Int8.self)[numbers.words.accessNumber(place.word)])
+    // The sum has an unknown bit if the request has.
+    guard refused & (Int64(request) &+ Int64(Self.nothing)) == 0 else { return nil }
+    let last = input | level.spanMask
     return PageTableLookup(
-      first: input & ~level.spanMask, last: input | level.spanMask,
+      first: last ^ level.spanMask, last: last,
       target: (place.word &<< numbers.words.addressShift) & numbers.outputBits,
-      access: Access(rawValue: access))
+      access: Access(rawValue: ~UInt32(truncatingIfNeeded: refused) ^ Self.nothing))
   }
 
   // MARK: - Leaves side by side
 
-  /// Maps leaves of the smallest size, in one or two lowest tables that the directory has.
+  /// Maps leaves of the smallest size in one lowest table, if the directory has it.
   @inline(__always)
-  public func mapRows(_ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32) -> Bool
-  {
+  public func mapRow(_ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32) -> Bool {
+    guard let place = place(first, level: 0) else { return false }
+    return mapRow(first, size, to: output, access, in: place)
+  }
+
+  /// - Returns: whether all was mapped, and now isn't.
+  @inline(__always)
+  public func unmapRow(_ first: UInt64, _ size: UInt64) -> Bool {
+    guard let place = place(first, level: 0) else { return false }
+    return unmapRow(first, size, in: place)
+  }
+
+  /// Maps leaves of one size in one table.
+  ///
+  /// - Parameter place: that of the first; the tree reaches the last.
+  @inline(__always)
+  func mapRow(
+    _ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32, in place: PlainPlace
+  ) -> Bool {
+    let level = unsafe place.level.pointee
+    guard let word = leaf(first, size &- 1, output, access, level),
+      let row = row(first, size, in: place), row.isEmpty
+    else { return false }
+    row.store(word, step: step(level))
+    return true
+  }
+
+  /// - Returns: whether all was mapped, and now isn't.
+  @inline(__always)
+  func unmapRow(_ first: UInt64, _ size: UInt64, in place: PlainPlace) -> Bool {
+    guard let row = row(first, size, in: place),
+      unsafe !isTable(row) && areLeavesAlike(row, place.level.pointee)
+    else { return false }
+    row.clear()
+    return true
+  }
+
+  /// Maps as `mapRow` does, in two tables side by side.
+  @inline(__always)
+  public func mapTwoRows(
+    _ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32
+  ) -> Bool {
     let level = unsafe self.level(0).pointee
     guard let word = leaf(first, size &- 1, output, access, level),
-      let (row, next) = rows(first, size, level), row.isEmpty, next?.isEmpty ?? true
+      let (row, next) = twoRows(first, size), row.isEmpty, next.isEmpty
     else { return false }
     let step = step(level)
     row.store(word, step: step)
-    next?.store(word &+ UInt64(truncatingIfNeeded: row.count) &* step, step: step)
+    next.store(word &+ UInt64(truncatingIfNeeded: row.count) &* step, step: step)
     return true
+  }
+
+  /// - Returns: whether all was mapped, and now isn't.
+  @inline(__always)
+  public func unmapTwoRows(_ first: UInt64, _ size: UInt64) -> Bool {
+    let level = unsafe self.level(0).pointee
+    guard let (row, next) = twoRows(first, size), !isTable(row), areLeavesAlike(row, level),
+      !isTable(next), areLeavesAlike(next, level)
+    else { return false }
+    row.clear()
+    next.clear()
+    return true
+  }
+
+  @inline(__always)
+  private func twoRows(_ first: UInt64, _ size: UInt64) -> (PlainRow, PlainRow)? {
+    let level = unsafe self.level(0).pointee
+    let firstSize = (~first & level.tableSpanMask) &+ 1
+    let second = first &+ firstSize
+    // At the end of all inputs it is 0.
+    guard size > firstSize, second != 0, let place = place(first, level: 0),
+      let row = row(first, firstSize, in: place), let next = self.place(second, level: 0),
+      let nextRow = self.row(second, size &- firstSize, in: next)
+    else { return nil }
+    return (row, nextRow)
+  }
+
+  /// The entries for a range, if it is some of one table.
+  @inline(__always)
+  private func row(_ first: UInt64, _ size: UInt64, in place: PlainPlace) -> PlainRow? {
+    let count = unsafe place.level.pointee.entryCount(first, size)
+    return unsafe count == 0 ? nil : PlainRow(place.entry, count: count)
   }
 
   /// The first word of leaves that are an entry of this level each, unless larger leaves fit.
@@ -399,68 +491,6 @@ public struct PlainTable {
   /// By how much the words of leaves side by side differ.
   @inline(__always)
   func step(_ level: PlainLevel) -> UInt64 { (level.spanMask &+ 1) &>> addressShift }
-
-  /// - Returns: whether all was mapped, and now isn't.
-  @inline(__always)
-  public func unmapRows(_ first: UInt64, _ size: UInt64) -> Bool {
-    let level = unsafe self.level(0).pointee
-    guard let (row, next) = rows(first, size, level), !isTable(row), areLeavesAlike(row, level)
-    else { return false }
-    if let next {
-      guard !isTable(next), areLeavesAlike(next, level) else { return false }
-    }
-    row.clear()
-    next?.clear()
-    return true
-  }
-
-  /// The entries for a range that is aligned, and in one or two lowest tables.
-  @inline(__always)
-  private func rows(_ first: UInt64, _ size: UInt64, _ level: PlainLevel) -> (PlainRow, PlainRow?)?
-  {
-    let (last, isBeyond) = first.addingReportingOverflow(size &- 1)
-    guard !isBeyond, (first | ~last) & level.spanMask == 0, let place = place(first, level: 0)
-    else { return nil }
-    let rowLast = first | level.tableSpanMask
-    let row = PlainRow(
-      place,
-      count: Int(truncatingIfNeeded: (min(last, rowLast) &- first) &>> level.shift) &+ 1)
-    if last <= rowLast { return (row, nil) }
-    guard last &- rowLast <= level.tableSpanMask &+ 1,
-      let next = self.place(rowLast &+ 1, level: 0)
-    else { return nil }
-    return (
-      row, PlainRow(next, count: Int(truncatingIfNeeded: (last &- rowLast) &>> level.shift))
-    )
-  }
-
-  /// Maps leaves of one size in one table.
-  ///
-  /// - Parameter place: that of the first; the tree reaches the last.
-  func mapRow(
-    _ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32, in place: PlainPlace
-  ) -> Bool {
-    let extent = size &- 1
-    let level = unsafe place.level.pointee
-    guard place.word == 0, level.isRow(first, extent),
-      let word = leaf(first, extent, output, access, level)
-    else { return false }
-    let row = PlainRow(place, count: Int(truncatingIfNeeded: extent &>> level.shift) &+ 1)
-    guard row.isEmpty else { return false }
-    row.store(word, step: step(level))
-    return true
-  }
-
-  /// - Returns: whether all was mapped, and now isn't.
-  func unmapRow(_ first: UInt64, _ size: UInt64, in place: PlainPlace) -> Bool {
-    let extent = size &- 1
-    let level = unsafe place.level.pointee
-    guard level.isRow(first, extent) else { return false }
-    let row = PlainRow(place, count: Int(truncatingIfNeeded: extent &>> level.shift) &+ 1)
-    guard !isTable(row), areLeavesAlike(row, level) else { return false }
-    row.clear()
-    return true
-  }
 
   /// Whether a row is a whole table, which is to be retired when nothing is left in it.
   @inline(__always)

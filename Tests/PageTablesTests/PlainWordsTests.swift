@@ -37,6 +37,11 @@ struct PlainWordsTests {
           for isDirty in [true, false] {
             entry.pointee = format.settingDirty(word, isDirty)
             let plain = table.lookUpPlain(first)
+            // What is for privilege alone is found by the format.
+            if access.contains(.privileged) {
+              try demand(plain == nil, "\(access) at level \(level)")
+              continue
+            }
             let found = try #require(plain)
             let expected = table.lookUp(first, from: table.root)
             try demandSame(
@@ -100,6 +105,31 @@ struct PlainWordsTests {
 
   private func range(_ first: UInt64, _ size: UInt64) throws -> IOVARange {
     try IOVARange(first: IOVA(first), size: size)
+  }
+
+  /// C's requests come unchecked.
+  @Test func whatIsFoundPermitsTheRequestWithPrivilegeAndWithout() throws {
+    let table = try PageTable<X86_64>(PageTableOptions(), allocator: nil)
+    let permissions: [Access] = [
+      .read, [.read, .write], [.read, .execute], [.read, .write, .execute],
+      [.read, .privileged], [.read, .write, .privileged],
+    ]
+    for (index, access) in permissions.enumerated() {
+      let input = UInt64(index) * Self.page
+      try table.map(range(input, Self.page), to: PhysicalAddress(0x5000), access: access)
+      var requests = Array(0..<UInt32(256))
+      for bit in UInt32(8)..<32 { requests += [1 << bit, 1 << bit | 1, 0 &- 1 << bit] }
+      requests += (UInt32.max - 64...UInt32.max)
+      for request in requests {
+        let found = table.plain.lookUpLeaf(input, request, level: 0)
+        let isPermitted =
+          !access.contains(.privileged) && access.isSuperset(of: Access(rawValue: request))
+        #expect((found?.access == access) == isPermitted, "\(access) \(request)")
+        #expect((found != nil) == isPermitted, "\(access) \(request)")
+      }
+    }
+    let isHoleFound = table.plain.lookUpLeaf(8 * Self.page, 0, level: 0) != nil
+    #expect(!isHoleFound)
   }
 
   @Test(arguments: [false, true])
@@ -187,10 +217,11 @@ struct PlainWordsTests {
     #expect(!isFound)
     let isMapped =
       table.plain.mapLeaf(wrong + Self.page, Self.page, to: 0x7000, 1)
-      || table.plain.mapRows(low + Self.page, 2 * Self.page, to: 0x7000, 1)
+      || table.plain.mapRow(low + Self.page, 2 * Self.page, to: 0x7000, 1)
+      || table.plain.mapTwoRows(low + Self.page, 2 * Self.page, to: 0x7000, 1)
     #expect(!isMapped)
     let isUnmapped =
-      table.plain.unmapLeaf(wrong, Self.page) || table.plain.unmapRows(wrong, Self.page)
+      table.plain.unmapLeaf(wrong, Self.page) || table.plain.unmapRow(wrong, Self.page)
     #expect(!isUnmapped)
   }
 
@@ -216,7 +247,7 @@ struct PlainWordsTests {
     words[8] = 0x5000
     let isUnmapped =
       table.plain.unmapLeaf(8 * Self.page, Self.page)
-      || table.plain.unmapRows(8 * Self.page, 8 * Self.page)
+      || table.plain.unmapRow(8 * Self.page, 8 * Self.page)
     #expect(!isUnmapped)
     let size = try table.unmap(range(0, 16 * Self.page), crossingHoles: true)
     #expect(size == Self.page)
@@ -235,5 +266,11 @@ struct PlainWordsTests {
     #expect(!isDone)
     let size = try table.unmap(range(0, Self.row), crossingHoles: true)
     #expect(size == Self.page)
+  }
+}
+
+extension PlainTable {
+  fileprivate func lookUpLeaf(_ input: UInt64) -> PageTableLookup? {
+    lookUpLeaf(input, 0, level: 0) ?? lookUpLeaf(input, 0, level: 1)
   }
 }

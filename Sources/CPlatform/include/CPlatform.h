@@ -228,56 +228,63 @@ static inline uint32_t cplatform_not_below(const uint64_t *words, size_t count, 
 /* Most rows are short, and their functions are called from one or two places. */
 #define CPLATFORM_ROW __attribute__((__always_inline__)) static inline
 
-/* The bits in which some of the words differ from @value; relaxed. */
+/* The bits in which some of the words, of which there is one, differ from @value; relaxed. */
 CPLATFORM_ROW uint64_t cplatform_row_differences(const uint64_t *words, size_t count,
 						 uint64_t value)
 {
 	uint64_t all = 0;
-	size_t i = 0;
 
 #ifdef CPLATFORM_HAS_PAIRS
 	__m128i v = _mm_set1_epi64x((long long)value);
 	__m128i a = _mm_setzero_si128(), b = a;
 
-	if (count && (uintptr_t)words & 8)
-		all |= __atomic_load_n(words + i++, __ATOMIC_RELAXED) ^ value;
-	for (; i + 8 <= count; i += 8) {
-		const __m128i *at = (const __m128i *)(words + i);
+	if ((uintptr_t)words & 8) {
+		all = __atomic_load_n(words++, __ATOMIC_RELAXED) ^ value;
+		count--;
+	}
+	for (; count >= 8; count -= 8, words += 8) {
+		const __m128i *at = (const __m128i *)words;
 
 		a = _mm_or_si128(a, _mm_xor_si128(v, at[0]));
 		b = _mm_or_si128(b, _mm_xor_si128(v, at[1]));
 		a = _mm_or_si128(a, _mm_xor_si128(v, at[2]));
 		b = _mm_or_si128(b, _mm_xor_si128(v, at[3]));
 	}
-	for (; i + 2 <= count; i += 2)
-		a = _mm_or_si128(a, _mm_xor_si128(v, *(const __m128i *)(words + i)));
+#pragma clang loop unroll(disable)
+	for (; count >= 2; count -= 2, words += 2)
+		a = _mm_or_si128(a, _mm_xor_si128(v, *(const __m128i *)words));
 	a = _mm_or_si128(a, b);
 	all |= (uint64_t)_mm_cvtsi128_si64(_mm_or_si128(a, _mm_unpackhi_epi64(a, a)));
+	if (count)
+		all |= __atomic_load_n(words, __ATOMIC_RELAXED) ^ value;
+#else
+	for (; count; count--)
+		all |= __atomic_load_n(words++, __ATOMIC_RELAXED) ^ value;
 #endif
-	for (; i < count; i++)
-		all |= __atomic_load_n(words + i, __ATOMIC_RELAXED) ^ value;
 	return all;
 }
 
-/* Stores @first, and behind it words of which each is larger by @step; release. */
+/*
+ * Stores @first, and behind it words, one in all at least, of which each is larger by @step;
+ * release.
+ */
 CPLATFORM_ROW void cplatform_row_store(uint64_t *words, size_t count, uint64_t first, uint64_t step)
 {
-	size_t i = 0;
-
 #ifdef CPLATFORM_HAS_PAIRS
 	__m128i a, b, next, by_two = _mm_set1_epi64x((long long)(2 * step));
 
 	/* Such stores are seen in their order, if the compiler leaves them in it. */
 	__atomic_thread_fence(__ATOMIC_RELEASE);
-	if (count && (uintptr_t)words & 8) {
-		__atomic_store_n(words + i++, first, __ATOMIC_RELAXED);
+	if ((uintptr_t)words & 8) {
+		__atomic_store_n(words++, first, __ATOMIC_RELAXED);
+		count--;
 		first += step;
 	}
 	a = _mm_set_epi64x((long long)(first + step), (long long)first);
 	b = _mm_add_epi64(a, by_two);
 	next = _mm_add_epi64(by_two, by_two);
-	for (; i + 8 <= count; i += 8) {
-		__m128i *at = (__m128i *)(words + i);
+	for (; count >= 8; count -= 8, words += 8) {
+		__m128i *at = (__m128i *)words;
 
 		at[0] = a;
 		at[1] = b;
@@ -288,14 +295,17 @@ CPLATFORM_ROW void cplatform_row_store(uint64_t *words, size_t count, uint64_t f
 		a = _mm_add_epi64(a, next);
 		b = _mm_add_epi64(b, next);
 	}
-	for (; i + 2 <= count; i += 2) {
-		*(__m128i *)(words + i) = a;
+#pragma clang loop unroll(disable)
+	for (; count >= 2; count -= 2, words += 2) {
+		*(__m128i *)words = a;
 		a = _mm_add_epi64(a, by_two);
 	}
-	first = (uint64_t)_mm_cvtsi128_si64(a);
+	if (count)
+		__atomic_store_n(words, (uint64_t)_mm_cvtsi128_si64(a), __ATOMIC_RELAXED);
+#else
+	for (; count; count--, first += step)
+		__atomic_store_n(words++, first, __ATOMIC_RELEASE);
 #endif
-	for (; i < count; i++, first += step)
-		__atomic_store_n(words + i, first, __ATOMIC_RELEASE);
 }
 
 /* Lets the processor fetch what will be used soon, a line of 64 bytes at a time. */
