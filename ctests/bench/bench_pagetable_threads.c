@@ -34,7 +34,7 @@ static void measure_two(const struct linux_peer *linux_peer)
 		return;
 	open_two(jobs, linux_peer);
 	bench_row_two("pagetable.threads2", &two, linux_peer == NULL ? NULL : &linux_two,
-		      bench_count(200000, 100), TURNS);
+		      bench_count(1000000, 100), TURNS);
 	bench_close_job(&jobs[0], linux_peer);
 }
 
@@ -76,7 +76,7 @@ static void run_reader_beside(void *context, uint64_t count)
 
 static void measure_reader(void)
 {
-	uint64_t count = bench_count(500000, 100);
+	uint64_t count = bench_count(2000000, 100);
 	struct beside beside;
 	struct job jobs[2];
 	struct bench_run runs[] = {

@@ -85,7 +85,7 @@ static void run_arithmetic(void *context, uint64_t count)
 {
 	uint64_t random = BENCH_SEED;
 
-	for (uint64_t i = 0; i < 16 * count; i++)
+	for (uint64_t i = 0; i < 4 * count; i++)
 		(void)bench_random(&random);
 	*(uint64_t *)context = random;
 }
