@@ -50,15 +50,16 @@ enum dmacore_pagetable_format {
 	DMACORE_PAGETABLE_X86_64 = 2,
 	/*
 	 * AMD host tables, "v1": 3 levels that grow to 6 for 64 bits of input, unless input_bits says
-	 * less; 52 of output; leaves of each power of two from 4 KiB to 2^51 but 512 GiB; access read,
-	 * write or both, and cacheable with DMACORE_PAGETABLE_COHERENCE.
+	 * less, for higher inputs and not for larger leaves; 52 of output; leaves of each power of two
+	 * from 4 KiB to 2^51 but 512 GiB; access read, write or both, and cacheable with
+	 * DMACORE_PAGETABLE_COHERENCE.
 	 */
 	DMACORE_PAGETABLE_AMD_V1 = 3,
 	/*
 	 * ARM VMSAv8-64, stage 1: granules of 4, 16 and 64 KiB; 32 to 48 bits of input and output, with
-	 * 64 KiB 52; leaves of 4 KiB, 2 MiB and 1 GiB, of 16 KiB and 32 MiB, of 64 KiB and 512 MiB,
-	 * and with DMACORE_PAGETABLE_RUNS of their contiguous runs; access read, to which write, execute,
-	 * privileged, and MMIO or cacheable may be added.
+	 * 64 KiB 52; leaves of 4 KiB, 2 MiB and 1 GiB, of 16 KiB and 32 MiB, of 64 KiB and 512 MiB, and
+	 * 4 TiB where output has 52 bits, and with DMACORE_PAGETABLE_RUNS of their contiguous runs;
+	 * access read, to which write, execute, privileged, and MMIO or cacheable may be added.
 	 */
 	DMACORE_PAGETABLE_ARM64_STAGE1 = 4,
 	/* Stage 2 of the same, whose roots may be wider; access as there, but write alone, not privileged. */
