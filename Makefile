@@ -15,6 +15,9 @@ MAKEFLAGS += --check-symlink-times
 # By the toolchain's own linker, as in scripts/build. All tests are of Swift Testing.
 SWIFT_TEST := swift test --disable-xctest -Xswiftc -use-ld=lld
 
+# The tests that take long and have one thread, of which a sanitizer of threads has nothing to say.
+ONE_THREAD := ModelTests FormatConformanceTests
+
 # A crash in a test ends the test, without minutes of backtrace.
 export SWIFT_BACKTRACE := enable=no
 
@@ -49,7 +52,7 @@ check: setup-check stage ## check layout, headers, documents and the library's s
 	DMACORE_TIDY=1 $(SWIFT_TEST) --scratch-path build/tidy
 
 sanitize: setup-test setup-sanitize stage ## run tests under the sanitizers and valgrind
-	$(SWIFT_TEST) --sanitize=thread --scratch-path build/tsan
+	$(SWIFT_TEST) --sanitize=thread --scratch-path build/tsan $(ONE_THREAD:%=--skip %)
 	$(SWIFT_TEST) --sanitize=address --scratch-path build/asan
 	scripts/ctests --asan
 	scripts/ctests --valgrind
