@@ -5,7 +5,7 @@
 #include <dmacore.h>
 
 #include "bench.h"
-#include "peers/empty.h"
+#include "peers/bare.h"
 
 #include <pthread.h>
 #include <stdlib.h>

@@ -8,6 +8,7 @@
 
 #include "bench_pagetable.h"
 #include "peers/arena.h"
+#include "peers/bare.h"
 
 #include <errno.h>
 
@@ -262,25 +263,68 @@ static void run_linux_translate(void *context, uint64_t count)
 	BENCH_CHECK(sum == count * (job->phys - job->first));
 }
 
+/* The lowest tables of a range of at most 1 GiB at a multiple of that. */
+struct bare {
+	const struct job *job;
+	uint64_t *words;
+	const uint64_t *tables[GIB / MIB2];
+};
+
+static void open_bare(struct bare *bare, const struct job *job)
+{
+	uint64_t count = job->size / PAGE;
+
+	bare->job = job;
+	bare->words = aligned_alloc(PAGE, (count * sizeof(uint64_t) + PAGE - 1) & ~(PAGE - 1));
+	BENCH_CHECK(bare->words != NULL);
+	for (uint64_t i = 0; i < count; i++)
+		bare->words[i] = (job->phys + i * PAGE) | ACCESS;
+	for (uint64_t i = 0; i < GIB / MIB2; i++)
+		bare->tables[i] = bare->words + (i * 512 < count ? i * 512 : 0);
+}
+
+static void run_bare_translate(void *context, uint64_t count)
+{
+	const struct bare *bare = context;
+	struct pages pages = open_pages(bare->job);
+	struct dmacore_translation got;
+	uint64_t sum = 0;
+	int errors = 0;
+
+	for (uint64_t left = count; left > 0; left--) {
+		uint64_t iova = next_page(&pages);
+
+		errors |= bare_translate(bare->tables, iova, DMACORE_ACCESS_READ, &got);
+		sum += got.target - iova;
+	}
+	BENCH_CHECK(errors == 0);
+	BENCH_CHECK(sum == count * (bare->job->phys - bare->job->first));
+}
+
 /* Pages of a range that 4 KiB leaves map. */
 static void measure_translate(const struct linux_peer *linux_peer, const char *name, uint64_t size,
 			      double known_value)
 {
 	uint64_t count = bench_count(500000, 100);
 	struct job job = { .first = IOVA, .size = size, .leaf_size = PAGE, .phys = PAGE };
+	struct bare bare;
 	struct bench_run runs[] = {
 		{ .run = bench_run_translate, .context = &job, .count = count },
 		{ .context = &job, .count = count },
+		{ .run = run_bare_translate, .context = &bare, .count = count },
 	};
 
 	if (!bench_wants(name))
 		return;
 	bench_open_job(&job, NULL, linux_peer);
 	bench_map_all(&job);
+	open_bare(&bare, &job);
 	if (linux_peer != NULL)
 		runs[1].run = run_linux_translate;
-	bench_time_many_turns(runs, 2, TURNS);
+	bench_time_many_turns(runs, 3, TURNS);
 	bench_row_linux(name, "ns", runs[0].time, runs[1].time, known_value);
+	bench_note("two loads that check nothing: %.4g ns", runs[2].time);
+	free(bare.words);
 	bench_close_job(&job, linux_peer);
 }
 
