@@ -40,8 +40,8 @@ static void measure_two(const struct linux_peer *linux_peer)
 
 /*
  * A reader of 1 MiB, and a writer that maps and unmaps a page until the reader is done: in the same
- * table or in another one, where
- * it can only be in the way of a processor that is half of another.
+ * table, or in another one, where the two share nothing but what the machine has their processors
+ * share.
  */
 struct beside {
 	struct job reader;
