@@ -52,7 +52,8 @@ check: setup-check stage ## check layout, headers, documents and the library's s
 	DMACORE_TIDY=1 $(SWIFT_TEST) --scratch-path build/tidy
 
 sanitize: setup-test setup-sanitize stage ## run tests under the sanitizers and valgrind
-	$(SWIFT_TEST) --sanitize=thread --scratch-path build/tsan $(ONE_THREAD:%=--skip %)
+	$(SWIFT_TEST) --sanitize=thread -Xcc -DCPLATFORM_THREAD_SANITIZER --scratch-path build/tsan \
+		$(ONE_THREAD:%=--skip %)
 	$(SWIFT_TEST) --sanitize=address --scratch-path build/asan
 	scripts/ctests --asan
 	scripts/ctests --valgrind

@@ -213,16 +213,11 @@ static inline uint32_t cplatform_not_below(const uint64_t *words, size_t count, 
 /*
  * Rows of words that others may read and write at the same time, two at once where the processor can:
  * it moves 16 bytes that are aligned to 16 so that each half is all old or all new, which is all that
- * anybody who reads words relies on. A sanitizer of threads knows nothing of that.
+ * anybody who reads words relies on. A sanitizer of threads knows nothing of that, and nothing tells
+ * this header, which Swift compiles, that there is one: the build does.
  */
-#if defined(__SSE2__) && !defined(__SANITIZE_THREAD__)
-#if defined(__has_feature)
-#if !__has_feature(thread_sanitizer)
+#if defined(__SSE2__) && !defined(CPLATFORM_THREAD_SANITIZER)
 #define CPLATFORM_HAS_PAIRS 1
-#endif
-#else
-#define CPLATFORM_HAS_PAIRS 1
-#endif
 #endif
 
 /* Most rows are short, and their functions are called from one or two places. */
