@@ -40,7 +40,7 @@ static void domain_create__rejects_bad_options(void **state)
 		int error;
 	} wrong[] = {
 		{ 0, 0, 0, 0, EINVAL },
-		{ 3, 0, 0, 0, EINVAL },
+		{ 5, 0, 0, 0, EINVAL },
 		{ UINT32_MAX, 0, 0, 0, EINVAL },
 		{ DMACORE_DOMAIN_DMA, 1, 0, 0, EINVAL },
 		{ DMACORE_DOMAIN_DMA, UINT32_C(1) << 31, 0, 0, EINVAL },
@@ -55,6 +55,10 @@ static void domain_create__rejects_bad_options(void **state)
 		{ DMACORE_DOMAIN_DMA, 0, 0, 0xfff, EINVAL },
 		{ DMACORE_DOMAIN_IDENTITY, 0, 0x1000, 0, EINVAL },
 		{ DMACORE_DOMAIN_IDENTITY, 0, 0, 0xffff, EINVAL },
+		{ DMACORE_DOMAIN_BLOCKED, 1, 0, 0, EINVAL },
+		{ DMACORE_DOMAIN_BLOCKED, 0, 0x1000, 0, EINVAL },
+		{ DMACORE_DOMAIN_UNMANAGED, 1, 0, 0, EINVAL },
+		{ DMACORE_DOMAIN_UNMANAGED, 0, 0, 0xffff, EINVAL },
 		{ DMACORE_DOMAIN_DMA, 0, 0, DMACORE_BIT_MASK(48) + PAGE, ERANGE },
 		{ DMACORE_DOMAIN_DMA, 0, 0, UINT64_MAX, ERANGE },
 	};

@@ -2,6 +2,7 @@
 
 // C: include/dmacore/domain.h
 
+import Addressing
 import CDMACore
 import Domains
 import Primitives
@@ -49,6 +50,47 @@ public func dmacore_domain_detach(_ domain: OpaquePointer!, _ device: OpaquePoin
   status { () throws(Failure) in
     let domain = unsafe try value(domain, as: Domain.self)
     try unsafe value(device, as: Device.self).pointee.detach(domain)
+  }
+}
+
+@implementation @_cdecl("dmacore_domain_map")
+public func dmacore_domain_map(
+  _ domain: OpaquePointer!, _ iova: dmacore_iova_t, _ phys: dmacore_phys_t, _ size: UInt64,
+  _ access: UInt32
+) -> CInt {
+  status { () throws(Failure) in
+    let domain = unsafe try value(domain, as: Domain.self)
+    let range = try IOVARange(first: IOVA(iova), size: size, wrap: .outOfRange)
+    let access = try Access(checking: access, among: .all)
+    try unsafe domain.pointee.map(range, to: PhysicalAddress(phys), access: access)
+  }
+}
+
+@implementation @_cdecl("dmacore_domain_unmap")
+public func dmacore_domain_unmap(
+  _ domain: OpaquePointer!, _ iova: dmacore_iova_t, _ size: UInt64, _ flags: UInt32,
+  _ out: UnsafeMutablePointer<UInt64>!
+) -> CInt {
+  status { () throws(Failure) in
+    let domain = unsafe try value(domain, as: Domain.self)
+    let unmapped = try unsafe domain.pointee.unmap(
+      IOVARange(first: IOVA(iova), size: size, wrap: .outOfRange),
+      crossingHoles: unmapFlag(DMACORE_UNMAP_CROSS_HOLES, in: flags),
+      splitting: unmapFlag(DMACORE_UNMAP_SPLIT, in: flags))
+    if let out = unsafe out { unsafe out.pointee = unmapped }
+  }
+}
+
+@implementation @_cdecl("dmacore_domain_translate")
+public func dmacore_domain_translate(
+  _ domain: OpaquePointer!, _ iova: dmacore_iova_t, _ access: UInt32,
+  _ out: UnsafeMutablePointer<dmacore_translation>!
+) -> CInt {
+  status { () throws(Failure) in
+    let domain = unsafe try value(domain, as: Domain.self)
+    let out = unsafe try output(out)
+    let access = try Access(checking: access, among: .all)
+    unsafe out.pointee = translation(try domain.pointee.translate(IOVA(iova), access))
   }
 }
 

@@ -128,6 +128,14 @@ private var unmapFlags: UInt32 {
   DMACORE_UNMAP_CROSS_HOLES.rawValue | DMACORE_UNMAP_SPLIT.rawValue
 }
 
+/// Whether a flag is set.
+///
+/// - Throws: `invalidArgument` when an unknown one is.
+func unmapFlag(_ flag: dmacore_unmap_flags, in flags: UInt32) throws(Failure) -> Bool {
+  try require(flags & ~unmapFlags == 0)
+  return flags & flag.rawValue != 0
+}
+
 @inline(never)
 private func unmapRow(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ size: UInt64, _ flags: UInt32,
@@ -159,11 +167,10 @@ private func unmapSlowly(
 ) -> CInt {
   status { () throws(Failure) in
     let table = unsafe try value(pagetable, as: AnyPageTable.self)
-    let (crossHoles, split) = (DMACORE_UNMAP_CROSS_HOLES.rawValue, DMACORE_UNMAP_SPLIT.rawValue)
-    try require(flags & ~unmapFlags == 0)
     let range = try IOVARange(first: IOVA(iova), size: size, wrap: .outOfRange)
     let unmapped = try unsafe table.pointee.unmap(
-      range, crossingHoles: flags & crossHoles != 0, splitting: flags & split != 0)
+      range, crossingHoles: unmapFlag(DMACORE_UNMAP_CROSS_HOLES, in: flags),
+      splitting: unmapFlag(DMACORE_UNMAP_SPLIT, in: flags))
     if let out = unsafe out { unsafe out.pointee = unmapped }
   }
 }
@@ -196,7 +203,7 @@ private func translateLarger(
   return unsafe translateSlowly(pagetable, iova, access, out)
 }
 
-private func translation(_ found: PageTableLookup) -> dmacore_translation {
+func translation(_ found: PageTableLookup) -> dmacore_translation {
   dmacore_translation(
     first: found.first, last: found.last, target: found.target, access: found.access.rawValue,
     reserved: 0)

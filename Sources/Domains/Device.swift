@@ -170,7 +170,9 @@ public struct Device: ~Copyable, Held {
   public func path(with domain: UnsafeMutablePointer<Domain>?) -> DevicePath {
     guard unsafe iommu != nil else { return .direct }
     guard let domain = unsafe domain else { return .blocked }
-    guard let translation = unsafe domain.pointee.translation else { return .direct }
+    guard let translation = unsafe domain.pointee.translation else {
+      return unsafe domain.pointee.kind == .identity ? .direct : .blocked
+    }
     return unsafe .translated(translation, domain)
   }
 

@@ -9,16 +9,20 @@ import Synchronization
 /// One address space of an IOMMU.
 @safe
 public struct Domain: ~Copyable, Held {
-  /// What a DMA domain has and an identity domain lacks.
+  /// What a domain has in which addresses are translated.
   public struct Translation: ~Copyable {
     public let table: AnyPageTable
-    public let space: IOVASpace
+    // Of a DMA domain: the addresses that mapping calls may take. In an unmanaged domain the caller
+    // chooses.
+    let space: IOVASpace?
   }
 
   /// What kind of domain to make. The values are those of `domain.h`.
-  public enum Kind: UInt32 {
+  public enum Kind: UInt32, Sendable {
     case identity = 1
     case dma = 2
+    case blocked = 3
+    case unmanaged = 4
   }
 
   /// The numbers that `domain.h` explains.
@@ -32,8 +36,9 @@ public struct Domain: ~Copyable, Held {
   }
 
   public let iommu: UnsafeMutablePointer<IOMMU>
+  public let kind: Kind
   public let pins: PinTable
-  // nil in an identity domain.
+  // nil where addresses stay as they are, or lead nowhere.
   public let translation: UnsafeMutablePointer<Translation>?
   private let deviceCount = Atomic<UInt64>(0)
   private let uses = UseCount()
@@ -46,11 +51,15 @@ public struct Domain: ~Copyable, Held {
   public init(
     iommu: UnsafeMutablePointer<IOMMU>, kind: Kind, first: UInt64, last: UInt64
   ) throws(Failure) {
+    guard kind == .dma || (first == 0 && last == 0) else { throw .invalidArgument }
     let pins = try PinTable()
     var translation: UnsafeMutablePointer<Translation>? = nil
     switch kind {
-    case .identity:
-      guard first == 0, last == 0 else { throw .invalidArgument }
+    case .identity, .blocked: break
+    case .unmanaged:
+      unsafe translation = try Box<Translation>.place { () throws(Failure) in
+        Translation(table: try AnyPageTable(unsafe iommu.pointee.configuration), space: nil)
+      }
     case .dma:
       unsafe translation = try Box<Translation>.place { () throws(Failure) in
         let table = try AnyPageTable(unsafe iommu.pointee.configuration)
@@ -71,6 +80,7 @@ public struct Domain: ~Copyable, Held {
     }
     unsafe Box.hold(iommu)
     unsafe self.iommu = iommu
+    self.kind = kind
     self.pins = pins
     unsafe self.translation = translation
   }
@@ -93,18 +103,144 @@ public struct Domain: ~Copyable, Held {
         deviceCount: devices, mappingCount: 0, iovaBytes: 0, mappedBytes: 0, tableCount: 0,
         tableBytes: 0)
     }
-    let space = unsafe translation.pointee.space.statistics
+    let space = unsafe try? translation.pointee.withSpace { $0.statistics }
     // It walks the tables, which nobody may free meanwhile.
     let token = unsafe iommu.pointee.system.pointee.readers.enter()
     let table = unsafe translation.pointee.table.statistics
     unsafe iommu.pointee.system.pointee.readers.leave(token)
     return Statistics(
-      deviceCount: devices, mappingCount: space.allocatedCount, iovaBytes: space.allocatedBytes,
-      mappedBytes: table.mappedBytes, tableCount: table.tableCount, tableBytes: table.tableBytes)
+      deviceCount: devices, mappingCount: space?.allocatedCount ?? 0,
+      iovaBytes: space?.allocatedBytes ?? 0, mappedBytes: table.mappedBytes,
+      tableCount: table.tableCount, tableBytes: table.tableBytes)
   }
 }
 
+// MARK: - Table pages
+
+extension Domain {
+  /// Tables that may wait to be freed: freeing them waits for readers.
+  private static var retiredTablesMax: UInt64 { 64 }
+
+  private func waitForReaders() {
+    unsafe iommu.pointee.system.pointee.readers.waitForReaders()
+  }
+
+  private func reclaimTables() {
+    let system = unsafe iommu.pointee.system
+    unsafe translation?.pointee.table.reclaim(
+      after: { unsafe system.pointee.readers.waitForReaders() })
+  }
+
+  private var retiredTables: UInt64 { unsafe translation?.pointee.table.retiredTables ?? 0 }
+
+  /// Does what may take table pages; again, if there are too few, when those have come back that
+  /// wait for readers.
+  public func takingTables<Result>(
+    _ body: () throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    if retiredTables >= Self.retiredTablesMax { reclaimTables() }
+    while true {
+      let retiredTables = retiredTables
+      do throws(Failure) {
+        return try body()
+      } catch {
+        guard error == .noMemory && retiredTables > 0 else { throw error }
+      }
+      reclaimTables()
+      // Another thread may have them by now, which waits for readers too before it frees them.
+      waitForReaders()
+    }
+  }
+}
+
+// MARK: - Mappings of the caller's choice
+
+extension Domain {
+  /// The translation of an unmanaged domain.
+  ///
+  /// - Throws: `notSupported` for other domains.
+  private func ownTranslation() throws(Failure) -> UnsafeMutablePointer<Translation> {
+    guard kind == .unmanaged, let translation = unsafe translation else { throw .notSupported }
+    return unsafe translation
+  }
+
+  /// Maps a range where the caller says.
+  ///
+  /// - Throws: `notSupported` when the domain is not for this or cannot express the access, and what
+  ///   `AnyPageTable.map` throws.
+  public func map(
+    _ input: IOVARange, to output: PhysicalAddress, access: Access
+  ) throws(Failure) {
+    let translation = unsafe try ownTranslation()
+    try takingTables { () throws(Failure) in
+      try unsafe translation.pointee.table.map(input, to: output, access: access)
+    }
+  }
+
+  /// Unmaps a range, strictly: when this returns no access through it is under way, but for those of
+  /// zero-copy mappings, which are reported, and inside callbacks of memory regions.
+  ///
+  /// - Returns: how many bytes were mapped.
+  /// - Throws: as `AnyPageTable.unmap`, and `notSupported` when the domain is not for this.
+  public func unmap(
+    _ input: IOVARange, crossingHoles: Bool, splitting: Bool
+  ) throws(Failure) -> UInt64 {
+    let translation = unsafe try ownTranslation()
+    let size = try takingTables { () throws(Failure) in
+      try unsafe translation.pointee.table.unmap(
+        input, crossingHoles: crossingHoles, splitting: splitting)
+    }
+    waitForReaders()
+    if size > 0 { reportHeld(input) }
+    return size
+  }
+
+  private func reportHeld(_ range: IOVARange) {
+    let (first, last) = (range.first.rawValue, range.last.rawValue)
+    // There is no record that says since when: any pin of these addresses may be meant.
+    guard pins.holds(first: first, last: last, since: 0) else { return }
+    unsafe iommu.pointee.system.pointee.reporter.report(.warning, .busy, object: "domain") { text in
+      text.append("unmap of ")
+      text.append(hexadecimal: first)
+      text.append(" to ")
+      text.append(hexadecimal: last)
+      text.append(": a zero-copy mapping of a device still holds a part")
+    }
+  }
+
+  /// Looks an address up, for a request as a device's.
+  ///
+  /// - Throws: `notPermitted` in a domain that blocks, `notFound`, `accessDenied`.
+  public func translate(_ address: IOVA, _ access: Access) throws(Failure) -> PageTableLookup {
+    switch kind {
+    case .blocked: throw .notPermitted
+    case .identity:
+      return PageTableLookup(first: 0, last: UInt64.max, target: 0, access: .transfers)
+    case .dma, .unmanaged: break
+    }
+    guard let translation = unsafe translation else { throw .notFound }
+    let token = unsafe iommu.pointee.system.pointee.readers.enter()
+    let found = unsafe translation.pointee.table.lookUp(address)
+    unsafe iommu.pointee.system.pointee.readers.leave(token)
+    guard found.isMapped else { throw .notFound }
+    guard found.access.permits(access) else { throw .accessDenied }
+    return found
+  }
+}
+
+// MARK: - Mappings of the domain's choice
+
 extension Domain.Translation {
+  /// - Throws: `notPermitted` where the caller chooses addresses, and what `body` throws.
+  func withSpace<Result>(
+    _ body: (borrowing IOVASpace) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    switch space {
+    case .some(let space): return try body(space)
+    case .none: throw .notPermitted
+    }
+  }
+
   /// The alignment of an IOVA that lets a range of memory have the largest leaves it can: the
   /// largest leaf size that fits the range and that it starts at a multiple of.
   private func preferredAlignment(for pages: PhysicalRange) -> UInt64 {
@@ -119,13 +255,15 @@ extension Domain.Translation {
   /// Allocates an IOVA range for whole pages of memory and maps them there.
   ///
   /// - Parameter limit: highest address that the device reaches.
-  /// - Throws: `outOfRange` when no address of the space lies under the limit or the memory is too
-  ///   wide for the page table, `noSpace`, `noMemory`. Then nothing has changed.
+  /// - Throws: `notPermitted` in an unmanaged domain, `outOfRange` when no address of the space lies
+  ///   under the limit or the memory is too wide for the page table, `noSpace`, `noMemory`. Then
+  ///   nothing has changed.
   public func map(
     _ pages: PhysicalRange, access: Access, limit: UInt64
   ) throws(Failure) -> IOVARange {
-    let lowest = space.bounds.first.rawValue
-    let highest = min(limit, space.bounds.last.rawValue)
+    let bounds = try withSpace { $0.bounds }
+    let lowest = bounds.first.rawValue
+    let highest = min(limit, bounds.last.rawValue)
     // What fits a page table's output is less than 2^64 bytes, so that its extent has a next number.
     guard pages.last <= table.facts.lastOutput, highest >= lowest, highest &- lowest >= pages.extent
     else { throw .outOfRange }
@@ -146,19 +284,23 @@ extension Domain.Translation {
   private func allocate(
     size: UInt64, alignment: UInt64, limit: UInt64
   ) throws(Failure) -> IOVA {
-    do throws(Failure) {
-      return try space.allocate(size: size, alignment: alignment, limit: limit)
-    } catch {
-      guard error == .noSpace, alignment > Device.granule.bytes else { throw error }
-      // Small leaves at a place that is not aligned are better than no place.
-      return try space.allocate(size: size, alignment: 0, limit: limit)
+    try withSpace { (space) throws(Failure) in
+      do throws(Failure) {
+        return try space.allocate(size: size, alignment: alignment, limit: limit)
+      } catch {
+        guard error == .noSpace, alignment > Device.granule.bytes else { throw error }
+        // Small leaves at a place that is not aligned are better than no place.
+        return try space.allocate(size: size, alignment: 0, limit: limit)
+      }
     }
   }
 
   /// Frees a range that `map` returned, when no translation of it is left.
   func free(_ range: IOVARange) {
     do throws(Failure) {
-      try space.free(first: range.first, size: range.extent &+ 1)
+      try withSpace { (space) throws(Failure) in
+        try space.free(first: range.first, size: range.extent &+ 1)
+      }
     } catch {
       // The record of the mapping has the range as the space gave it, so this cannot happen.
       assertionFailure("A mapping's range is not allocated.")

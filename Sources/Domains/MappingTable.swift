@@ -55,8 +55,8 @@ public struct MappingTable: ~Copyable {
   }
 
   private let state: Guarded<State>
-  // The address of the domain, 0 for none, and its lowest bit set if the domain translates
-  // nothing: a copy for those that take no lock.
+  // The address of the domain, 0 for none, and its lowest bit set if that is an identity domain: a
+  // copy for those that take no lock.
   private let published = Atomic<UInt>(0)
 
   init() throws(Failure) {
@@ -248,7 +248,7 @@ public struct MappingTable: ~Copyable {
     try state.withLock { (state) throws(Failure) in
       guard unsafe state.domain == nil else { throw .busy }
       unsafe state.domain = domain
-      let isIdentity = unsafe domain.pointee.translation == nil
+      let isIdentity = unsafe domain.pointee.kind == .identity
       published.store(UInt(bitPattern: domain) | (isIdentity ? 1 : 0), ordering: .releasing)
     }
   }

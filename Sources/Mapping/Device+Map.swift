@@ -13,9 +13,9 @@ import Primitives
 // mapping takes is decided once, when it is made, and written into its record (MappingTable); undoing
 // and syncing go by the record.
 //
-//   device without an IOMMU, or attached to an identity domain:  direct
-//   device attached to a DMA domain:                             IOVA space + page table
-//   device behind an IOMMU, attached to nothing:                 refused
+//   device without an IOMMU, or attached to an identity domain:   direct
+//   device attached to a DMA domain:                              IOVA space + page table
+//   device behind an IOMMU, attached to anything else or nothing: refused
 //
 // 2. Implementation
 // 2.1 A mapping call takes a cell for its record first, and with it pins the device's domain; then
@@ -112,36 +112,6 @@ extension Device {
     return unsafe domain
   }
 
-  /// Tables that may wait to be freed, in each domain: freeing them waits for readers.
-  private static var retiredTablesMax: UInt64 { 64 }
-
-  private func map(
-    _ pages: PhysicalRange, _ access: Access,
-    in translation: UnsafeMutablePointer<Domain.Translation>, limit: UInt64
-  ) throws(Failure) -> IOVARange {
-    if unsafe translation.pointee.table.retiredTables >= Self.retiredTablesMax {
-      unsafe reclaimTables(of: translation)
-    }
-    while true {
-      let retiredTables = unsafe translation.pointee.table.retiredTables
-      do throws(Failure) {
-        return unsafe try translation.pointee.map(pages, access: access, limit: limit)
-      } catch {
-        guard error == .noMemory && retiredTables > 0 else { throw error }
-      }
-      unsafe reclaimTables(of: translation)
-      // Another thread may have them by now, which waits for readers too before it frees them.
-      unsafe system.pointee.readers.waitForReaders()
-    }
-  }
-
-  private func reclaimTables(of translation: UnsafeMutablePointer<Domain.Translation>) {
-    let system = unsafe system
-    unsafe translation.pointee.table.reclaim(after: {
-      unsafe system.pointee.readers.waitForReaders()
-    })
-  }
-
   /// Gives memory an address of the device, on the path that the device has with this domain.
   func place(
     _ memory: PhysicalRange, _ access: Access, in domain: UnsafeMutablePointer<Domain>?,
@@ -154,9 +124,15 @@ extension Device {
       guard memory.last.rawValue <= limit.highest else { throw .outOfRange }
       return try DMARange(
         first: DMAAddress(memory.first.rawValue), last: DMAAddress(memory.last.rawValue))
-    case .translated(let translation, _):
+    case .translated(let translation, let domain):
+      guard unsafe domain.pointee.kind == .dma else {
+        reportRefusal()
+        throw .notPermitted
+      }
       let pages = memory.rounded(to: Self.granule)
-      let range = unsafe try map(pages, access, in: translation, limit: limit.highest)
+      let range = try unsafe domain.pointee.takingTables { () throws(Failure) in
+        unsafe try translation.pointee.map(pages, access: access, limit: limit.highest)
+      }
       // The memory lies in the pages, at the same offset on both sides.
       let first = range.first.rawValue &+ (memory.first.rawValue & Self.granule.mask)
       return try DMARange(first: DMAAddress(first), last: DMAAddress(first &+ memory.extent))

@@ -44,6 +44,14 @@ extension Device {
     }
   }
 
+  /// Reports a mapping call of a device whose domain is not for those.
+  func reportRefusal() {
+    unsafe system.pointee.reporter.report(.error, .notPermitted, object: name) { text in
+      text.append("a mapping call is refused: the device is attached to an unmanaged domain, ")
+      text.append("in which its owner maps by itself")
+    }
+  }
+
   /// Reports that a mapping ended which a zero-copy mapping still holds.
   func reportHeld(_ range: DMARange) {
     unsafe system.pointee.reporter.report(.warning, .busy, object: name) { text in

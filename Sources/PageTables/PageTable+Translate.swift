@@ -13,6 +13,13 @@ public struct PageTableLookup: Sendable {
   /// What is permitted. Nothing, in a hole.
   public let access: Access
 
+  public init(first: UInt64, last: UInt64, target: UInt64, access: Access) {
+    self.first = first
+    self.last = last
+    self.target = target
+    self.access = access
+  }
+
   public var isMapped: Bool { !access.isEmpty }
 }
 

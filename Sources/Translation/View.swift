@@ -99,7 +99,7 @@ extension View {
     case .translated(let translation, _):
       let found = unsafe translation.pointee.table.lookUp(IOVA(address))
       guard found.isMapped else { return .refused(.notMapped, last: found.last) }
-      guard found.access.isSuperset(of: access) else { return .refused(.denied, last: found.last) }
+      guard found.access.permits(access) else { return .refused(.denied, last: found.last) }
       return .found(
         DeviceTranslation(
           first: found.first, last: found.last, target: found.target, access: found.access))

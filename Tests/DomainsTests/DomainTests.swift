@@ -41,14 +41,15 @@ struct DomainTests {
       #expect(throws: Failure.outOfRange) {
         try machine.domain(.dma, last: (1 << 48) + 4095)
       }
-      let domain = try machine.domain(.dma, last: (1 << 48) - 1)
-      #expect(domain.pointee.translation!.pointee.space.bounds.last.rawValue == (1 << 48) - 1)
+      let bounds = try machine.domain(.dma, last: (1 << 48) - 1).pointee.translation!.pointee
+        .withSpace { $0.bounds }
+      #expect(bounds.last.rawValue == (1 << 48) - 1)
     }
   }
 
   @Test func theDefaultBoundsAreAllButTheFirstPage() throws {
     try withMachine { machine in
-      let bounds = try machine.domain(.dma).pointee.translation!.pointee.space.bounds
+      let bounds = try machine.domain(.dma).pointee.translation!.pointee.withSpace { $0.bounds }
       #expect(bounds.first.rawValue == 4096)
       #expect(bounds.last.rawValue == (1 << 48) - 1)
     }

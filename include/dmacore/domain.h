@@ -16,7 +16,14 @@
  *	error = dmacore_domain_attach(domain, device);
  *
  * In a DMA domain the mapping calls (mapping.h, coherent.h) allocate the addresses and fill in the
- * page table. In an identity domain every device address is the physical address.
+ * page table. In an unmanaged domain the caller does both, and the mapping calls refuse:
+ *
+ *	error = dmacore_domain_map(domain, 0x10000, 0x80000000, 4096, DMACORE_ACCESS_READ);
+ *	... the device reads at 0x10000 ...
+ *	error = dmacore_domain_unmap(domain, 0x10000, 4096, 0, NULL);
+ *
+ * In an identity domain every device address is the physical address. In a blocked domain none leads
+ * anywhere.
  *
  * Stability: may change before 1.0.
  */
@@ -30,8 +37,14 @@ struct dmacore_domain;
 struct dmacore_iommu;
 
 enum dmacore_domain_type {
+	/* Addresses are physical. */
 	DMACORE_DOMAIN_IDENTITY = 1,
+	/* The mapping calls map. */
 	DMACORE_DOMAIN_DMA = 2,
+	/* Nothing is mapped, and nothing can be: each access is a fault. */
+	DMACORE_DOMAIN_BLOCKED = 3,
+	/* The caller maps, by dmacore_domain_map(). */
+	DMACORE_DOMAIN_UNMANAGED = 4,
 };
 
 /**
@@ -59,13 +72,13 @@ struct dmacore_domain_options {
  * struct dmacore_domain_statistics - what a domain holds
  * @struct_size: set to sizeof(struct dmacore_domain_statistics) before the call
  * @device_count: devices attached
- * @mapping_count: IOVA ranges in use by mappings
+ * @mapping_count: IOVA ranges in use by mapping calls
  * @iova_bytes: bytes in them
  * @mapped_bytes: bytes that the page table translates
  * @table_count: table pages in use
  * @table_bytes: bytes in them
  *
- * All but @device_count are 0 in an identity domain.
+ * All but @device_count are 0 in identity and blocked domains.
  */
 struct dmacore_domain_statistics {
 	size_t struct_size;
@@ -88,10 +101,11 @@ struct dmacore_domain_statistics {
  *   IOMMU.
  * Return: 0, or
  *   -EINVAL  @iommu or @out_domain is NULL, the type is unknown, a flag is set, @first or @last is
- *            not aligned, they are the wrong way round or given for an identity domain, or the
- *            structure is too short. Never succeeds if retried.
+ *            not aligned, they are the wrong way round or given for a domain of another type than
+ *            DMACORE_DOMAIN_DMA, or the structure is too short. Never succeeds if retried.
  *   -ERANGE  @last is above what the page table can translate. Never.
- *   -EOPNOTSUPP  the IOMMU's page tables have a granule of more than 4096 bytes. Never.
+ *   -EOPNOTSUPP  DMACORE_DOMAIN_DMA: the IOMMU's page tables have a granule of more than 4096 bytes.
+ *            Never.
  *   -E2BIG   the structure is longer than known and not zero there. Never.
  *   -ENOMEM  no memory. May succeed later.
  */
@@ -148,6 +162,83 @@ int dmacore_domain_attach(struct dmacore_domain *domain, struct dmacore_device *
  */
 DMACORE_MUST_CHECK
 int dmacore_domain_detach(struct dmacore_domain *domain, struct dmacore_device *device);
+
+/**
+ * dmacore_domain_map() - map a range in an unmanaged domain
+ * @domain: the domain
+ * @iova: first address of the devices, a multiple of the page tables' granule
+ * @phys: first physical address, a multiple of the granule
+ * @size: bytes, a multiple of the granule, not 0
+ * @access: what devices may do there: bits of enum dmacore_access, of read, write and execute one at
+ *   least
+ *
+ * The largest leaves that fit are used. The range need not be in the system's memory; an access to a
+ * part that is not there faults. Calls on ranges that do not overlap go on beside each other; the
+ * caller does not make calls on overlapping ranges at once.
+ *
+ * Context: any thread; lock-free; calls the table allocator, and may wait for accesses in flight to
+ *   end.
+ * Ownership: the memory stays whose it was and must outlive the mapping. On a flat system it must
+ *   be memory of this process.
+ * Return: 0, or with nothing changed
+ *   -EINVAL  @domain is NULL, something is not aligned, the size is 0, the access permits nothing or
+ *            has unknown bits. Never succeeds if retried.
+ *   -EOPNOTSUPP  the domain is not unmanaged, or the page tables cannot express the access. Never.
+ *   -ERANGE  a range wraps, or is too wide for the page tables. Never.
+ *   -EEXIST  a part is mapped. Not until that is unmapped.
+ *   -ENOMEM  no memory for table pages. May succeed later.
+ */
+DMACORE_MUST_CHECK
+int dmacore_domain_map(struct dmacore_domain *domain, dmacore_iova_t iova, dmacore_phys_t phys,
+		       uint64_t size, uint32_t access);
+
+/**
+ * dmacore_domain_unmap() - unmap a range in an unmanaged domain
+ * @domain: the domain
+ * @iova: first address of the devices, a multiple of the page tables' granule
+ * @size: bytes, a multiple of the granule, not 0
+ * @flags: bits of enum dmacore_unmap_flags (pagetable.h)
+ * @out_unmapped: receives how many bytes were mapped; may be NULL
+ *
+ * Strict, as dmacore_unmap() is: when the call returns no access through what it unmapped will start,
+ * and none is in flight but those that mapping.h names. A zero-copy mapping that holds a part is
+ * reported (DMACORE_REPORT_WARNING).
+ *
+ * Context: any thread; locked (zero-copy mappings, rank 4); waits for accesses in flight to end;
+ *   calls the table allocator, and may call the report callback.
+ * Ownership: the memory that was mapped is the caller's again.
+ * Return: 0, also if nothing was mapped there; or with nothing changed
+ *   -EINVAL  @domain is NULL, something is not aligned, the size is 0, a flag is unknown, or an end
+ *            of the range cuts through a leaf and DMACORE_UNMAP_SPLIT is not given. Never succeeds
+ *            if retried.
+ *   -EOPNOTSUPP  the domain is not unmanaged. Never.
+ *   -ERANGE  the range wraps, or is too wide for the page tables. Never.
+ *   -ENOMEM  DMACORE_UNMAP_SPLIT: no memory for table pages. May succeed later.
+ */
+DMACORE_MUST_CHECK
+int dmacore_domain_unmap(struct dmacore_domain *domain, dmacore_iova_t iova, uint64_t size,
+			 uint32_t flags, uint64_t *out_unmapped);
+
+/**
+ * dmacore_domain_translate() - look up where an address leads in a domain
+ * @domain: the domain, of any type
+ * @iova: the address
+ * @access: what is to be permitted; 0: any
+ * @out_translation: receives the range of addresses around @iova that is translated alike
+ *
+ * What the answer says may have been unmapped by the time that it is used.
+ *
+ * Context: any thread; lock-free; calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, or the access has unknown bits. Never succeeds if retried.
+ *   -ENOENT  nothing is mapped there. Not until it is.
+ *   -EACCES  what is mapped there does not permit @access. Not until it is mapped otherwise.
+ *   -EPERM   the domain is blocked. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_domain_translate(struct dmacore_domain *domain, dmacore_iova_t iova, uint32_t access,
+			     struct dmacore_translation *out_translation);
 
 /**
  * dmacore_domain_statistics() - read what a domain holds

@@ -74,7 +74,8 @@ enum dmacore_direction {
  *   -EINVAL  a pointer is NULL, @size is 0, the buffer wraps, or the direction or an attribute is
  *            unknown. Never succeeds if retried.
  *   -ENXIO   the device has no streaming mask. Not until it is set.
- *   -EPERM   the device is behind an IOMMU and attached to no domain. Not until it is attached.
+ *   -EPERM   the device is behind an IOMMU and attached to no domain, a blocked one, or an unmanaged
+ *            one, which is reported too. Not until it is attached to another.
  *   -EFAULT  the buffer is not in the system's memory. Never.
  *   -ERANGE  the buffer cannot be reached: on the direct path it lies above the mask or the bus
  *            limit; through an IOMMU its physical address is too wide for the page table, or the

@@ -88,7 +88,8 @@ void dmacore_view_destroy(struct dmacore_view *view);
  *   -EINVAL  a pointer is NULL, or @access has unknown bits. Never succeeds if retried.
  *   -ENOENT  nothing is mapped at @dma. Not until it is mapped.
  *   -EACCES  not all of @access is permitted. Not until it is mapped anew.
- *   -EPERM   the device is behind an IOMMU and attached to no domain. Not until it is attached.
+ *   -EPERM   the device is behind an IOMMU and attached to no domain or a blocked one. Not until it
+ *            is attached to another.
  */
 DMACORE_MUST_CHECK
 int dmacore_view_translate(struct dmacore_view *view, dmacore_dma_t dma, uint32_t access,
@@ -111,7 +112,7 @@ int dmacore_view_translate(struct dmacore_view *view, dmacore_dma_t dma, uint32_
  *   -ENOENT  a part is not mapped. Faults.
  *   -EACCES  a part may not be read. Faults.
  *   -EFAULT  a part leads to where there is no memory. Faults.
- *   -EPERM   the device is behind an IOMMU and attached to no domain. Faults.
+ *   -EPERM   the device is behind an IOMMU and attached to no domain or a blocked one. Faults.
  *   -EOPNOTSUPP  the system is flat and the device directly mapped without
  *            DMACORE_DEVICE_TRACK_DIRECT. Never.
  *   any other: what a region's callback returned.
@@ -134,7 +135,7 @@ int dmacore_view_read(struct dmacore_view *view, dmacore_dma_t dma, void *buffer
  *   -ENOENT  a part is not mapped. Faults.
  *   -EACCES  a part may not be written. Faults.
  *   -EFAULT  a part leads to where there is no memory. Faults.
- *   -EPERM   the device is behind an IOMMU and attached to no domain. Faults.
+ *   -EPERM   the device is behind an IOMMU and attached to no domain or a blocked one. Faults.
  *   -EOPNOTSUPP  the system is flat and the device directly mapped without
  *            DMACORE_DEVICE_TRACK_DIRECT. Never.
  *   any other: what a region's callback returned.
@@ -167,7 +168,7 @@ int dmacore_view_write(struct dmacore_view *view, dmacore_dma_t dma, const void 
  *   -ENOENT  a part is not mapped. Faults.
  *   -EACCES  a part may not be accessed like that. Faults.
  *   -EFAULT  a part leads to where there is no memory. Faults.
- *   -EPERM   the device is behind an IOMMU and attached to no domain. Faults.
+ *   -EPERM   the device is behind an IOMMU and attached to no domain or a blocked one. Faults.
  *   -EOPNOTSUPP  callbacks back a part, or the system is flat and the device directly mapped
  *            without DMACORE_DEVICE_TRACK_DIRECT. Use read and write for the former.
  *   -EAGAIN  mappings changed meanwhile, again and again. Should succeed if retried.
