@@ -8,6 +8,7 @@
 #include "dmacore/device.h"
 #include "dmacore/domain.h"
 #include "dmacore/fault.h"
+#include "dmacore/group.h"
 #include "dmacore/iommu.h"
 #include "dmacore/iova.h"
 #include "dmacore/mapping.h"

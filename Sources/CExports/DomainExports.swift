@@ -53,6 +53,14 @@ public func dmacore_domain_detach(_ domain: OpaquePointer!, _ device: OpaquePoin
   }
 }
 
+@implementation @_cdecl("dmacore_domain_replace")
+public func dmacore_domain_replace(_ domain: OpaquePointer!, _ device: OpaquePointer!) -> CInt {
+  status { () throws(Failure) in
+    let domain = unsafe try value(domain, as: Domain.self)
+    try unsafe value(device, as: Device.self).pointee.replace(by: domain)
+  }
+}
+
 @implementation @_cdecl("dmacore_domain_map")
 public func dmacore_domain_map(
   _ domain: OpaquePointer!, _ iova: dmacore_iova_t, _ phys: dmacore_phys_t, _ size: UInt64,

@@ -12,33 +12,32 @@ public struct DeviceDescription {
   let faultCapacity: Int
   let name: UnsafePointer<CChar>?
   let iommu: UnsafeMutablePointer<IOMMU>?
+  let group: UnsafeMutablePointer<Group>?
   let streamingMask: UInt64
   let coherentMask: UInt64
   let busLimit: UInt64
   let fault: dmacore_fault_fn?
   let faultOpaque: UnsafeMutableRawPointer?
 
-  /// - Throws: `invalidArgument` for an IOMMU of another system, a name or a ring that is too long.
+  /// - Throws: `invalidArgument` for an IOMMU or a group of another system, a name or a ring that is
+  ///   too long.
   public init(
     _ options: dmacore_device_options, iommu: UnsafeMutablePointer<IOMMU>?,
-    system: UnsafeMutablePointer<System>
+    group: UnsafeMutablePointer<Group>? = nil, system: UnsafeMutablePointer<System>
   ) throws(Failure) {
     let capacity = unsafe Int(options.fault_capacity)
-    guard capacity <= 65536 else { throw .invalidArgument }
-    if let name = unsafe options.name {
-      var length = 0
-      while unsafe name[length] != 0 {
-        length += 1
-        guard length < Int(DMACORE_DEVICE_NAME_SIZE) else { throw .invalidArgument }
-      }
-    }
+    guard capacity <= 65536, unsafe Name.fits(options.name) else { throw .invalidArgument }
     if let iommu = unsafe iommu {
       guard unsafe iommu.pointee.system == system else { throw .invalidArgument }
+    }
+    if let group = unsafe group {
+      guard unsafe group.pointee.system == system else { throw .invalidArgument }
     }
     tracksDirect = unsafe options.flags & DMACORE_DEVICE_TRACK_DIRECT.rawValue != 0
     faultCapacity = capacity == 0 ? 64 : capacity
     unsafe name = options.name
     unsafe self.iommu = iommu
+    unsafe self.group = group
     streamingMask = unsafe options.streaming_mask
     coherentMask = unsafe options.coherent_mask
     busLimit = unsafe options.bus_limit
@@ -66,6 +65,7 @@ public struct Device: ~Copyable, Held {
 
   public let system: UnsafeMutablePointer<System>
   public let iommu: UnsafeMutablePointer<IOMMU>?
+  public let group: UnsafeMutablePointer<Group>
   public let tracksDirect: Bool
   public let mappings: MappingTable
   public let faults: FaultRing
@@ -74,23 +74,59 @@ public struct Device: ~Copyable, Held {
   private let busLimit: UInt64
   private let streamingMask: Atomic<UInt64>
   private let coherentMask: Atomic<UInt64>
-  private let nameBytes: UnsafeMutablePointer<CChar>
+  private let ownName: Name
+  // The group's record of the device.
+  private let member: UnsafeMutablePointer<Group.Member>
   private let fault: dmacore_fault_fn?
   private let faultOpaque: UnsafeMutableRawPointer?
   private let uses = UseCount()
 
-  /// Holds the system and the IOMMU until it ends.
-  public init(
+  /// A new device, in its group.
+  ///
+  /// - Throws: `invalidArgument` when the group's devices are behind another IOMMU, `noMemory`.
+  public static func place(
+    system: UnsafeMutablePointer<System>, _ description: DeviceDescription
+  ) throws(Failure) -> UnsafeMutablePointer<Device> {
+    let device = unsafe try Box<Device>.place { () throws(Failure) in
+      unsafe try Device(system: system, description)
+    }
+    do throws(Failure) {
+      try unsafe device.pointee.group.pointee.add(device, device.pointee.member)
+    } catch {
+      unsafe Box.letGo(device)
+      throw error
+    }
+    return unsafe device
+  }
+
+  /// Holds the system, the IOMMU and the group until it ends.
+  private init(
     system: UnsafeMutablePointer<System>, _ description: DeviceDescription
   ) throws(Failure) {
     let mappings = try MappingTable()
     let faults = try FaultRing(capacity: description.faultCapacity)
     let pins = try PinTable()
-    let nameBytes = unsafe try Self.copy(description.name)
+    let name = unsafe try Name(description.name, fallback: "device")
+    let member = unsafe try Box<Group.Member>.place { () throws(Failure) in Group.Member() }
+    let group: UnsafeMutablePointer<Group>
+    if let given = unsafe description.group {
+      unsafe Box.hold(given)
+      unsafe group = given
+    } else {
+      do throws(Failure) {
+        unsafe group = try Box<Group>.place { () throws(Failure) in
+          unsafe try Group(system: system)
+        }
+      } catch {
+        unsafe Box.destroy(member)
+        throw error
+      }
+    }
     unsafe Box.hold(system)
     if let iommu = unsafe description.iommu { unsafe Box.hold(iommu) }
     unsafe self.system = system
     unsafe iommu = description.iommu
+    unsafe self.group = group
     tracksDirect = description.tracksDirect
     self.mappings = mappings
     self.faults = faults
@@ -98,45 +134,22 @@ public struct Device: ~Copyable, Held {
     busLimit = description.busLimit
     streamingMask = Atomic(description.streamingMask)
     coherentMask = Atomic(description.coherentMask)
-    unsafe self.nameBytes = nameBytes
+    ownName = name
+    unsafe self.member = member
     unsafe fault = description.fault
     unsafe faultOpaque = description.faultOpaque
   }
 
   deinit {
-    unsafe RawMemory.free(nameBytes)
+    unsafe Box.destroy(member)
+    unsafe Box.letGo(group)
     if let iommu = unsafe iommu { unsafe Box.letGo(iommu) }
     unsafe Box.letGo(system)
   }
 
-  private static func copy(
-    _ name: UnsafePointer<CChar>?
-  ) throws(Failure) -> UnsafeMutablePointer<CChar> {
-    let size = Int(DMACORE_DEVICE_NAME_SIZE)
-    let raw = unsafe try RawMemory.allocate(size, alignment: 16)
-    // SAFETY: the allocation is `size` bytes and holds nothing else.
-    let bytes = unsafe raw.bindMemory(to: CChar.self, capacity: size)
-    unsafe bytes.initialize(repeating: 0, count: size)
-    if let name = unsafe name {
-      // The description's initializer saw to it that the name and its null byte fit.
-      var index = 0
-      while unsafe name[index] != 0 {
-        unsafe bytes[index] = name[index]
-        index += 1
-      }
-    } else {
-      let fallback: StaticString = "device"
-      fallback.withUTF8Buffer { utf8 in
-        for index in 0..<utf8.count { unsafe bytes[index] = CChar(bitPattern: utf8[index]) }
-      }
-    }
-    return unsafe bytes
-  }
-
   public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }
 
-  // SAFETY: `copy` ended the bytes with a null byte, and nobody writes them afterwards.
-  public var name: UnsafePointer<CChar> { unsafe UnsafePointer(nameBytes) }
+  public var name: UnsafePointer<CChar> { unsafe ownName.cString }
 
   // MARK: - Limits
 
@@ -179,31 +192,27 @@ public struct Device: ~Copyable, Held {
   /// The path at this moment. The caller is inside a read section while it uses the answer.
   public var currentPath: DevicePath { unsafe path(with: mappings.domain) }
 
-  /// Lets the device use a domain.
-  ///
-  /// - Throws: `invalidArgument` for a domain of another IOMMU, `busy` when it has a domain.
+  // The device's group is attached as a whole: see `Group`.
+
   public func attach(_ domain: UnsafeMutablePointer<Domain>) throws(Failure) {
-    guard let iommu = unsafe iommu, unsafe domain.pointee.iommu == iommu else {
-      throw .invalidArgument
-    }
-    unsafe Box.hold(domain)
-    do throws(Failure) {
-      try unsafe mappings.attach(domain)
-    } catch {
-      unsafe Box.letGo(domain)
-      throw error
-    }
-    unsafe domain.pointee.countDevice()
+    unsafe try group.pointee.setDefault(domain, replacing: false)
   }
 
-  /// Ends the device's use of a domain.
-  ///
-  /// - Throws: `invalidArgument` when it is not attached to this one, `busy` while it has mappings.
+  public func replace(by domain: UnsafeMutablePointer<Domain>) throws(Failure) {
+    unsafe try group.pointee.setDefault(domain, replacing: true)
+  }
+
   public func detach(_ domain: UnsafeMutablePointer<Domain>) throws(Failure) {
-    try unsafe mappings.detach(domain)
-    unsafe system.pointee.readers.waitForReaders()
-    unsafe domain.pointee.uncountDevice()
-    unsafe Box.letGo(domain)
+    unsafe try group.pointee.clearDefault(domain)
+  }
+
+  /// Says that the device's driver uses the DMA API.
+  public func useDefaultDomain() throws(Failure) {
+    try unsafe group.pointee.use(member)
+  }
+
+  public func unuseDefaultDomain() throws(Failure) {
+    try unsafe group.pointee.unuse(member)
   }
 
   // MARK: - Undoing
@@ -250,7 +259,7 @@ public struct Device: ~Copyable, Held {
     return unsafe (translation, range.rounded(to: Self.granule))
   }
 
-  /// Ends the device for its driver: undoes what is left mapped and ends the attachment. Views of
+  /// Ends the device for its driver: undoes what is left mapped and takes it out of its group. Views of
   /// the device may live on, and reach nothing.
   ///
   /// No mapping call is under way. The caller holds the device, so that what is called back may use
@@ -269,10 +278,7 @@ public struct Device: ~Copyable, Held {
       guard let memory = record.memory else { continue }
       if isHeld { keptBytes &+= size } else { unsafe system.pointee.freeMemory(memory) }
     }
-    if let domain = unsafe mappings.domain {
-      // No mapping and no call is left that detaching could be refused for.
-      try? unsafe detach(domain)
-    }
+    unsafe group.pointee.remove(member)
     if count > 0 { reportLeft(count, bytes: bytes, keptBytes: keptBytes) }
   }
 

@@ -5,7 +5,7 @@ import Primitives
 
 /// The faults of a device, oldest first, of which it keeps as many as fit and counts the others.
 ///
-/// Locked, rank 7.
+/// Locked, rank 8.
 @safe
 public struct FaultRing: ~Copyable {
   private struct State {

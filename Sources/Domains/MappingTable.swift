@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 import Addressing
+import CPlatform
 import Primitives
 import Synchronization
 
@@ -36,7 +37,7 @@ public struct MappingRecord {
 /// What a device has mapped, by its own addresses, and the domain that it is attached to.
 ///
 /// The two belong under one lock: a mapping is made in the domain that the device has, and the
-/// domain stays while there are mappings. Locked, rank 3.
+/// domain stays while there are mappings. Only the device's group changes it. Locked, rank 4.
 @safe
 public struct MappingTable: ~Copyable {
   public typealias Node = IntervalNode<MappingRecord>
@@ -50,6 +51,8 @@ public struct MappingTable: ~Copyable {
     var domain: UnsafeMutablePointer<Domain>? = nil
     // Cells with a mapping call: mappings being made or undone.
     var pending = 0
+    // Whether the domain is about to change: then no mapping call starts.
+    var isFrozen = false
     var bytes: UInt64 = 0
     var total: UInt64 = 0
   }
@@ -71,12 +74,19 @@ public struct MappingTable: ~Copyable {
   /// - Throws: `noMemory`.
   public func take() throws(Failure) -> (cell: Link, domain: UnsafeMutablePointer<Domain>?) {
     while true {
+      var isFrozen = false
       let taken = unsafe state.withLock { state -> (Link, UnsafeMutablePointer<Domain>?)? in
-        guard let cell = unsafe state.cells.take() else { return nil }
+        isFrozen = state.isFrozen
+        guard !isFrozen, let cell = unsafe state.cells.take() else { return nil }
         state.pending += 1
         return unsafe (cell, state.domain)
       }
       if let taken = unsafe taken { return unsafe (taken.0, taken.1) }
+      if isFrozen {
+        // Somebody is between a few loads and stores.
+        cplatform_yield()
+        continue
+      }
       let chunk = try Slab<Node>.makeChunk()
       state.withLock { state in state.cells.add(chunk) }
     }
@@ -232,37 +242,39 @@ public struct MappingTable: ~Copyable {
 
   /// The domain at this moment. The caller is inside a read section while it uses the answer.
   var domain: UnsafeMutablePointer<Domain>? {
-    // SAFETY: only `attach` and `detach` write this, with the address of a domain that the device
-    // holds; the device lets go of it when no read section that found it is open.
-    // Acquiring: pairs with the release in attach, so that the domain is made whole.
+    // SAFETY: only `setDomain` writes this, with the address of a domain that the device holds; the
+    // device lets go of it when no read section that found it is open.
+    // Acquiring: pairs with the release in setDomain, so that the domain is made whole.
     unsafe UnsafeMutablePointer<Domain>(bitPattern: published.load(ordering: .acquiring) & ~1)
   }
 
   /// Whether the domain at this moment is an identity domain.
   public var hasIdentity: Bool { published.load(ordering: .relaxed) & 1 != 0 }
 
-  /// Sets the domain of a device that has none.
-  ///
-  /// - Throws: `busy` when it has one.
-  func attach(_ domain: UnsafeMutablePointer<Domain>) throws(Failure) {
-    try state.withLock { (state) throws(Failure) in
-      guard unsafe state.domain == nil else { throw .busy }
-      unsafe state.domain = domain
-      let isIdentity = unsafe domain.pointee.kind == .identity
-      published.store(UInt(bitPattern: domain) | (isIdentity ? 1 : 0), ordering: .releasing)
+  /// Keeps mapping calls from starting, until `setDomain` or `thaw`. Returns whether it does: not while
+  /// there are mappings in the domain, or calls that make or undo some.
+  func freeze() -> Bool {
+    state.withLock { state in
+      // Without a domain all calls that are under way will fail.
+      guard unsafe state.domain == nil || (state.tree.count == 0 && state.pending == 0) else {
+        return false
+      }
+      state.isFrozen = true
+      return true
     }
   }
 
-  /// Ends the attachment.
-  ///
-  /// - Throws: `invalidArgument` when the device is not attached to this domain, `busy` while there
-  ///   are mappings or calls that make or undo some.
-  func detach(_ domain: UnsafeMutablePointer<Domain>) throws(Failure) {
-    try state.withLock { (state) throws(Failure) in
-      guard unsafe state.domain == domain else { throw .invalidArgument }
-      guard state.tree.count == 0, state.pending == 0 else { throw .busy }
-      unsafe state.domain = nil
-      published.store(0, ordering: .relaxed)
+  func thaw() { state.withLock { state in state.isFrozen = false } }
+
+  /// Changes the domain of a device whose table is frozen, or which is not known to anybody, and thaws
+  /// it.
+  func setDomain(_ domain: UnsafeMutablePointer<Domain>?) {
+    state.withLock { state in
+      unsafe state.domain = domain
+      let isIdentity = unsafe domain.map { unsafe $0.pointee.kind == .identity } ?? false
+      published.store(
+        UInt(bitPattern: domain) | (isIdentity ? 1 : 0), ordering: .releasing)
+      state.isFrozen = false
     }
   }
 }

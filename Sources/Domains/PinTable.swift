@@ -8,7 +8,7 @@ import Synchronization
 ///
 /// A range that is about to go can be closed: then nothing in it can be pinned until it is opened
 /// again. A pin outlives the mapping it was made through; stamps tell it from one of a later mapping
-/// at the same addresses. Locked, rank 4.
+/// at the same addresses. Locked, rank 5.
 public struct PinTable: ~Copyable {
   public typealias Node = IntervalNode<Pin>
 

@@ -12,7 +12,7 @@ import Primitives
 // device behind an IOMMU uses the domain it is attached to and is blocked while it has none; a
 // device without an IOMMU reaches memory directly.
 //
-//            attach (device has no domain)
+//            attach, through its group
 //   blocked ------------------------------> attached
 //           <------------------------------
 //            detach (no live mapping, no mapping call under way)
@@ -32,10 +32,11 @@ import Primitives
 //
 // 3. Locking
 // Ranks are in ARCHITECTURE.md. No lock is taken while another is held, but for freeing a coherent
-// allocation: under the mapping table's lock (rank 3) it closes the range in a pin table (rank 4).
+// allocation: under the mapping table's lock (rank 4) it closes the range in a pin table (rank 5); and
+// for those of a group's devices.
 //
 // 4. What this does not do
-// Groups and ownership, faults that are answered, several backends: a group is one device here.
+// Faults that are answered, several backends. Groups are in Group.swift.
 
 /// The pages of a coherent allocation. The region that they lie in stays while they are allocated.
 @safe

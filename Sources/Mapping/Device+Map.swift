@@ -27,7 +27,7 @@ import Primitives
 // mappings keep one all the same, to find misuse.
 //
 // 3. Locking
-// The mapping table's lock (rank 3) twice a call, those of the IOVA space (ranks 5 and 6) once, none
+// The mapping table's lock (rank 4) twice a call, those of the IOVA space (ranks 6 and 7) once, none
 // of them while anything is allocated or called back.
 //
 // 4. What this does not do

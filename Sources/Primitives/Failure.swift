@@ -19,6 +19,7 @@ public struct Failure: Error, Equatable, Sendable {
   public static var badAddress: Failure { Failure(code: 14) }  // EFAULT
   public static var busy: Failure { Failure(code: 16) }  // EBUSY
   public static var exists: Failure { Failure(code: 17) }  // EEXIST
+  public static var noDevice: Failure { Failure(code: 19) }  // ENODEV
   public static var invalidArgument: Failure { Failure(code: 22) }  // EINVAL
   public static var noSpace: Failure { Failure(code: 28) }  // ENOSPC
   public static var outOfRange: Failure { Failure(code: 34) }  // ERANGE

@@ -7,11 +7,12 @@ import CPlatform
 public enum LockRank: UInt32, Sendable {
   case readSections = 1
   case memoryMap = 2
-  case deviceMappings = 3
-  case pins = 4
-  case iovaCache = 5
-  case iovaStore = 6
-  case faultRing = 7
+  case group = 3
+  case deviceMappings = 4
+  case pins = 5
+  case iovaCache = 6
+  case iovaStore = 7
+  case faultRing = 8
 }
 
 /// Mutual exclusion between threads.

@@ -30,6 +30,15 @@ public struct TextBuffer: ~Copyable {
     unsafe UnsafeRawPointer(bytes.baseAddress!).assumingMemoryBound(to: CChar.self)
   }
 
+  /// Copies the text to C's memory, as much as fits, with a null byte at its end.
+  ///
+  /// - Parameter size: not 0.
+  public func copy(to out: UnsafeMutablePointer<CChar>, size: UInt) {
+    let length = min(count, Int(min(size, 256)) - 1)
+    for index in 0..<length { unsafe out[index] = CChar(bitPattern: bytes[index]) }
+    unsafe out[length] = 0
+  }
+
   public mutating func append(_ text: StaticString) {
     text.withUTF8Buffer { utf8 in
       for index in utf8.indices { append(byte: unsafe utf8[index]) }

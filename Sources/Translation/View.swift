@@ -27,7 +27,7 @@ import Primitives
 // finds them.
 //
 // 3. Locking
-// None, but for devices whose direct mappings are tracked: those ask the mapping table (rank 3).
+// None, but for devices whose direct mappings are tracked: those ask the mapping table (rank 4).
 // Faults are recorded and handed over outside of read sections.
 //
 // 4. What this does not do

@@ -139,9 +139,7 @@ struct DeviceTests {
     }
     let description = try DeviceDescription(
       dmacore_device_options(), iommu: iommu, system: system)
-    let device = try Box<Device>.place { () throws(Failure) in
-      try Device(system: system, description)
-    }
+    let device = try Device.place(system: system, description)
     try device.pointee.attach(domain)
     for isShared in [Box.isShared(system), Box.isShared(iommu), Box.isShared(domain)] {
       #expect(isShared)

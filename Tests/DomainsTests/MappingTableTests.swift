@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 import Addressing
+import Foundation
 import MachineSupport
 import Primitives
 import TestSupport
@@ -223,43 +224,81 @@ struct MappingTableTests {
 
   // MARK: - Attachment
 
-  @Test func aDomainStaysWhileThereAreRecordsOrCallsUnderWay() throws {
+  @Test func aTableIsNotFrozenWhileThereAreRecordsOrCallsUnderWay() throws {
     try withMachine { machine in
       let table = try MappingTable()
       let domain = try machine.domain(.dma)
-      try table.attach(domain)
+      table.setDomain(domain)
       let (cell, found) = try table.take()
       #expect(found == domain)
-      #expect(throws: Failure.busy) { try table.detach(domain) }
+      func expectFrozen(_ expected: Bool) {
+        let isFrozen = table.freeze()
+        #expect(isFrozen == expected)
+      }
+      expectFrozen(false)
       let record = MappingRecord(
         kind: .streaming, direction: .toDevice, domain: domain, memory: nil, stamp: 0)
       table.insert(cell, try dma(10, size: 1), record)
-      #expect(throws: Failure.busy) { try table.detach(domain) }
+      expectFrozen(false)
       let claimed = try #require(try claim(table, 10, 10))
-      #expect(throws: Failure.busy) { try table.detach(domain) }
+      expectFrozen(false)
       table.giveBack(claimed)
-      try table.detach(domain)
+      expectFrozen(true)
+      table.setDomain(nil)
       #expect(table.domain == nil)
+      // And mapping calls go on.
+      table.giveBack(try table.take().cell)
     }
   }
 
-  @Test func oneDomainIsAttachedAndOnlyThatOneDetached() throws {
+  @Test func aFrozenTableKeepsItsDomainAndItsCallsWait() throws {
     try withMachine { machine in
-      let table = try MappingTable()
-      let (domain, other) = (try machine.domain(.dma), try machine.domain(.identity))
-      #expect(throws: Failure.invalidArgument) { try table.detach(domain) }
-      try table.attach(domain)
-      #expect(throws: Failure.busy) { try table.attach(other) }
-      #expect(throws: Failure.busy) { try table.attach(domain) }
-      #expect(throws: Failure.invalidArgument) { try table.detach(other) }
-      #expect(table.domain == domain)
-      let hadIdentity = table.hasIdentity
+      let table = SharedTable(table: try MappingTable())
+      let domains = SharedDomains(
+        domains: [try machine.domain(.dma), try machine.domain(.identity)])
+      table.table.setDomain(domains[0])
+      let isFrozen = table.table.freeze()
+      #expect(isFrozen)
+      #expect(table.table.domain == domains[0])
+      let hadIdentity = table.table.hasIdentity
       #expect(!hadIdentity)
-      try table.detach(domain)
-      try table.attach(other)
-      #expect(table.domain == other)
-      let hasIdentity = table.hasIdentity
+      try onThreads(2) { thread in
+        if thread == 0 {
+          // It gets the domain from after the change.
+          let (cell, found) = try table.table.take()
+          try demand(found == domains[1], "a call started before the change")
+          table.table.giveBack(cell)
+        } else {
+          usleep(2000)
+          table.table.setDomain(domains[1])
+        }
+      }
+      #expect(table.table.domain == domains[1])
+      let hasIdentity = table.table.hasIdentity
       #expect(hasIdentity)
     }
   }
+
+  @Test func aTableThatIsThawedIsAsItWas() throws {
+    try withMachine { machine in
+      let table = try MappingTable()
+      let domain = try machine.domain(.dma)
+      table.setDomain(domain)
+      _ = table.freeze()
+      table.thaw()
+      let (cell, found) = try table.take()
+      #expect(found == domain)
+      table.giveBack(cell)
+    }
+  }
+}
+
+private final class SharedTable: @unchecked Sendable {
+  let table: MappingTable
+  init(table: consuming MappingTable) { self.table = table }
+}
+
+private struct SharedDomains: @unchecked Sendable {
+  let domains: [UnsafeMutablePointer<Domain>]
+  subscript(index: Int) -> UnsafeMutablePointer<Domain> { domains[index] }
 }

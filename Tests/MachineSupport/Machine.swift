@@ -52,9 +52,7 @@ package final class Machine: @unchecked Sendable {
     change(&options)
     let description = try DeviceDescription(
       options, iommu: behindIOMMU ? iommu : nil, system: system)
-    let device = try Box<Device>.place { () throws(Failure) in
-      try Device(system: system, description)
-    }
+    let device = try Device.place(system: system, description)
     devices.append(device)
     return device
   }

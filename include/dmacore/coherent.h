@@ -35,7 +35,7 @@ struct dmacore_device;
  * of it on every path. The device may read and write it. The memory region that it lies in cannot
  * be removed until it is freed.
  *
- * Context: any thread; locked (device mappings, rank 3; IOVA cache, rank 5; IOVA store, rank 6);
+ * Context: any thread; locked (device mappings, rank 4; IOVA cache, rank 6; IOVA store, rank 7);
  *   calls the memory allocator, and may call the table allocator.
  * Ownership: the memory is the caller's until dmacore_free_coherent().
  * Return: 0, or
@@ -64,8 +64,8 @@ int dmacore_alloc_coherent(struct dmacore_device *device, uint64_t size, void **
  *
  * Strict as dmacore_unmap(). Needs no memory and cannot fail for an allocation that lives.
  *
- * Context: any thread; locked (device mappings, rank 3, and inside it zero-copy mappings, rank 4;
- *   IOVA cache, rank 5; IOVA store, rank 6); waits for accesses in flight to end; calls the memory
+ * Context: any thread; locked (device mappings, rank 4, and inside it zero-copy mappings, rank 5;
+ *   IOVA cache, rank 6; IOVA store, rank 7); waits for accesses in flight to end; calls the memory
  *   allocator, and may call the report callback.
  * Ownership: the memory may not be used afterwards.
  * Return: 0, or

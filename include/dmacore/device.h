@@ -36,6 +36,7 @@
 DMACORE_BEGIN_DECLS
 
 struct dmacore_device;
+struct dmacore_group;
 struct dmacore_iommu;
 struct dmacore_system;
 
@@ -67,6 +68,8 @@ enum dmacore_device_flags {
  *   say; 0: no such limit
  * @fault: receives faults; NULL: nobody does
  * @fault_opaque: passed to @fault
+ * @group: the group to join (group.h), whose other devices are behind the same IOMMU; NULL: one of its
+ *   own. The device is attached to what the group is attached to
  */
 struct dmacore_device_options {
 	size_t struct_size;
@@ -79,10 +82,11 @@ struct dmacore_device_options {
 	dmacore_dma_t bus_limit;
 	dmacore_fault_fn fault;
 	void *fault_opaque;
+	struct dmacore_group *group;
 };
 
 #define DMACORE_DEVICE_OPTIONS_INIT \
-	{ sizeof(struct dmacore_device_options), 0, 0, NULL, NULL, 0, 0, 0, NULL, NULL }
+	{ sizeof(struct dmacore_device_options), 0, 0, NULL, NULL, 0, 0, 0, NULL, NULL, NULL }
 
 /**
  * struct dmacore_device_statistics - what a device has mapped and done
@@ -110,11 +114,11 @@ struct dmacore_device_statistics {
  *
  * Context: any thread; takes no lock; calls nothing back.
  * Ownership: the caller gives the device back with dmacore_device_destroy(); it holds on to the
- *   system and to the IOMMU. What @options->fault_opaque points to must outlive it.
+ *   system, to the IOMMU and to its group. What @options->fault_opaque points to must outlive it.
  * Return: 0, or
  *   -EINVAL  @system or @out_device is NULL, a flag is unknown, the name or the ring is too long,
- *            the IOMMU is of another system, or the structure is too short. Never succeeds if
- *            retried.
+ *            the IOMMU or the group is of another system, the group's devices are behind another
+ *            IOMMU, or the structure is too short. Never succeeds if retried.
  *   -E2BIG   the structure is longer than known and not zero there. Never.
  *   -ENOMEM  no memory. May succeed later.
  */
@@ -133,7 +137,7 @@ int dmacore_device_create(struct dmacore_system *system,
  * see the lifetime rule in system.h. Views that are left reach nothing.
  *
  * Context: any thread, while no other thread makes a mapping call for @device; locked (device
- *   mappings, rank 3); waits for the device's accesses in flight to end; may call the report
+ *   mappings, rank 4); waits for the device's accesses in flight to end; may call the report
  *   callback and the memory allocator.
  * Ownership: @device may not be used afterwards.
  * Return: nothing; cannot fail.
@@ -149,7 +153,7 @@ void dmacore_device_destroy(struct dmacore_device *device);
  *
  * Live mappings stay as they are, and are synced and unmapped as they were made.
  *
- * Context: any thread; locked (device mappings, rank 3); looks at each live mapping if @out_beyond
+ * Context: any thread; locked (device mappings, rank 4); looks at each live mapping if @out_beyond
  *   is given; calls nothing back.
  * Ownership: nothing changes hands.
  * Return: 0, or
@@ -168,7 +172,7 @@ int dmacore_device_set_streaming_mask(struct dmacore_device *device, dmacore_dma
  *
  * As dmacore_device_set_streaming_mask().
  *
- * Context: any thread; locked (device mappings, rank 3); looks at each live mapping if @out_beyond
+ * Context: any thread; locked (device mappings, rank 4); looks at each live mapping if @out_beyond
  *   is given; calls nothing back.
  * Ownership: nothing changes hands.
  * Return: 0, or
@@ -184,7 +188,7 @@ int dmacore_device_set_coherent_mask(struct dmacore_device *device, dmacore_dma_
  * @out_statistics: receives the numbers; @out_statistics->struct_size says how many of them there
  *   is room for
  *
- * Context: any thread; locked (device mappings, rank 3; fault ring, rank 7); calls nothing back.
+ * Context: any thread; locked (device mappings, rank 4; fault ring, rank 8); calls nothing back.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.

@@ -5,8 +5,8 @@
 /**
  * DOC: Domain
  *
- * A domain is one address space of an IOMMU; a device behind the IOMMU uses the domain that it is
- * attached to, and is blocked while it is attached to none.
+ * A domain is one address space of an IOMMU; a device behind the IOMMU uses the domain that its group
+ * is attached to (group.h), and is blocked while that is none.
  *
  *	struct dmacore_domain_options options = DMACORE_DOMAIN_OPTIONS_INIT;
  *	struct dmacore_domain *domain;
@@ -127,38 +127,64 @@ int dmacore_domain_create(struct dmacore_iommu *iommu, const struct dmacore_doma
 void dmacore_domain_destroy(struct dmacore_domain *domain);
 
 /**
- * dmacore_domain_attach() - let a device use a domain
+ * dmacore_domain_attach() - make a domain the default domain of a device's group
  * @domain: the domain
- * @device: a device behind the same IOMMU, attached to nothing
+ * @device: a device behind the same IOMMU, whose group has no default domain
  *
- * Context: any thread; locked (device mappings, rank 3); calls nothing back.
- * Ownership: the device holds on to the domain until it is detached or destroyed.
+ * All devices of the group (group.h) are attached; a device that was made without saying otherwise is
+ * alone in its group.
+ *
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4); calls nothing back.
+ * Ownership: the group and its devices hold on to the domain until it is detached, or they are
+ *   destroyed.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or the device is not behind the domain's IOMMU. Never succeeds if
  *            retried.
- *   -EBUSY   the device is attached to a domain, this one or another. Succeeds once it is
- *            detached.
+ *   -EBUSY   the group has a default domain, this one or another. Succeeds once it is detached.
+ *   -EPERM   the group is owned. Not until it is released.
  */
 DMACORE_MUST_CHECK
 int dmacore_domain_attach(struct dmacore_domain *domain, struct dmacore_device *device);
 
 /**
- * dmacore_domain_detach() - end a device's use of a domain
- * @domain: the domain that the device is attached to
+ * dmacore_domain_replace() - make a domain the default domain of a group instead of another
+ * @domain: the domain
+ * @device: a device behind the same IOMMU
+ *
+ * As dmacore_domain_attach(), and without a gap: an access of the group's devices sees the old domain
+ * or the new one. When the call returns none through the old one is in flight, but inside the
+ * callbacks of memory regions.
+ *
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
+ *   to end; may free a domain that was destroyed, and so call the table allocator.
+ * Ownership: the group and its devices let go of the old domain and hold on to the new one.
+ * Return: 0, also if @domain is the default domain; or
+ *   -EINVAL  a pointer is NULL, or the device is not behind the domain's IOMMU. Never succeeds if
+ *            retried.
+ *   -EBUSY   the group is in use by the DMA API, or a device of it has live mappings or a mapping
+ *            call running. Succeeds once that has ended.
+ *   -EPERM   the group is owned. Not until it is released.
+ */
+DMACORE_MUST_CHECK
+int dmacore_domain_replace(struct dmacore_domain *domain, struct dmacore_device *device);
+
+/**
+ * dmacore_domain_detach() - take the default domain from a device's group
+ * @domain: the default domain
  * @device: the device
  *
- * When the call returns the device is blocked and no access of it is in flight, but inside the
- * callbacks of memory regions. Direct mappings that no record is kept of (see
+ * When the call returns the devices of the group are blocked and no access of them is in flight, but
+ * inside the callbacks of memory regions. Direct mappings that no record is kept of (see
  * DMACORE_DEVICE_TRACK_DIRECT) end without a word.
  *
- * Context: any thread; locked (device mappings, rank 3); waits for accesses in flight to end; calls
- *   nothing back.
- * Ownership: the device lets go of the domain.
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
+ *   to end; may free a domain that was destroyed, and so call the table allocator.
+ * Ownership: the group and its devices let go of the domain.
  * Return: 0, or
- *   -EINVAL  a pointer is NULL, or the device is not attached to this domain. Never succeeds if
- *            retried.
- *   -EBUSY   the device has live mappings, or a mapping call of it is running. Succeeds once they
- *            are unmapped.
+ *   -EINVAL  a pointer is NULL, or the domain is not the default domain. Never succeeds if retried.
+ *   -EBUSY   the group is in use by the DMA API, or a device of it has live mappings or a mapping
+ *            call running. Succeeds once that has ended.
+ *   -EPERM   the group is owned. Not until it is released.
  */
 DMACORE_MUST_CHECK
 int dmacore_domain_detach(struct dmacore_domain *domain, struct dmacore_device *device);
@@ -204,7 +230,7 @@ int dmacore_domain_map(struct dmacore_domain *domain, dmacore_iova_t iova, dmaco
  * and none is in flight but those that mapping.h names. A zero-copy mapping that holds a part is
  * reported (DMACORE_REPORT_WARNING).
  *
- * Context: any thread; locked (zero-copy mappings, rank 4); waits for accesses in flight to end;
+ * Context: any thread; locked (zero-copy mappings, rank 5); waits for accesses in flight to end;
  *   calls the table allocator, and may call the report callback.
  * Ownership: the memory that was mapped is the caller's again.
  * Return: 0, also if nothing was mapped there; or with nothing changed
@@ -248,7 +274,7 @@ int dmacore_domain_translate(struct dmacore_domain *domain, dmacore_iova_t iova,
  *
  * Numbers read beside mapping calls need not be of one moment.
  *
- * Context: any thread; locked (IOVA cache, rank 5; IOVA store, rank 6); calls nothing
+ * Context: any thread; locked (IOVA cache, rank 6; IOVA store, rank 7); calls nothing
  *   back.
  * Ownership: nothing changes hands.
  * Return: 0, or

@@ -66,7 +66,7 @@ enum dmacore_direction {
  * except between dmacore_sync_for_cpu() and dmacore_sync_for_device(). Through an IOMMU the device
  * reaches the whole 4 KiB pages that the buffer lies in.
  *
- * Context: any thread; locked (device mappings, rank 3; IOVA cache, rank 5; IOVA store, rank 6)
+ * Context: any thread; locked (device mappings, rank 4; IOVA cache, rank 6; IOVA store, rank 7)
  *   where a record is kept, lock-free otherwise; may call the table allocator, and wait for accesses
  *   in flight to end.
  * Ownership: @buffer stays the caller's and must outlive the mapping.
@@ -100,7 +100,7 @@ int dmacore_map_single(struct dmacore_device *device, void *buffer, uint64_t siz
  * As dmacore_map_single(), for memory known by its physical address. The range need not be in the
  * system's memory; an access to a part that is not there faults.
  *
- * Context: any thread; locked (device mappings, rank 3; IOVA cache, rank 5; IOVA store, rank 6)
+ * Context: any thread; locked (device mappings, rank 4; IOVA cache, rank 6; IOVA store, rank 7)
  *   where a record is kept, lock-free otherwise; may call the table allocator, and wait for accesses
  *   in flight to end.
  * Ownership: the memory stays whose it was and must outlive the mapping. On a flat system it must
@@ -126,7 +126,7 @@ int dmacore_map_phys(struct dmacore_device *device, dmacore_phys_t phys, uint64_
  * Needs no memory and cannot fail for a mapping that lives, whatever has become of the device's
  * masks since it was made.
  *
- * Context: any thread; locked (device mappings, rank 3; IOVA cache, rank 5; IOVA store, rank 6)
+ * Context: any thread; locked (device mappings, rank 4; IOVA cache, rank 6; IOVA store, rank 7)
  *   where a record is kept, lock-free otherwise; waits for accesses in flight to end; may call the
  *   report callback.
  * Ownership: the buffer is the CPU's again, whole.
@@ -149,7 +149,7 @@ int dmacore_unmap(struct dmacore_device *device, dmacore_dma_t dma, uint64_t siz
  * Afterwards the CPU sees what the device has written, and may touch these bytes until
  * dmacore_sync_for_device().
  *
- * Context: any thread; locked (device mappings, rank 3) where a record is kept, lock-free
+ * Context: any thread; locked (device mappings, rank 4) where a record is kept, lock-free
  *   otherwise; may call the report callback.
  * Ownership: the bytes are lent to the CPU.
  * Return: 0, or
@@ -169,7 +169,7 @@ int dmacore_sync_for_cpu(struct dmacore_device *device, dmacore_dma_t dma, uint6
  *
  * Afterwards the device sees what the CPU has written.
  *
- * Context: any thread; locked (device mappings, rank 3) where a record is kept, lock-free
+ * Context: any thread; locked (device mappings, rank 4) where a record is kept, lock-free
  *   otherwise; may call the report callback.
  * Ownership: the bytes are the device's.
  * Return: 0, or

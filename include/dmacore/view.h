@@ -82,7 +82,7 @@ void dmacore_view_destroy(struct dmacore_view *view);
  * A look-up: it records no fault. Whether there is memory at the target is not checked.
  *
  * Context: any thread; lock-free, but for a directly mapped device with
- *   DMACORE_DEVICE_TRACK_DIRECT (device mappings, rank 3); calls nothing back.
+ *   DMACORE_DEVICE_TRACK_DIRECT (device mappings, rank 4); calls nothing back.
  * Ownership: nothing changes hands; the answer holds until the range is unmapped.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or @access has unknown bits. Never succeeds if retried.
@@ -103,7 +103,7 @@ int dmacore_view_translate(struct dmacore_view *view, dmacore_dma_t dma, uint32_
  * @size: bytes; 0 reads none and succeeds
  *
  * Context: any thread; lock-free, but for a directly mapped device with
- *   DMACORE_DEVICE_TRACK_DIRECT (device mappings, rank 3); calls the callbacks of memory regions
+ *   DMACORE_DEVICE_TRACK_DIRECT (device mappings, rank 4); calls the callbacks of memory regions
  *   and, on a fault, the device's.
  * Ownership: @buffer stays the caller's.
  * Return: 0, or
@@ -157,7 +157,7 @@ int dmacore_view_write(struct dmacore_view *view, dmacore_dma_t dma, const void 
  * The memory regions concerned cannot be removed while the mapping lives. Unmapping the range on
  * the driver's side meanwhile is reported; the segments stay good.
  *
- * Context: any thread; locked (zero-copy mappings, rank 4; and device mappings, rank 3, for a
+ * Context: any thread; locked (zero-copy mappings, rank 5; and device mappings, rank 4, for a
  *   directly mapped device with DMACORE_DEVICE_TRACK_DIRECT); on a fault calls the device's
  *   callback.
  * Ownership: the segments live in the mapping, until dmacore_view_unmap(). The mapping holds on to
@@ -183,7 +183,7 @@ int dmacore_view_map(struct dmacore_view *view, dmacore_dma_t dma, uint64_t size
  * dmacore_view_unmap() - end a zero-copy mapping
  * @mapping: the mapping, or NULL
  *
- * Context: any thread; locked (zero-copy mappings, rank 4); may end a device that was destroyed
+ * Context: any thread; locked (zero-copy mappings, rank 5); may end a device that was destroyed
  *   before, with its callbacks.
  * Ownership: @mapping and its segments may not be used afterwards.
  * Return: nothing; cannot fail.

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+// C: include/dmacore/group.h
+
+import CDMACore
+import Domains
+import Primitives
+
+@implementation @_cdecl("dmacore_group_create")
+public func dmacore_group_create(
+  _ system: OpaquePointer!, _ out: UnsafeMutablePointer<OpaquePointer?>!
+) -> CInt {
+  status { () throws(Failure) in
+    unsafe try create(out) { () throws(Failure) in
+      unsafe try Group(system: value(system, as: System.self))
+    }
+  }
+}
+
+@implementation @_cdecl("dmacore_group_destroy")
+public func dmacore_group_destroy(_ group: OpaquePointer!) {
+  guard let group = unsafe group else { return }
+  // SAFETY: see `value`.
+  unsafe Box.letGo(UnsafeMutablePointer<Group>(group))
+}
+
+@implementation @_cdecl("dmacore_device_group")
+public func dmacore_device_group(
+  _ device: OpaquePointer!, _ out: UnsafeMutablePointer<OpaquePointer?>!
+) -> CInt {
+  status { () throws(Failure) in
+    let out = unsafe try output(out)
+    unsafe out.pointee = nil
+    let group = unsafe try value(device, as: Device.self).pointee.group
+    unsafe Box.hold(group)
+    unsafe out.pointee = OpaquePointer(group)
+  }
+}
+
+@implementation @_cdecl("dmacore_device_use_default_domain")
+public func dmacore_device_use_default_domain(_ device: OpaquePointer!) -> CInt {
+  status { () throws(Failure) in
+    try unsafe value(device, as: Device.self).pointee.useDefaultDomain()
+  }
+}
+
+@implementation @_cdecl("dmacore_device_unuse_default_domain")
+public func dmacore_device_unuse_default_domain(_ device: OpaquePointer!) -> CInt {
+  status { () throws(Failure) in
+    try unsafe value(device, as: Device.self).pointee.unuseDefaultDomain()
+  }
+}
+
+@implementation @_cdecl("dmacore_device_claim_dma_owner")
+public func dmacore_device_claim_dma_owner(
+  _ device: OpaquePointer!, _ owner: UnsafePointer<dmacore_dma_owner>!
+) -> CInt {
+  status { () throws(Failure) in
+    let device = unsafe try value(device, as: Device.self)
+    let token = unsafe try token(owner)
+    let options = unsafe try options(owner, defaults: dmacore_dma_owner())
+    try require(unsafe options.reserved == 0)
+    unsafe try device.pointee.group.pointee.claim(
+      Owner(token: token, kind: options.kind, name: options.name), through: device.pointee.name)
+  }
+}
+
+@implementation @_cdecl("dmacore_device_release_dma_owner")
+public func dmacore_device_release_dma_owner(
+  _ device: OpaquePointer!, _ owner: UnsafePointer<dmacore_dma_owner>!
+) -> CInt {
+  status { () throws(Failure) in
+    let device = unsafe try value(device, as: Device.self)
+    unsafe try device.pointee.group.pointee.release(token(owner))
+  }
+}
+
+@implementation @_cdecl("dmacore_device_attach")
+public func dmacore_device_attach(
+  _ device: OpaquePointer!, _ domain: OpaquePointer!, _ owner: UnsafePointer<dmacore_dma_owner>!
+) -> CInt {
+  status { () throws(Failure) in
+    let device = unsafe try value(device, as: Device.self)
+    unsafe try device.pointee.group.pointee.attach(
+      value(domain, as: Domain.self), by: token(owner))
+  }
+}
+
+@implementation @_cdecl("dmacore_device_detach")
+public func dmacore_device_detach(
+  _ device: OpaquePointer!, _ owner: UnsafePointer<dmacore_dma_owner>!
+) -> CInt {
+  status { () throws(Failure) in
+    let device = unsafe try value(device, as: Device.self)
+    unsafe try device.pointee.group.pointee.attach(nil, by: token(owner))
+  }
+}
+
+@implementation @_cdecl("dmacore_group_describe")
+public func dmacore_group_describe(
+  _ group: OpaquePointer!, _ out: UnsafeMutablePointer<CChar>!, _ size: Int
+) -> CInt {
+  status { () throws(Failure) in
+    let group = unsafe try value(group, as: Group.self)
+    let out = unsafe try output(out)
+    try require(size != 0)
+    TextBuffer.with { text in
+      unsafe group.pointee.describe(&text)
+      unsafe text.copy(to: out, size: UInt(bitPattern: size))
+    }
+  }
+}
+
+/// What an owner is known by.
+private func token(
+  _ owner: UnsafePointer<dmacore_dma_owner>?
+) throws(Failure) -> UnsafeRawPointer {
+  guard let owner = unsafe owner else { throw .invalidArgument }
+  return unsafe UnsafeRawPointer(owner)
+}

@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import CDMACore
+import Primitives
+
+// Theory of operation: groups and ownership.
+//
+// 1. Concepts
+// A group is the devices that share one translation: they are attached to one domain, all or none.
+// While the group is free, or in use by the DMA API, that is its default domain. Who owns the group
+// has it to itself, blocked or in a domain of the owner's. `group.h` has the diagram.
+//
+// 2. Implementation
+// 2.1 A change of the domain has two steps. First the mapping table of each device is frozen: then it
+// has no mapping, no mapping call is under way, and none starts. If one cannot be, those before it are
+// thawed, and nothing has changed. Then each gets the new domain, which cannot fail. So no access sees
+// a third domain, and nothing has to be undone.
+// 2.2 What was left, a domain that may end with its last device, is let go of when the lock is free and
+// no read section that found it is open.
+// 2.3 An owner is known by an address of the caller's that is never looked at again.
+//
+// 3. Locking
+// One lock a group (rank 3), with each device's mapping table's (rank 4) inside it, one after another.
+// Mapping calls do not take it.
+//
+// 4. What this does not do
+// It does not find out which devices belong together: whoever makes them says so.
+
+/// Who wants to own a group, checked.
+@safe
+public struct Owner {
+  /// The values are those of `group.h`.
+  public enum Kind: UInt32, Sendable {
+    case driver = 1
+    case user = 2
+  }
+
+  let token: UnsafeRawPointer
+  let kind: Kind
+  let name: UnsafePointer<CChar>?
+
+  /// - Throws: `invalidArgument`.
+  public init(
+    token: UnsafeRawPointer, kind: UInt32, name: UnsafePointer<CChar>?
+  ) throws(Failure) {
+    guard let kind = Kind(rawValue: kind), unsafe Name.fits(name) else { throw .invalidArgument }
+    unsafe self.token = token
+    self.kind = kind
+    unsafe self.name = name
+  }
+}
+
+/// Devices that share one translation. Locked, rank 3.
+@safe
+public struct Group: ~Copyable, Held {
+  /// What a group knows of one of its devices.
+  @safe
+  struct Member {
+    var device: UnsafeMutablePointer<Device>? = nil
+    var next: UnsafeMutablePointer<Member>? = nil
+    /// How often its driver said that it uses the DMA API.
+    var uses: UInt64 = 0
+  }
+
+  // Not private: a debug build by files cannot link the type of a private property then.
+  @safe
+  struct State: ~Copyable {
+    var members: UnsafeMutablePointer<Member>? = nil
+    var memberCount = 0
+    /// What the devices are attached to.
+    var domain: UnsafeMutablePointer<Domain>? = nil
+    /// What they are attached to while nobody owns the group, which holds it.
+    var defaultDomain: UnsafeMutablePointer<Domain>? = nil
+    var uses: UInt64 = 0
+    var owner: UnsafeRawPointer? = nil
+    var ownerKind = Owner.Kind.driver
+    var claims: UInt64 = 0
+    /// Who the group is owned by, and through which device it came into its state.
+    let ownerName: Name
+    let deviceName: Name
+  }
+
+  /// What nothing leads to any more, to be let go of.
+  @safe
+  private struct Left {
+    var domain: UnsafeMutablePointer<Domain>? = nil
+    var devices = 0
+    var defaultDomain: UnsafeMutablePointer<Domain>? = nil
+  }
+
+  public let system: UnsafeMutablePointer<System>
+  private let state: Guarded<State>
+  private let uses = UseCount()
+
+  /// Holds the system until it ends.
+  public init(system: UnsafeMutablePointer<System>) throws(Failure) {
+    let state = try Guarded<State>(.group) { () throws(Failure) in
+      unsafe State(
+        ownerName: try Name(nil, fallback: "owner"), deviceName: try Name(nil, fallback: "device"))
+    }
+    unsafe Box.hold(system)
+    unsafe self.system = system
+    self.state = state
+  }
+
+  // Its devices have held it, so that there are none, and no domain.
+  deinit { unsafe Box.letGo(system) }
+
+  public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }
+
+  // MARK: - Devices
+
+  /// Adds a device that nobody knows yet. It joins what the others are attached to.
+  ///
+  /// - Throws: `invalidArgument` when the others are behind another IOMMU.
+  func add(
+    _ device: UnsafeMutablePointer<Device>, _ member: UnsafeMutablePointer<Member>
+  ) throws(Failure) {
+    try state.withLock { (state) throws(Failure) in
+      if let first = unsafe state.members?.pointee.device {
+        guard unsafe first.pointee.iommu == device.pointee.iommu else { throw .invalidArgument }
+      }
+      unsafe member.pointee.device = device
+      unsafe member.pointee.next = state.members
+      unsafe state.members = member
+      state.memberCount += 1
+      unsafe Self.set(state.domain, of: member)
+    }
+  }
+
+  /// Takes a device out that has no mappings and no mapping call; it is blocked from here on. A group
+  /// without devices is as it was at first.
+  func remove(_ member: UnsafeMutablePointer<Member>) {
+    let left = state.withLock { state -> Left in
+      var link = unsafe state.members
+      if unsafe link == member {
+        unsafe state.members = member.pointee.next
+      } else {
+        while let other = unsafe link, unsafe other.pointee.next != member {
+          unsafe link = other.pointee.next
+        }
+        unsafe link?.pointee.next = member.pointee.next
+      }
+      state.memberCount -= 1
+      unsafe state.uses -= member.pointee.uses
+      unsafe member.pointee.uses = 0
+      unsafe member.pointee.device!.pointee.mappings.setDomain(nil)
+      var left = unsafe Left(domain: state.domain, devices: 1)
+      if unsafe state.members == nil {
+        unsafe left.defaultDomain = state.defaultDomain
+        unsafe (state.domain, state.defaultDomain, state.owner) = (nil, nil, nil)
+        state.claims = 0
+      }
+      return left
+    }
+    letGo(of: left)
+  }
+
+  private static func set(
+    _ domain: UnsafeMutablePointer<Domain>?, of member: UnsafeMutablePointer<Member>
+  ) {
+    if let domain = unsafe domain {
+      unsafe Box.hold(domain)
+      unsafe domain.pointee.countDevice()
+    }
+    unsafe member.pointee.device!.pointee.mappings.setDomain(domain)
+  }
+
+  // MARK: - The domain
+
+  /// Attaches all devices to another domain, or to none.
+  ///
+  /// - Returns: what they have left.
+  /// - Throws: `busy` when one of them has a mapping, or a call that makes or undoes one. Then all are
+  ///   as they were.
+  private static func change(
+    _ state: inout State, to domain: UnsafeMutablePointer<Domain>?
+  ) throws(Failure) -> Left {
+    guard unsafe domain != state.domain else { return Left() }
+    var next = unsafe state.members
+    while let member = unsafe next {
+      guard unsafe member.pointee.device!.pointee.mappings.freeze() else {
+        unsafe thaw(state.members, until: member)
+        throw .busy
+      }
+      unsafe next = member.pointee.next
+    }
+    unsafe next = state.members
+    while let member = unsafe next {
+      unsafe set(domain, of: member)
+      unsafe next = member.pointee.next
+    }
+    let left = unsafe Left(domain: state.domain, devices: state.memberCount)
+    unsafe state.domain = domain
+    return left
+  }
+
+  private static func thaw(
+    _ members: UnsafeMutablePointer<Member>?, until end: UnsafeMutablePointer<Member>
+  ) {
+    var next = unsafe members
+    while let member = unsafe next, unsafe member != end {
+      unsafe member.pointee.device!.pointee.mappings.thaw()
+      unsafe next = member.pointee.next
+    }
+  }
+
+  /// Waits until nobody is inside what was left, and lets go of it.
+  private func letGo(of left: Left) {
+    if let domain = unsafe left.domain, left.devices > 0 {
+      unsafe system.pointee.readers.waitForReaders()
+      for _ in 0..<left.devices {
+        unsafe domain.pointee.uncountDevice()
+        unsafe Box.letGo(domain)
+      }
+    }
+    if let domain = unsafe left.defaultDomain { unsafe Box.letGo(domain) }
+  }
+
+  private static func check(
+    _ domain: UnsafeMutablePointer<Domain>, _ state: borrowing State
+  ) throws(Failure) {
+    guard let iommu = unsafe state.members?.pointee.device?.pointee.iommu,
+      unsafe domain.pointee.iommu == iommu
+    else { throw .invalidArgument }
+  }
+
+  // MARK: - The default domain
+
+  /// Sets the default domain of a group that nobody owns or uses.
+  ///
+  /// - Throws: `invalidArgument` for a domain of another IOMMU, `notPermitted` when the group is owned,
+  ///   `busy` when it is in use, when it has a default domain unless that is to be replaced, and as
+  ///   `change`.
+  public func setDefault(
+    _ domain: UnsafeMutablePointer<Domain>, replacing: Bool
+  ) throws(Failure) {
+    let left = try state.withLock { (state) throws(Failure) -> Left in
+      unsafe try Self.check(domain, state)
+      try Self.requireFree(state)
+      guard unsafe replacing || state.defaultDomain == nil else { throw .busy }
+      guard unsafe domain != state.defaultDomain else { return Left() }
+      var left = unsafe try Self.change(&state, to: domain)
+      unsafe left.defaultDomain = state.defaultDomain
+      unsafe Box.hold(domain)
+      unsafe state.defaultDomain = domain
+      return left
+    }
+    letGo(of: left)
+  }
+
+  /// Takes the default domain away from a group that nobody owns or uses.
+  ///
+  /// - Throws: `invalidArgument` when it is another, and as `setDefault`.
+  public func clearDefault(_ domain: UnsafeMutablePointer<Domain>) throws(Failure) {
+    let left = try state.withLock { (state) throws(Failure) -> Left in
+      guard unsafe state.defaultDomain == domain else { throw .invalidArgument }
+      try Self.requireFree(state)
+      var left = unsafe try Self.change(&state, to: nil)
+      unsafe left.defaultDomain = domain
+      unsafe state.defaultDomain = nil
+      return left
+    }
+    letGo(of: left)
+  }
+
+  private static func requireFree(_ state: borrowing State) throws(Failure) {
+    guard unsafe state.owner == nil else { throw .notPermitted }
+    guard state.uses == 0 else { throw .busy }
+  }
+
+  /// - Throws: `busy` when the group is owned, `noDevice` when it has no default domain and its devices
+  ///   are behind an IOMMU.
+  func use(_ member: UnsafeMutablePointer<Member>) throws(Failure) {
+    try state.withLock { (state) throws(Failure) in
+      guard unsafe state.owner == nil else { throw .busy }
+      let device = unsafe member.pointee.device!
+      guard unsafe device.pointee.iommu == nil || state.defaultDomain != nil else {
+        throw .noDevice
+      }
+      if state.uses == 0 {
+        unsafe state.deviceName.set(device.pointee.name, fallback: "")
+      }
+      unsafe member.pointee.uses += 1
+      state.uses += 1
+    }
+  }
+
+  /// - Throws: `notPermitted` when the device has no use.
+  func unuse(_ member: UnsafeMutablePointer<Member>) throws(Failure) {
+    try state.withLock { (state) throws(Failure) in
+      guard unsafe member.pointee.uses > 0 else { throw .notPermitted }
+      unsafe member.pointee.uses -= 1
+      state.uses -= 1
+    }
+  }
+
+  // MARK: - Ownership
+
+  /// Makes somebody the owner, or counts another claim of the owner.
+  ///
+  /// - Parameter name: of the device that the claim is made through.
+  /// - Throws: `noDevice` when there is no IOMMU that could block, `notPermitted` when somebody else is
+  ///   the owner, `busy` when the group is in use, and as `change`.
+  public func claim(_ owner: Owner, through name: UnsafePointer<CChar>) throws(Failure) {
+    let left = try state.withLock { (state) throws(Failure) -> Left in
+      guard unsafe state.members?.pointee.device?.pointee.iommu != nil else { throw .noDevice }
+      if let holder = unsafe state.owner {
+        guard unsafe holder == owner.token else { throw .notPermitted }
+        state.claims += 1
+        return Left()
+      }
+      guard state.uses == 0 else { throw .busy }
+      let left = unsafe try Self.change(&state, to: nil)
+      unsafe state.owner = owner.token
+      state.ownerKind = owner.kind
+      unsafe state.ownerName.set(owner.name, fallback: "owner")
+      unsafe state.deviceName.set(name, fallback: "")
+      state.claims = 1
+      return left
+    }
+    letGo(of: left)
+  }
+
+  /// Ends a claim; with the last the devices go back to the default domain.
+  ///
+  /// - Throws: `notPermitted` when this is not the owner, and as `change`.
+  public func release(_ token: UnsafeRawPointer) throws(Failure) {
+    let left = try state.withLock { (state) throws(Failure) -> Left in
+      guard unsafe state.owner == token else { throw .notPermitted }
+      if state.claims > 1 {
+        state.claims -= 1
+        return Left()
+      }
+      let left = unsafe try Self.change(&state, to: state.defaultDomain)
+      unsafe state.owner = nil
+      state.claims = 0
+      return left
+    }
+    letGo(of: left)
+  }
+
+  /// Attaches the devices to a domain of the owner's, or blocks them.
+  ///
+  /// - Throws: `notPermitted` when this is not the owner or may not have such a domain,
+  ///   `invalidArgument` for a domain of another IOMMU, and as `change`.
+  public func attach(
+    _ domain: UnsafeMutablePointer<Domain>?, by token: UnsafeRawPointer
+  ) throws(Failure) {
+    let left = try state.withLock { (state) throws(Failure) -> Left in
+      guard unsafe state.owner == token else { throw .notPermitted }
+      if let domain = unsafe domain {
+        unsafe try Self.check(domain, state)
+        guard unsafe state.ownerKind.mayHave(domain.pointee.kind) else { throw .notPermitted }
+      }
+      return unsafe try Self.change(&state, to: domain)
+    }
+    letGo(of: left)
+  }
+
+  // MARK: - Words
+
+  /// Says who has the group.
+  public func describe(_ text: inout TextBuffer) {
+    state.withLock { state in
+      if unsafe state.owner != nil {
+        text.append("owned by ")
+        unsafe text.append(cString: state.ownerName.cString)
+        text.append(state.ownerKind == .user ? " (user space), " : " (a driver), ")
+        text.append(decimal: state.claims)
+        text.append(state.claims == 1 ? " claim" : " claims")
+        text.append(" since dmacore_device_claim_dma_owner(")
+        unsafe text.append(cString: state.deviceName.cString)
+      } else if state.uses > 0 {
+        text.append("in use by the DMA API, ")
+        text.append(decimal: state.uses)
+        text.append(state.uses == 1 ? " use" : " uses")
+        text.append(" since dmacore_device_use_default_domain(")
+        unsafe text.append(cString: state.deviceName.cString)
+      } else {
+        text.append("free (")
+        text.append(decimal: UInt64(state.memberCount))
+        text.append(state.memberCount == 1 ? " device" : " devices")
+      }
+      text.append("); ")
+      unsafe text.append(state.domain?.pointee.kind.words ?? "attached to no domain")
+      Self.describeMappings(state, &text)
+    }
+  }
+
+  private static func describeMappings(_ state: borrowing State, _ text: inout TextBuffer) {
+    var next = unsafe state.members
+    while let member = unsafe next {
+      let device = unsafe member.pointee.device!
+      let count = unsafe device.pointee.mappings.totals.count
+      if count > 0 {
+        text.append("; ")
+        text.append(decimal: count)
+        text.append(count == 1 ? " live mapping of " : " live mappings of ")
+        unsafe text.append(cString: device.pointee.name)
+      }
+      unsafe next = member.pointee.next
+    }
+  }
+}
+
+extension Owner.Kind {
+  /// User space is given no physical addresses, and no addresses that the mapping calls give out.
+  fileprivate func mayHave(_ domain: Domain.Kind) -> Bool {
+    self == .driver || domain == .unmanaged || domain == .blocked
+  }
+}
+
+extension Domain.Kind {
+  fileprivate var words: StaticString {
+    switch self {
+    case .identity: "in an identity domain"
+    case .dma: "in a DMA domain"
+    case .blocked: "in a blocked domain"
+    case .unmanaged: "in an unmanaged domain"
+    }
+  }
+}

@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+#ifndef DMACORE_GROUP_H
+#define DMACORE_GROUP_H
+
+/**
+ * DOC: Groups and ownership
+ *
+ * Devices that the hardware cannot keep apart share one translation: they are a group, and change
+ * their domain together. A device that is given no group has one to itself.
+ *
+ * Who decides what the devices of a group reach is told apart in each call:
+ *
+ *	                   use                          claim(owner)
+ *	  in use by the  <-------                      -------------->
+ *	  DMA API,                 free,                                owned, blocked
+ *	  counted        ------->  in the default      <--------------   |          ^
+ *	                  unuse    domain               release(owner)   | attach   | detach
+ *	                                                                 v (owner)  | (owner)
+ *	                                                                owned, in a domain
+ *	                                                                of the owner's
+ *
+ * - Free. The devices are in the group's default domain, or blocked if it has none. Whoever wants
+ *   may set that by dmacore_domain_attach().
+ * - In use by the DMA API. Drivers that use the mapping calls (mapping.h) say so by
+ *   dmacore_device_use_default_domain(), each for its device. Meanwhile the default domain stays.
+ * - Owned. One owner, a driver with a domain of its own or user space, has the group to itself. It
+ *   finds the devices blocked, never in the default domain.
+ *
+ * A group that is used by one of these is refused to all others, and a call that is refused has
+ * changed nothing. While a group changes its domain its devices' accesses see the old or the new
+ * domain, nothing else. A change is refused as long as a device of the group has live mappings that
+ * a record is kept of, as those are in the domain that it would leave.
+ *
+ *	struct dmacore_dma_owner owner = DMACORE_DMA_OWNER_INIT;
+ *
+ *	owner.kind = DMACORE_OWNER_USER;
+ *	owner.name = "vm3";
+ *	error = dmacore_device_claim_dma_owner(device, &owner);
+ *	error = dmacore_device_attach(device, domain, &owner);
+ *	... the device reaches what the owner maps in the domain ...
+ *	error = dmacore_device_release_dma_owner(device, &owner);
+ *
+ * Stability: may change before 1.0.
+ */
+
+#include "types.h"
+
+DMACORE_BEGIN_DECLS
+
+struct dmacore_device;
+struct dmacore_domain;
+struct dmacore_group;
+struct dmacore_system;
+
+/* The longest name of a group or an owner, its terminating null byte included. */
+#define DMACORE_OWNER_NAME_SIZE 32
+
+/* The longest description of a group, its terminating null byte included. */
+#define DMACORE_DESCRIPTION_SIZE 256
+
+enum dmacore_owner_kind {
+	/* A driver that maps in a domain of its own. */
+	DMACORE_OWNER_DRIVER = 1,
+	/* User space, a virtual machine: it is never given physical addresses. */
+	DMACORE_OWNER_USER = 2,
+};
+
+/**
+ * struct dmacore_dma_owner - who owns groups
+ * @struct_size: sizeof(struct dmacore_dma_owner)
+ * @kind: one of enum dmacore_owner_kind
+ * @reserved: zero
+ * @name: what people are told, less than DMACORE_OWNER_NAME_SIZE bytes long; copied by a claim; NULL:
+ *   "owner"
+ *
+ * Its address is what tells an owner from others: keep the structure where it is until the last
+ * claim is released.
+ */
+struct dmacore_dma_owner {
+	size_t struct_size;
+	uint32_t kind;
+	uint32_t reserved;
+	const char *name;
+};
+
+#define DMACORE_DMA_OWNER_INIT \
+	{ sizeof(struct dmacore_dma_owner), DMACORE_OWNER_DRIVER, 0, NULL }
+
+/**
+ * dmacore_group_create() - make a group, for devices to be put into
+ * @system: the system it belongs to
+ * @out_group: receives the group, or NULL on failure
+ *
+ * Put devices that share an address space on purpose, such as the masters of one display pipeline,
+ * into one group by the options that they are made with (device.h).
+ *
+ * Context: any thread; takes no lock; calls nothing back.
+ * Ownership: the caller gives the group back with dmacore_group_destroy(); it holds on to the
+ *   system.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL. Never succeeds if retried.
+ *   -ENOMEM  no memory. May succeed later.
+ */
+DMACORE_MUST_CHECK
+int dmacore_group_create(struct dmacore_system *system, struct dmacore_group **out_group);
+
+/**
+ * dmacore_group_destroy() - give a group back
+ * @group: the group, or NULL
+ *
+ * Its devices hold on to it.
+ *
+ * Context: any thread; takes no lock; calls nothing back.
+ * Ownership: the handle may not be used afterwards; the group ends with the last of its devices.
+ * Return: nothing; cannot fail.
+ */
+void dmacore_group_destroy(struct dmacore_group *group);
+
+/**
+ * dmacore_device_group() - the group that a device is in
+ * @device: the device
+ * @out_group: receives the group, or NULL on failure
+ *
+ * Context: any thread; takes no lock; calls nothing back.
+ * Ownership: the caller gives the group back with dmacore_group_destroy().
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL. Never succeeds if retried.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_group(struct dmacore_device *device, struct dmacore_group **out_group);
+
+/**
+ * dmacore_device_use_default_domain() - say that a device's driver uses the DMA API
+ * @device: the device
+ *
+ * Counted. Until dmacore_device_unuse_default_domain() was called as often the group keeps its
+ * default domain, and nobody owns it.
+ *
+ * Context: any thread; locked (group, rank 3); calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  @device is NULL. Never succeeds if retried.
+ *   -ENODEV  the device is behind an IOMMU and its group has no default domain. Not until one is
+ *            attached.
+ *   -EBUSY   the group is owned. Not until it is released.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_use_default_domain(struct dmacore_device *device);
+
+/**
+ * dmacore_device_unuse_default_domain() - say that a driver has ended its use of the DMA API
+ * @device: the device
+ *
+ * A device that is destroyed ends its uses.
+ *
+ * Context: any thread; locked (group, rank 3); calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  @device is NULL. Never succeeds if retried.
+ *   -EPERM   @device has no use left: nothing has changed, also not the uses of other devices of the
+ *            group. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_unuse_default_domain(struct dmacore_device *device);
+
+/**
+ * dmacore_device_claim_dma_owner() - own the group of a device
+ * @device: the device
+ * @owner: who; looked at during the call, and known by its address afterwards
+ *
+ * The first claim takes the devices of the group out of the default domain: when the call returns
+ * they are blocked, and no access through the default domain is in flight, but inside the callbacks
+ * of memory regions. Further claims of the same owner, through any device of the group, are counted.
+ *
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
+ *   to end; calls nothing back.
+ * Ownership: @owner stays the caller's, and must stay where it is until the last release.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, the kind is unknown, @reserved is not zero, the name is too long, or
+ *            the structure is too short. Never succeeds if retried.
+ *   -E2BIG   the structure is longer than known and not zero there. Never.
+ *   -ENODEV  the device is behind no IOMMU, so that nothing could block it. Never.
+ *   -EPERM   another owner has the group. Not until that releases it.
+ *   -EBUSY   the group is in use by the DMA API, or a device of it has live mappings or a mapping
+ *            call running. Succeeds once that has ended.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_claim_dma_owner(struct dmacore_device *device,
+				   const struct dmacore_dma_owner *owner);
+
+/**
+ * dmacore_device_release_dma_owner() - end a claim
+ * @device: a device of the group that was claimed
+ * @owner: who claimed it; only its address counts
+ *
+ * The last release gives the devices of the group back to the default domain; what the owner had
+ * attached is detached.
+ *
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
+ *   to end; may free a domain that was destroyed, and so call the table allocator.
+ * Ownership: after the last release @owner is the caller's alone again.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL. Never succeeds if retried.
+ *   -EPERM   @owner does not own the group. Never, unless it claims it.
+ *   -EBUSY   the last claim, and a device of the group has live mappings or a mapping call running.
+ *            Succeeds once that has ended.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_release_dma_owner(struct dmacore_device *device,
+				     const struct dmacore_dma_owner *owner);
+
+/**
+ * dmacore_device_attach() - put the group of a device into a domain of its owner
+ * @device: the device
+ * @domain: a domain of the devices' IOMMU; for an owner of kind DMACORE_OWNER_USER an unmanaged or a
+ *   blocked one
+ * @owner: who owns the group
+ *
+ * Replaces the domain that the group is in, if it is in one, without a gap: an access sees the old
+ * domain or the new one. When the call returns none through the old one is in flight, but inside the
+ * callbacks of memory regions.
+ *
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
+ *   to end; may free a domain that was destroyed, and so call the table allocator.
+ * Ownership: each device of the group holds on to the domain.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, or the domain is of another IOMMU. Never succeeds if retried.
+ *   -EPERM   @owner does not own the group, or user space may not have such a domain. Never, unless
+ *            it claims it.
+ *   -EBUSY   a device of the group has live mappings or a mapping call running. Succeeds once that
+ *            has ended.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_attach(struct dmacore_device *device, struct dmacore_domain *domain,
+			  const struct dmacore_dma_owner *owner);
+
+/**
+ * dmacore_device_detach() - block the group of a device
+ * @device: the device
+ * @owner: who owns the group
+ *
+ * As dmacore_device_attach(): afterwards the group is blocked, as it was when it was claimed.
+ *
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
+ *   to end; may free a domain that was destroyed, and so call the table allocator.
+ * Ownership: the devices of the group let go of the domain.
+ * Return: 0, also if the group was blocked; or
+ *   -EINVAL  a pointer is NULL. Never succeeds if retried.
+ *   -EPERM   @owner does not own the group. Never, unless it claims it.
+ *   -EBUSY   a device of the group has live mappings or a mapping call running. Succeeds once that
+ *            has ended.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_detach(struct dmacore_device *device, const struct dmacore_dma_owner *owner);
+
+/**
+ * dmacore_group_describe() - say in words who has a group
+ * @group: the group
+ * @text: receives one line with a null byte at its end; what does not fit is cut off
+ * @size: bytes at @text; DMACORE_DESCRIPTION_SIZE is enough for all of it
+ *
+ * For people: which state the group is in, who brought it there by which call, how many hold it
+ * there, and how many live mappings stand against a change.
+ *
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4); calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, or @size is 0. Never succeeds if retried.
+ */
+DMACORE_MUST_CHECK
+int dmacore_group_describe(struct dmacore_group *group, char *text, size_t size);
+
+DMACORE_END_DECLS
+
+#endif /* DMACORE_GROUP_H */
