@@ -352,7 +352,9 @@ public struct Group: ~Copyable, Held {
       guard unsafe state.owner == token else { throw .notPermitted }
       if let domain = unsafe domain {
         unsafe try Self.check(domain, state)
-        guard unsafe state.ownerKind.mayHave(domain.pointee.kind) else { throw .notPermitted }
+        guard unsafe domain != state.defaultDomain,
+          unsafe state.ownerKind.mayHave(domain.pointee.kind)
+        else { throw .notPermitted }
       }
       return unsafe try Self.change(&state, to: domain)
     }

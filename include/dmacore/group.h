@@ -212,8 +212,8 @@ int dmacore_device_release_dma_owner(struct dmacore_device *device,
 /**
  * dmacore_device_attach() - put the group of a device into a domain of its owner
  * @device: the device
- * @domain: a domain of the devices' IOMMU; for an owner of kind DMACORE_OWNER_USER an unmanaged or a
- *   blocked one
+ * @domain: a domain of the devices' IOMMU, but not the group's default domain; for an owner of kind
+ *   DMACORE_OWNER_USER an unmanaged or a blocked one
  * @owner: who owns the group
  *
  * Replaces the domain that the group is in, if it is in one, without a gap: an access sees the old
@@ -225,8 +225,8 @@ int dmacore_device_release_dma_owner(struct dmacore_device *device,
  * Ownership: each device of the group holds on to the domain.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or the domain is of another IOMMU. Never succeeds if retried.
- *   -EPERM   @owner does not own the group, or user space may not have such a domain. Never, unless
- *            it claims it.
+ *   -EPERM   @owner does not own the group, or may not have such a domain. Never, unless it claims
+ *            it.
  *   -EBUSY   a device of the group has live mappings or a mapping call running. Succeeds once that
  *            has ended.
  */
