@@ -44,14 +44,15 @@ package final class Machine: @unchecked Sendable {
 
   /// A device that reaches all addresses, unless `change` says otherwise.
   package func device(
-    behindIOMMU: Bool = true, _ change: (inout dmacore_device_options) -> Void = { _ in }
+    behindIOMMU: Bool = true, in group: UnsafeMutablePointer<Group>? = nil,
+    _ change: (inout dmacore_device_options) -> Void = { _ in }
   ) throws -> UnsafeMutablePointer<Device> {
     var options = dmacore_device_options()
     options.streaming_mask = UInt64.max
     options.coherent_mask = UInt64.max
     change(&options)
     let description = try DeviceDescription(
-      options, iommu: behindIOMMU ? iommu : nil, system: system)
+      options, iommu: behindIOMMU ? iommu : nil, group: group, system: system)
     let device = try Device.place(system: system, description)
     devices.append(device)
     return device
