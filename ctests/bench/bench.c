@@ -248,6 +248,7 @@ int main(int argc, char **argv)
 	if (!bench_pin(0))
 		bench_note("not pinned to a processor");
 	bench_mapping();
+	bench_group();
 	bench_iova();
 	bench_pagetable();
 	bench_view();

@@ -136,6 +136,7 @@ static inline uint64_t bench_random(uint64_t *state)
 
 /* The areas, in the order of the table. */
 void bench_mapping(void);
+void bench_group(void);
 void bench_iova(void);
 void bench_pagetable(void);
 void bench_view(void);
