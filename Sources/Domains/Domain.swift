@@ -212,18 +212,20 @@ extension Domain {
   ///
   /// - Throws: `notPermitted` in a domain that blocks, `notFound`, `accessDenied`.
   public func translate(_ address: IOVA, _ access: Access) throws(Failure) -> PageTableLookup {
-    switch kind {
-    case .blocked: throw .notPermitted
-    case .identity:
+    guard kind != .blocked else { throw .notPermitted }
+    let found = lookUp(address)
+    guard found.isMapped else { throw .notFound }
+    guard found.access.permits(access) else { throw .accessDenied }
+    return found
+  }
+
+  private func lookUp(_ address: IOVA) -> PageTableLookup {
+    guard let translation = unsafe translation else {
       return PageTableLookup(first: 0, last: UInt64.max, target: 0, access: .transfers)
-    case .dma, .unmanaged: break
     }
-    guard let translation = unsafe translation else { throw .notFound }
     let token = unsafe iommu.pointee.system.pointee.readers.enter()
     let found = unsafe translation.pointee.table.lookUp(address)
     unsafe iommu.pointee.system.pointee.readers.leave(token)
-    guard found.isMapped else { throw .notFound }
-    guard found.access.permits(access) else { throw .accessDenied }
     return found
   }
 }
