@@ -191,12 +191,15 @@ extension Domain {
         input, crossingHoles: crossingHoles, splitting: splitting)
     }
     waitForReaders()
-    if size > 0 { reportHeld(input) }
+    if size > 0 {
+      let first = input.first.rawValue
+      // What lies behind a hole that stopped it is still mapped.
+      reportHeld(first, crossingHoles ? input.last.rawValue : first &+ (size &- 1))
+    }
     return size
   }
 
-  private func reportHeld(_ range: IOVARange) {
-    let (first, last) = (range.first.rawValue, range.last.rawValue)
+  private func reportHeld(_ first: UInt64, _ last: UInt64) {
     // There is no record that says since when: any pin of these addresses may be meant.
     guard pins.holds(first: first, last: last, since: 0) else { return }
     unsafe iommu.pointee.system.pointee.reporter.report(.warning, .busy, object: "domain") { text in
