@@ -21,7 +21,7 @@ extension Device {
       switch unsafe path(with: domain) {
       case .blocked: throw .notPermitted
       case .direct: memoryLimit = limit.highest
-      case .translated: break
+      case .translated(_, let domain): unsafe try requireMappingCalls(in: domain)
       }
       let memory = unsafe try system.pointee.allocateMemory(size: size, limit: memoryLimit)
       do throws(Failure) {

@@ -112,6 +112,14 @@ extension Device {
     return unsafe domain
   }
 
+  /// - Throws: `notPermitted` when the domain's owner maps by itself. That is reported.
+  func requireMappingCalls(in domain: UnsafeMutablePointer<Domain>) throws(Failure) {
+    guard unsafe domain.pointee.kind == .dma else {
+      reportRefusal()
+      throw .notPermitted
+    }
+  }
+
   /// Gives memory an address of the device, on the path that the device has with this domain.
   func place(
     _ memory: PhysicalRange, _ access: Access, in domain: UnsafeMutablePointer<Domain>?,
@@ -125,10 +133,7 @@ extension Device {
       return try DMARange(
         first: DMAAddress(memory.first.rawValue), last: DMAAddress(memory.last.rawValue))
     case .translated(let translation, let domain):
-      guard unsafe domain.pointee.kind == .dma else {
-        reportRefusal()
-        throw .notPermitted
-      }
+      unsafe try requireMappingCalls(in: domain)
       let pages = memory.rounded(to: Self.granule)
       let range = try unsafe domain.pointee.takingTables { () throws(Failure) in
         unsafe try translation.pointee.map(pages, access: access, limit: limit.highest)
