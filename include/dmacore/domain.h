@@ -224,20 +224,21 @@ int dmacore_domain_map(struct dmacore_domain *domain, dmacore_iova_t iova, dmaco
  * @iova: first address of the devices, a multiple of the page tables' granule
  * @size: bytes, a multiple of the granule, not 0
  * @flags: bits of enum dmacore_unmap_flags (pagetable.h)
- * @out_unmapped: receives how many bytes were mapped; may be NULL
+ * @out_unmapped: receives how many bytes were unmapped; may be NULL
  *
  * Strict, as dmacore_unmap() is: when the call returns no access through what it unmapped will start,
  * and none is in flight but those that mapping.h names. A zero-copy mapping that holds a part is
- * reported (DMACORE_REPORT_WARNING).
+ * reported (DMACORE_REPORT_WARNING). For what goes on beside it, a call that splits a leaf is one on
+ * the range of the whole leaf.
  *
  * Context: any thread; locked (zero-copy mappings, rank 5); waits for accesses in flight to end;
  *   calls the table allocator, and may call the report callback.
  * Ownership: the memory that was mapped is the caller's again.
  * Return: 0, also if nothing was mapped there; or with nothing changed
- *   -EINVAL  @domain is NULL, something is not aligned, the size is 0, a flag is unknown, or an end
- *            of the range cuts through a leaf and DMACORE_UNMAP_SPLIT is not given. Never succeeds
- *            if retried.
- *   -EOPNOTSUPP  the domain is not unmanaged. Never.
+ *   -EINVAL  @domain is NULL, something is not aligned, the size is 0, or a flag is unknown. Never
+ *            succeeds if retried.
+ *   -EOPNOTSUPP  the domain is not unmanaged, or an end of the range cuts through a leaf and
+ *            DMACORE_UNMAP_SPLIT is not given. Never.
  *   -ERANGE  the range wraps, or is too wide for the page tables. Never.
  *   -ENOMEM  DMACORE_UNMAP_SPLIT: no memory for table pages. May succeed later.
  */

@@ -31,7 +31,7 @@ enum dmacore_fault_reason {
 	DMACORE_FAULT_DENIED = 2,
 	/* It leads to a physical address where there is no memory (-EFAULT). */
 	DMACORE_FAULT_NO_MEMORY = 3,
-	/* The device is behind an IOMMU and attached to no domain (-EPERM). */
+	/* The device is behind an IOMMU and attached to no domain or a blocked one (-EPERM). */
 	DMACORE_FAULT_BLOCKED = 4,
 };
 
