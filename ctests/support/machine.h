@@ -376,13 +376,25 @@ static inline void machine_start(struct machine *machine, enum path path)
 	assert_ok(dmacore_view_create(machine->device, &machine->view));
 }
 
-/* Replaces the domain of the machine's device by a DMA domain of these ends. */
-static inline void machine_narrow(struct machine *machine, uint64_t first, uint64_t last)
+static inline void machine_replace_domain(struct machine *machine, uint32_t type, uint64_t first,
+					  uint64_t last)
 {
 	assert_ok(dmacore_domain_detach(machine->domain, machine->device));
 	dmacore_domain_destroy(machine->domain);
-	machine->domain = make_domain(machine, DMACORE_DOMAIN_DMA, first, last);
+	machine->domain = make_domain(machine, type, first, last);
 	assert_ok(dmacore_domain_attach(machine->domain, machine->device));
+}
+
+/* Replaces the domain of the machine's device by a DMA domain of these ends. */
+static inline void machine_narrow(struct machine *machine, uint64_t first, uint64_t last)
+{
+	machine_replace_domain(machine, DMACORE_DOMAIN_DMA, first, last);
+}
+
+/* Replaces the domain of the machine's device by one of this type. */
+static inline void machine_use(struct machine *machine, uint32_t type)
+{
+	machine_replace_domain(machine, type, 0, 0);
 }
 
 /* Gives everything back and looks that nothing is left, and nothing was said unasked. */
