@@ -228,6 +228,202 @@ static void view_map__unwinds_every_failed_allocation(void **state)
 		check_view_map(paths[i]);
 }
 
+/* Whose allocations fail, and where the tables of the domain come from. */
+enum failing {
+	/* The library's, of which the tables on the heap are. */
+	HEAP,
+	/* The library's, beside tables from a hook. */
+	BESIDE_HOOK,
+	/* The hook's. */
+	HOOK,
+	FAILING_COUNT,
+};
+
+/* An unmanaged domain, and the machine that it belongs to. */
+struct owner {
+	enum failing failing;
+	struct machine machine;
+	struct dmacore_iommu *iommu;
+	struct dmacore_domain *domain;
+	/* What oom.failures was, less the failures of the hook, which it does not count. */
+	unsigned long failures;
+};
+
+static void owner_start(struct owner *owner, enum failing failing)
+{
+	struct dmacore_domain_options options = DMACORE_DOMAIN_OPTIONS_INIT;
+
+	memset(owner, 0, sizeof(*owner));
+	owner->failing = failing;
+	machine_start(&owner->machine, TRANSLATED);
+	if (failing == HEAP)
+		assert_ok(dmacore_iommu_create(owner->machine.system, NULL, &owner->iommu));
+	options.type = DMACORE_DOMAIN_UNMANAGED;
+	assert_ok(dmacore_domain_create(owner->iommu ? owner->iommu : owner->machine.iommu,
+					&options, &owner->domain));
+	owner->failures = oom.failures;
+}
+
+static void owner_stop(struct owner *owner)
+{
+	assert_needs_no_memory({
+		dmacore_domain_destroy(owner->domain);
+		dmacore_iommu_destroy(owner->iommu);
+		machine_stop(&owner->machine);
+	});
+}
+
+/* Makes @call with each allocation failing in turn, none of which changes anything, until it succeeds. */
+#define assert_owner_survives(owner, call)                                                        \
+	do {                                                                                      \
+		struct dmacore_domain_statistics before_ = domain_statistics((owner)->domain);    \
+		struct table_pool *tables_ = &(owner)->machine.tables;                            \
+		unsigned live_ = tables_->live;                                                   \
+                                                                                                  \
+		for (int left_ = 0; (owner)->failing == HOOK; left_++) {                          \
+			int error_;                                                               \
+                                                                                                  \
+			tables_->left = left_;                                                    \
+			error_ = (call);                                                          \
+			tables_->left = -1;                                                       \
+			if (!error_)                                                              \
+				break;                                                            \
+			assert_int_equal(error_, -ENOMEM);                                        \
+			(owner)->failures--;                                                      \
+			assert_owner_unchanged(owner, &before_, live_);                           \
+		}                                                                                 \
+		if ((owner)->failing != HOOK)                                                     \
+			assert_survives_failures(call,                                            \
+						 assert_owner_unchanged(owner, &before_, live_)); \
+	} while (0)
+
+static void assert_owner_unchanged(struct owner *owner,
+				   const struct dmacore_domain_statistics *before, unsigned live)
+{
+	struct dmacore_domain_statistics after = domain_statistics(owner->domain);
+
+	assert_memory_equal(before, &after, sizeof(after));
+	assert_int_equal(owner->machine.tables.live, live);
+	assert_no_reports(&owner->machine.reports);
+}
+
+/* Ranges that need tables on each level, and at last many of them. */
+static void domain_map__changes_nothing_when_an_allocation_fails(void **state)
+{
+	static const struct {
+		uint64_t iova;
+		uint64_t phys;
+		uint64_t size;
+	} ranges[] = {
+		{ 0, 0, PAGE },
+		{ GIB - PAGE, 0, 2 * PAGE },
+		{ 512 * GIB - 2 * MIB - PAGE, 0, 4 * MIB + 2 * PAGE },
+		{ 700 * GIB, PAGE, 40 * MIB },
+	};
+	enum { RANGES = sizeof(ranges) / sizeof(*ranges) };
+	static struct owner owner;
+
+	(void)state;
+	for (enum failing failing = 0; failing < FAILING_COUNT; failing++) {
+		unsigned live = oom.live_count;
+
+		owner_start(&owner, failing);
+		for (unsigned i = 0; i < RANGES; i++) {
+			struct dmacore_translation found;
+
+			assert_fails(
+				dmacore_domain_translate(owner.domain, ranges[i].iova, 0, &found),
+				ENOENT);
+			assert_owner_survives(&owner,
+					      dmacore_domain_map(owner.domain, ranges[i].iova,
+								 ranges[i].phys, ranges[i].size,
+								 DMACORE_ACCESS_READ));
+		}
+		assert_true(oom.failures > owner.failures);
+		assert_needs_no_memory({
+			for (unsigned i = 0; i < RANGES; i++) {
+				struct dmacore_translation found;
+				uint64_t unmapped;
+
+				assert_ok(dmacore_domain_translate(owner.domain, ranges[i].iova, 0,
+								   &found));
+				assert_ok(dmacore_domain_unmap(owner.domain, ranges[i].iova,
+							       ranges[i].size, 0, &unmapped));
+				assert_int_equal(unmapped, ranges[i].size);
+			}
+		});
+		owner_stop(&owner);
+		assert_int_equal(oom.live_count, live);
+	}
+}
+
+static void domain_unmap__splits_nothing_when_an_allocation_fails(void **state)
+{
+	static struct owner owner;
+
+	(void)state;
+	for (enum failing failing = 0; failing < FAILING_COUNT; failing++) {
+		/* Four tables each; more than are taken from the heap at once, or what the hook has. */
+		const unsigned count = failing == HEAP ? 80 : 14;
+		unsigned live = oom.live_count;
+
+		owner_start(&owner, failing);
+		assert_ok(dmacore_domain_map(owner.domain, 0, 0, 2 * count * GIB,
+					     DMACORE_ACCESS_READ));
+		owner.failures = oom.failures;
+		for (unsigned i = 0; i < count; i++) {
+			const uint64_t first = 2 * i * GIB;
+			struct dmacore_translation found;
+			uint64_t unmapped = UNTOUCHED;
+
+			/* Both ends cut a leaf. */
+			assert_owner_survives(
+				&owner, (assert_true(unmapped == UNTOUCHED),
+					 dmacore_domain_unmap(owner.domain, first + PAGE,
+							      2 * GIB - 2 * PAGE,
+							      DMACORE_UNMAP_SPLIT, &unmapped)));
+			assert_int_equal(unmapped, 2 * GIB - 2 * PAGE);
+			assert_ok(dmacore_domain_translate(owner.domain, first, 0, &found));
+			assert_int_equal(found.last, first + PAGE - 1);
+			assert_ok(dmacore_domain_translate(owner.domain, first + 2 * GIB - 1, 0,
+							   &found));
+			assert_int_equal(found.target, first + 2 * GIB - PAGE);
+		}
+		assert_true(oom.failures > owner.failures);
+		assert_needs_no_memory({
+			uint64_t unmapped;
+
+			assert_ok(dmacore_domain_unmap(owner.domain, 0, 2 * count * GIB,
+						       DMACORE_UNMAP_CROSS_HOLES, &unmapped));
+			assert_int_equal(unmapped, 2 * count * PAGE);
+		});
+		owner_stop(&owner);
+		assert_int_equal(oom.live_count, live);
+	}
+}
+
+/* Tables that wait for readers are memory too. */
+static void domain_map__frees_what_waits_for_readers_before_it_fails(void **state)
+{
+	static struct owner owner;
+	unsigned live = oom.live_count;
+	uint64_t size = 8 * MIB;
+
+	(void)state;
+	owner_start(&owner, HOOK);
+	assert_ok(dmacore_domain_map(owner.domain, 0, PAGE, size, DMACORE_ACCESS_READ));
+	assert_ok(dmacore_domain_unmap(owner.domain, 0, size, 0, NULL));
+	owner.machine.tables.left = 0;
+	assert_fails(dmacore_domain_map(owner.domain, GIB, PAGE, PAGE, DMACORE_ACCESS_READ),
+		     ENOMEM);
+	owner.machine.tables.left = -1;
+	/* The four tables are gone; those above them stay. */
+	assert_int_equal(domain_statistics(owner.domain).table_count, 3);
+	assert_int_equal(domain_statistics(owner.domain).mapped_bytes, 0);
+	owner_stop(&owner);
+	assert_int_equal(oom.live_count, live);
+}
+
 /* What is live when a device is destroyed is undone without memory too. */
 static void device_destroy__needs_no_memory(void **state)
 {
@@ -265,6 +461,9 @@ int main(void)
 		cmocka_unit_test(alloc_coherent__changes_nothing_when_an_allocation_fails),
 		cmocka_unit_test(alloc_coherent__gives_its_memory_back_when_the_tables_run_out),
 		cmocka_unit_test(view_map__unwinds_every_failed_allocation),
+		cmocka_unit_test(domain_map__changes_nothing_when_an_allocation_fails),
+		cmocka_unit_test(domain_unmap__splits_nothing_when_an_allocation_fails),
+		cmocka_unit_test(domain_map__frees_what_waits_for_readers_before_it_fails),
 		cmocka_unit_test(device_destroy__needs_no_memory),
 	};
 

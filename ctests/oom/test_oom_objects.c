@@ -96,6 +96,14 @@ static void create__of_every_object_unwinds_every_failed_allocation(void **state
 	assert_creates_after_failures(dmacore_iommu_create(machine.system, NULL, &iommu), iommu);
 	assert_creates_after_failures(dmacore_domain_create(iommu, NULL, &domain), domain);
 	dmacore_domain_destroy(domain);
+	domain_options.type = DMACORE_DOMAIN_UNMANAGED;
+	assert_creates_after_failures(dmacore_domain_create(iommu, &domain_options, &domain),
+				      domain);
+	dmacore_domain_destroy(domain);
+	domain_options.type = DMACORE_DOMAIN_BLOCKED;
+	assert_creates_after_failures(dmacore_domain_create(iommu, &domain_options, &domain),
+				      domain);
+	assert_needs_no_memory(dmacore_domain_destroy(domain));
 	domain_options.type = DMACORE_DOMAIN_IDENTITY;
 	assert_creates_after_failures(dmacore_domain_create(iommu, &domain_options, &domain),
 				      domain);
@@ -125,17 +133,23 @@ static void create__of_every_object_unwinds_every_failed_allocation(void **state
 
 static void domain_create__unwinds_with_a_hook(void **state)
 {
+	const uint32_t types[] = { DMACORE_DOMAIN_DMA, DMACORE_DOMAIN_UNMANAGED };
 	unsigned live = oom.live_count;
+	struct dmacore_domain_options options = DMACORE_DOMAIN_OPTIONS_INIT;
 	struct dmacore_domain *domain;
 	static struct machine machine;
 
 	(void)state;
 	machine_start(&machine, TRANSLATED);
-	assert_creates_after_failures(dmacore_domain_create(machine.iommu, NULL, &domain), domain);
-	/* The failures gave their table back. */
-	assert_int_equal(machine.tables.live, 2);
-	dmacore_domain_destroy(domain);
-	assert_int_equal(machine.tables.live, 1);
+	for (unsigned i = 0; i < 2; i++) {
+		options.type = types[i];
+		assert_creates_after_failures(
+			dmacore_domain_create(machine.iommu, &options, &domain), domain);
+		/* The failures gave their table back. */
+		assert_int_equal(machine.tables.live, 2);
+		dmacore_domain_destroy(domain);
+		assert_int_equal(machine.tables.live, 1);
+	}
 	machine_stop(&machine);
 	assert_int_equal(oom.live_count, live);
 }
