@@ -241,6 +241,30 @@ static void unmap__waits_for_accesses_in_flight(void **state)
 	check_in_flight(*state, -ENOENT, map_high, unmap_high);
 }
 
+static void domain_map_high(struct machine *machine, struct dmacore_device *device,
+			    struct steady *steady)
+{
+	(void)device;
+	steady->dma = GIB;
+	assert_ok(dmacore_domain_map(machine->domain, GIB, HIGH_BASE, RAM_SIZE,
+				     DMACORE_ACCESS_WRITE));
+}
+
+static void domain_unmap_high(struct machine *machine, struct dmacore_device *device,
+			      const struct steady *steady)
+{
+	(void)device;
+	assert_ok(dmacore_domain_unmap(machine->domain, steady->dma, RAM_SIZE, 0, NULL));
+}
+
+static void domain_unmap__waits_for_accesses_in_flight(void **state)
+{
+	struct machine *machine = *state;
+
+	machine_use(machine, DMACORE_DOMAIN_UNMANAGED);
+	check_in_flight(machine, -ENOENT, domain_map_high, domain_unmap_high);
+}
+
 static void add_high(struct machine *machine, struct dmacore_device *device, struct steady *steady)
 {
 	(void)device;
@@ -362,6 +386,113 @@ static void pagetable_map__works_on_ranges_beside_each_other(void **state)
 	/* The root, one below it, and one of each lower level on both sides of the GiB. */
 	assert_int_equal(statistics.table_count, 6);
 	dmacore_pagetable_destroy(table);
+}
+
+/* What a worker has of the domain: a table's span, and a half that it shares with a neighbour. */
+#define OWN_SIZE (3 * MIB)
+#define OWN_FIRST (GIB - MIB)
+
+/*
+ * Maps pages of memory of its own for the device, has them read and written, and unmaps them; and
+ * at times a large leaf, which it splits, where the pages had a table.
+ */
+static void *domain_map_own_range(void *opaque)
+{
+	struct worker *worker = opaque;
+	struct dmacore_domain *domain = worker->machine->domain;
+	const uint64_t first = OWN_FIRST + worker->index * OWN_SIZE;
+	const uint64_t large = (first + 2 * MIB - 1) / (2 * MIB) * (2 * MIB);
+	uint8_t *own = worker->machine->low + worker->index * 4 * PAGE;
+	uint64_t seed = worker->index;
+
+	for (unsigned round = 0; round < ROUNDS; round++) {
+		uint64_t iova = first + random_next(&seed) % (OWN_SIZE / PAGE - 4) * PAGE;
+		uint64_t size = (1 + random_next(&seed) % 4) * PAGE;
+		uint8_t bytes[4 * PAGE];
+		uint64_t unmapped = 0;
+
+		worker->wrong +=
+			dmacore_domain_map(domain, iova, LOW_BASE + worker->index * 4 * PAGE, size,
+					   DMACORE_ACCESS_READ | DMACORE_ACCESS_WRITE) != 0;
+		fill(bytes, size, random_next(&seed));
+		worker->wrong += dmacore_view_write(worker->view, iova, bytes, size) != 0;
+		worker->wrong += memcmp(own, bytes, size) != 0;
+		/* All of its range, and so the table that lies in it. */
+		worker->wrong += dmacore_domain_unmap(domain, first, OWN_SIZE,
+						      DMACORE_UNMAP_CROSS_HOLES, &unmapped) != 0;
+		worker->wrong += unmapped != size;
+		worker->wrong += dmacore_view_read(worker->view, iova, bytes, 1) != -ENOENT;
+		if (round % 4 != 0)
+			continue;
+		worker->wrong +=
+			dmacore_domain_map(domain, large, 0, 2 * MIB, DMACORE_ACCESS_READ) != 0;
+		/* To its end, behind which a neighbour may map and unmap. */
+		worker->wrong += dmacore_domain_unmap(domain, large + PAGE, 2 * MIB - PAGE,
+						      DMACORE_UNMAP_SPLIT, &unmapped) != 0;
+		worker->wrong += unmapped != 2 * MIB - PAGE;
+		worker->wrong += dmacore_domain_unmap(domain, large, PAGE, 0, &unmapped) != 0;
+		worker->wrong += unmapped != PAGE;
+	}
+	return NULL;
+}
+
+/* Looks at any place that others map and unmap, and at one that stays. */
+static void *domain_translate_anything(void *opaque)
+{
+	struct worker *worker = opaque;
+	uint64_t seed = worker->index;
+
+	while (!atomic_load(worker->stop)) {
+		uint64_t iova = OWN_FIRST + random_next(&seed) % (THREADS * OWN_SIZE);
+		struct dmacore_translation found;
+		uint8_t byte = 0;
+		int error = dmacore_domain_translate(worker->machine->domain, iova,
+						     DMACORE_ACCESS_READ, &found);
+
+		worker->wrong += error && error != -ENOENT;
+		worker->wrong += !error && (found.first > iova || found.last < iova);
+		worker->wrong += dmacore_view_read(worker->view, 5, &byte, 1) != 0;
+		worker->wrong += byte != 55;
+	}
+	return NULL;
+}
+
+static void domain_map__works_on_ranges_beside_each_other(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_device_options options = device_options(machine);
+	struct worker mappers[THREADS] = { 0 }, readers[2] = { 0 };
+	struct dmacore_device *device;
+	struct dmacore_view *view;
+	atomic_bool stop = false;
+
+	machine_use(machine, DMACORE_DOMAIN_UNMANAGED);
+	/* Faults are wanted here, and none need be told. */
+	options.fault = NULL;
+	assert_ok(dmacore_device_create(machine->system, &options, &device));
+	assert_ok(dmacore_domain_attach(machine->domain, device));
+	assert_ok(dmacore_view_create(device, &view));
+	machine->high[5] = 55;
+	assert_ok(dmacore_domain_map(machine->domain, 0, HIGH_BASE, PAGE, DMACORE_ACCESS_READ));
+	for (unsigned i = 0; i < 2; i++) {
+		readers[i] = (struct worker){
+			.machine = machine, .view = view, .index = i, .stop = &stop
+		};
+		start(&readers[i], domain_translate_anything);
+	}
+	for (unsigned i = 0; i < THREADS; i++) {
+		mappers[i] = (struct worker){ .machine = machine, .view = view, .index = i };
+		start(&mappers[i], domain_map_own_range);
+	}
+	for (unsigned i = 0; i < THREADS; i++)
+		join(&mappers[i]);
+	atomic_store(&stop, true);
+	for (unsigned i = 0; i < 2; i++)
+		join(&readers[i]);
+	assert_int_equal(domain_statistics(machine->domain).mapped_bytes, PAGE);
+	assert_int_equal(domain_statistics(machine->domain).table_count, machine->tables.live);
+	dmacore_view_destroy(view);
+	dmacore_device_destroy(device);
 }
 
 /* Small pages and a large leaf in the same places by turns, so that leaves replace tables. */
@@ -691,9 +822,11 @@ int main(void)
 		test_on_recorded(view_read__is_steady_while_others_map_and_unmap),
 		test_on(TRACKED, unmap__waits_for_accesses_in_flight),
 		test_on(TRANSLATED, unmap__waits_for_accesses_in_flight),
+		test_on(TRANSLATED, domain_unmap__waits_for_accesses_in_flight),
 		test_on(DIRECT, memory_remove__waits_for_accesses_in_flight),
 		test_on(DIRECT, memory_remove__is_refused_while_a_callback_runs),
 		test_on(TRANSLATED, view_translate__is_safe_while_leaves_replace_tables),
+		test_on(TRANSLATED, domain_map__works_on_ranges_beside_each_other),
 		cmocka_unit_test(pagetable_map__works_on_ranges_beside_each_other),
 		cmocka_unit_test(pagetable_map__makes_each_table_once),
 		cmocka_unit_test(iova_space_allocate__gives_no_address_to_two_threads),
