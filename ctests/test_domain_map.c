@@ -4,6 +4,8 @@
 
 #include "support/machine.h"
 
+#include <sys/mman.h>
+
 #define READ DMACORE_ACCESS_READ
 #define WRITE DMACORE_ACCESS_WRITE
 #define BOTH (READ | WRITE)
@@ -524,6 +526,32 @@ static void domain_unmap__splits_leaves_at_its_ends(void **state)
 	assert_int_equal(mapped_bytes(machine), GIB - PAGE - 8 * MIB);
 }
 
+/*
+ * Whoever maps behind the range may have the tables there freed at any moment. Here they cannot be
+ * read while the calls run.
+ */
+static void domain_unmap__looks_at_no_table_of_its_neighbours(void **state)
+{
+	struct machine *machine = *state;
+	bool used[TABLE_POOL_PAGES];
+	uint8_t *behind = NULL;
+
+	assert_ok(dmacore_domain_map(machine->domain, 2 * MIB, 0, 2 * MIB, READ));
+	memcpy(used, machine->tables.used, sizeof(used));
+	assert_ok(dmacore_domain_map(machine->domain, 4 * MIB, 0, PAGE, READ));
+	for (unsigned i = 0; i < TABLE_POOL_PAGES; i++)
+		if (machine->tables.used[i] && !used[i])
+			behind = machine->tables.bytes + i * PAGE;
+	assert_non_null(behind);
+	assert_int_equal(mprotect(behind, PAGE, PROT_NONE), 0);
+	assert_int_equal(unmap(machine, 3 * MIB, MIB, DMACORE_UNMAP_SPLIT), MIB);
+	assert_int_equal(unmap(machine, 2 * MIB, MIB, 0), MIB);
+	assert_ok(dmacore_domain_map(machine->domain, 4 * MIB - PAGE, 0, PAGE, READ));
+	assert_int_equal(unmap(machine, 0, 4 * MIB, 3), PAGE);
+	assert_int_equal(mprotect(behind, PAGE, PROT_READ | PROT_WRITE), 0);
+	assert_leads_to(machine, 4 * MIB, 0, PAGE);
+}
+
 /* Memory in a leaf large enough to be split. */
 static void domain_unmap__leaves_the_rest_of_a_leaf_to_devices(void **state)
 {
@@ -1025,6 +1053,7 @@ int main(void)
 		test_in_both(unmanaged, domain_unmap__crosses_holes_when_told_to),
 		test_in(unmanaged, TRANSLATED, domain_unmap__cuts_no_leaf_unless_told_to),
 		test_in(unmanaged, TRANSLATED, domain_unmap__splits_leaves_at_its_ends),
+		test_in(unmanaged, TRANSLATED, domain_unmap__looks_at_no_table_of_its_neighbours),
 		test_in_both(unmanaged, domain_unmap__leaves_the_rest_of_a_leaf_to_devices),
 		test_in(unmanaged, TRANSLATED,
 			domain_unmap__splits_nothing_when_the_table_allocator_is_empty),

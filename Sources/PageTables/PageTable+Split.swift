@@ -13,18 +13,27 @@ extension PageTable {
   /// - Throws: `noMemory`; then nothing has changed.
   func split(_ first: UInt64, _ last: UInt64) throws(Failure) {
     var stock = Stock()
+    let cutsLast = isLeafCut(behind: last)
     do throws(Failure) {
       try gatherSplit(before: first, &stock)
-      // Of the highest number there is nothing behind.
-      if last < UInt64.max { try gatherSplit(before: last &+ 1, &stock) }
+      if cutsLast { try gatherSplit(before: last &+ 1, &stock) }
     } catch {
       discard(&stock)
       throw error
     }
     stock.isForHidden = true
     split(before: first, &stock)
-    if last < UInt64.max { split(before: last &+ 1, &stock) }
+    if cutsLast { split(before: last &+ 1, &stock) }
     discard(&stock)
+  }
+
+  /// Whether the leaf that an offset lies in goes on behind it. If not, what lies there is another's,
+  /// whose tables may be freed at any moment.
+  private func isLeafCut(behind offset: UInt64) -> Bool {
+    let root = root
+    guard offset <= lastOffset(root) else { return false }
+    let found = lookUp(offset, from: root)
+    return found.isMapped && found.last > offset
   }
 
   /// A leaf that reaches over a border.
