@@ -84,6 +84,63 @@ static void call_domain(void)
 		(void)RESULT(dmacore_domain_attach(domain, device), EINVAL, EBUSY);
 }
 
+/* Where the caller says: to memory of the process, or anywhere. */
+static void map_domain(struct object *domain, uint64_t iova, uint64_t size, uint32_t access,
+		       uint64_t unaligned)
+{
+	uint64_t phys;
+
+	if (one_in(2)) {
+		phys = domain->is_flat ? (uintptr_t)ram_range(&size) : address("phys");
+		size &= ~(PAGE - 1);
+	} else {
+		phys = address("phys");
+		world.has_lied |= domain->is_flat;
+	}
+	if (RESULT(dmacore_domain_map(domain->handle, iova, phys & ~unaligned, size, access),
+		   EINVAL, EOPNOTSUPP, ERANGE, EEXIST, ENOMEM) == 0)
+		remember(iova, size);
+}
+
+static void call_domain_table(void)
+{
+	struct object *domain = pick_object(DOMAIN);
+	struct dmacore_translation translation;
+	uint64_t iova = address("iova"), size = length("size"), unmapped = 0, *out;
+	uint8_t what = byte();
+	/* Mostly what all formats know, else what some do. */
+	uint32_t access = what % 32 == 31 ? byte() : byte() & (what >= 0xc0 ? 63 : 3);
+	/* Mostly of pages, else of the largest granule that there is. */
+	uint64_t unaligned = what % 8 == 7 ? 0 : what % 8 == 6 ? (1 << 16) - 1 : PAGE - 1;
+
+	iova &= ~unaligned;
+	size = (size + unaligned) & ~unaligned;
+	switch (byte() % 4) {
+	case 0:
+	case 1:
+		map_domain(domain, iova, size, access, unaligned);
+		break;
+	case 2:
+		out = OUT(&unmapped);
+		if (RESULT(dmacore_domain_unmap(domain->handle, iova, size,
+						one_in(32) ? byte() : access & 3, out),
+			   EINVAL, EOPNOTSUPP, ERANGE, ENOMEM) == 0)
+			CHECK(unmapped <= size);
+		else
+			CHECK(unmapped == 0);
+		break;
+	default:
+		if (RESULT(dmacore_domain_translate(domain->handle, iova, access,
+						    OUT(&translation)),
+			   EINVAL, ENOENT, EACCES, EPERM) != 0)
+			break;
+		CHECK(translation.first <= iova && iova <= translation.last);
+		access &= ~(uint32_t)DMACORE_ACCESS_PRIVILEGED;
+		CHECK((translation.access & access) == access);
+		break;
+	}
+}
+
 static void call_device(void)
 {
 	struct dmacore_device *device = pick(DEVICE);
@@ -539,8 +596,11 @@ void step(void)
 	case 29:
 		call_table();
 		break;
-	default:
+	case 30:
 		call_statistics();
+		break;
+	default:
+		call_domain_table();
 		break;
 	}
 }

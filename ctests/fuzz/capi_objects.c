@@ -167,9 +167,16 @@ static int create_domain(struct object *object, union handle *out)
 {
 	struct object *iommu = pick_object(IOMMU);
 	union storage options;
+	uint8_t type;
 
 	structure(&options, sizeof(options.domain));
-	options.domain.type = one_in(32) ? byte() : 1 + byte() % 2;
+	if (one_in(32)) {
+		options.domain.type = byte();
+	} else {
+		type = byte();
+		options.domain.type =
+			(type < 0x80 ? DMACORE_DOMAIN_IDENTITY : DMACORE_DOMAIN_BLOCKED) + type % 2;
+	}
 	options.domain.flags = one_in(64);
 	if (options.domain.type == DMACORE_DOMAIN_DMA || one_in(32)) {
 		options.domain.first = one_in(4) ? number("first") & ~(PAGE - 1) : 0;
@@ -307,6 +314,9 @@ void create_machine(void)
 			EINVAL, E2BIG, EOPNOTSUPP, ENOMEM);
 		keep(IOMMU, device_options.iommu, is_flat);
 		domain_options.type = how & 4 ? DMACORE_DOMAIN_DMA : DMACORE_DOMAIN_IDENTITY;
+		if ((how & 0x20) != 0)
+			domain_options.type =
+				how & 4 ? DMACORE_DOMAIN_UNMANAGED : DMACORE_DOMAIN_BLOCKED;
 		(void)RESULT(dmacore_domain_create(device_options.iommu, &domain_options,
 						   &domain.domain),
 			     EINVAL, EOPNOTSUPP, ENOMEM);
