@@ -18,12 +18,14 @@ struct DomainTests {
 
   // MARK: - Options
 
-  @Test func anIdentityDomainHasNoRangeOfItsOwn() throws {
+  @Test(arguments: [Domain.Kind.identity, .blocked, .unmanaged])
+  func onlyADMADomainHasBounds(_ kind: Domain.Kind) throws {
     try withMachine { machine in
-      #expect(throws: Failure.invalidArgument) { try machine.domain(.identity, first: 4096) }
-      #expect(throws: Failure.invalidArgument) { try machine.domain(.identity, last: 4095) }
-      let translation = try machine.domain(.identity).pointee.translation
-      #expect(translation == nil)
+      #expect(throws: Failure.invalidArgument) { try machine.domain(kind, first: 4096) }
+      #expect(throws: Failure.invalidArgument) { try machine.domain(kind, last: 4095) }
+      #expect(machine.tables.liveCount == 0)
+      let translation = try machine.domain(kind).pointee.translation
+      #expect((translation == nil) == (kind != .unmanaged))
     }
   }
 
@@ -178,6 +180,96 @@ struct DomainTests {
       unmap(domain, range)
       #expect(domain.pointee.statistics.mappedBytes == 0)
       #expect(try machine.domain(.identity).pointee.statistics.tableCount == 0)
+    }
+  }
+
+  // MARK: - Mappings of the caller's choice
+
+  private func iova(_ first: UInt64, size: UInt64) throws -> IOVARange {
+    try IOVARange(first: IOVA(first), size: size)
+  }
+
+  @Test func anUnmanagedDomainGivesNoAddresses() throws {
+    try withMachine { machine in
+      let domain = try machine.domain(.unmanaged)
+      #expect(throws: Failure.notPermitted) { try map(domain, 0x7000, 0x1000) }
+      #expect(domain.pointee.statistics.tableCount == 1)
+    }
+  }
+
+  @Test func tablesThatAreRetiredAreReclaimedBeforeTheyAreMany() throws {
+    try withMachine { machine in
+      let domain = try machine.domain(.unmanaged)
+      let table = domain.pointee.translation!
+      var mostRetired: UInt64 = 0
+      for step in 0..<200 {
+        let first = UInt64(step) * Self.large
+        try domain.pointee.map(
+          iova(first, size: Self.large), to: PhysicalAddress(Self.page), access: .read)
+        _ = try domain.pointee.unmap(
+          iova(first, size: Self.large), crossingHoles: false, splitting: false)
+        mostRetired = max(mostRetired, table.pointee.table.retiredTables)
+      }
+      // A call that finds so many frees them first.
+      #expect(mostRetired == 64)
+      #expect(machine.tables.liveCount == Int(domain.pointee.statistics.tableCount))
+    }
+  }
+
+  @Test func unmappingReclaimsTooWhenTablesAreMany() throws {
+    try withMachine { machine in
+      let domain = try machine.domain(.unmanaged)
+      let table = domain.pointee.translation!
+      try domain.pointee.map(
+        iova(0, size: 65 * Self.large), to: PhysicalAddress(Self.page), access: .read)
+      _ = try domain.pointee.unmap(
+        iova(0, size: 65 * Self.large), crossingHoles: false, splitting: false)
+      #expect(table.pointee.table.retiredTables == 65)
+      _ = try domain.pointee.unmap(
+        iova(0, size: Self.page), crossingHoles: false, splitting: false)
+      #expect(table.pointee.table.retiredTables == 0)
+      // The root, and one on each level that the range did not cover.
+      #expect(machine.tables.liveCount == 3)
+    }
+  }
+
+  @Test func mappingGetsRetiredTablesBackBeforeItFails() throws {
+    try withMachine { machine in
+      let domain = try machine.domain(.unmanaged)
+      let range = try iova(0, size: Self.large)
+      try domain.pointee.map(range, to: PhysicalAddress(Self.page), access: .read)
+      _ = try domain.pointee.unmap(range, crossingHoles: false, splitting: false)
+      #expect(domain.pointee.translation!.pointee.table.retiredTables == 1)
+      machine.tables.failAfter(0)
+      #expect(throws: Failure.noMemory) {
+        try domain.pointee.map(range, to: PhysicalAddress(Self.page), access: .read)
+      }
+      #expect(domain.pointee.translation!.pointee.table.retiredTables == 0)
+      machine.tables.failAfter(1)
+      try domain.pointee.map(range, to: PhysicalAddress(Self.page), access: .read)
+    }
+  }
+
+  @Test func aSplitThatFailsChangesNothing() throws {
+    try withMachine { machine in
+      let domain = try machine.domain(.unmanaged)
+      try domain.pointee.map(
+        iova(0, size: Self.huge), to: PhysicalAddress(Self.huge), access: .read)
+      let middle = try iova(Self.page, size: Self.huge - 2 * Self.page)
+      let before = machine.tables.liveCount
+      // Tables of large leaves and of pages at the first end, and of pages at the last one.
+      for count in 0..<3 {
+        machine.tables.failAfter(count)
+        #expect(throws: Failure.noMemory) {
+          try domain.pointee.unmap(middle, crossingHoles: false, splitting: true)
+        }
+        #expect(machine.tables.liveCount == before)
+        #expect(try domain.pointee.translate(IOVA(Self.page), .read).last == Self.huge - 1)
+      }
+      machine.tables.failAfter(nil)
+      let unmapped = try domain.pointee.unmap(middle, crossingHoles: false, splitting: true)
+      #expect(unmapped == Self.huge - 2 * Self.page)
+      #expect(domain.pointee.statistics.mappedBytes == 2 * Self.page)
     }
   }
 }
