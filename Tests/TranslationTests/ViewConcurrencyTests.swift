@@ -24,6 +24,7 @@ private final class Signal: Sendable {
 @Suite("View on several threads")
 struct ViewConcurrencyTests {
   private static let page = UInt64(Pages.size)
+  private static let large: UInt64 = 2 << 20
 
   @Test func readersSeeTheirPageWhileOthersComeAndGo() throws {
     try withMachine { machine in
@@ -132,6 +133,101 @@ struct ViewConcurrencyTests {
       for owner in owners { owner.pointee.close() }
     }
   }
+
+  /// Maps large leaves, and splits them where another's tables begin.
+  private static func splitLeaves(of domain: UnsafeMutablePointer<Domain>) throws {
+    let middle = large / 2 + page
+    for _ in 0..<RunSettings.steps(200) {
+      try domain.pointee.map(iova(0, size: large), to: PhysicalAddress(large), access: .read)
+      let end = try domain.pointee.unmap(
+        iova(middle, size: large - middle), crossingHoles: false, splitting: true)
+      try demandSame(end, large - middle, "bytes at the end of the leaf")
+      _ = try domain.pointee.translate(IOVA(middle - 1), .read)
+      let rest = try domain.pointee.unmap(
+        iova(0, size: large), crossingHoles: true, splitting: false)
+      try demandSame(rest, middle, "bytes of the rest of the leaf")
+    }
+  }
+
+  /// Maps pages and unmaps them with the whole span of their table, which goes with them.
+  private static func fillTables(
+    of domain: UnsafeMutablePointer<Domain>, with pages: Pages
+  ) throws {
+    for step in 0..<RunSettings.steps(1_000) {
+      let index = 1 + step % 3
+      try domain.pointee.map(
+        iova(large + UInt64(step % 512) * page, size: page), to: pages.range(index).first,
+        access: .write)
+      let unmapped = try domain.pointee.unmap(
+        iova(large, size: large), crossingHoles: true, splitting: false)
+      try demandSame(unmapped, page, "bytes that were mapped")
+      // The memory is the CPU's alone: a plain write of it races with nothing.
+      pages.page(index).storeBytes(of: 0, as: UInt64.self)
+    }
+  }
+
+  /// Reads the page that is kept, and writes and looks where others map and unmap.
+  private static func transfer(_ shared: Shared, kept: UInt64, step: UInt64) throws {
+    var bytes = [UInt8](repeating: 0, count: 64)
+    try shared.view.pointee.read(dma(kept + 100, size: 64), into: &bytes)
+    try demandSame(bytes.allSatisfy { $0 == 9 }, true, "the page that is kept")
+    let offset = step % 512 * page
+    let refused = failure {
+      try shared.view.pointee.write(dma(large + offset, size: 64), from: bytes)
+    }
+    try demandSame(refused == nil || refused == .notFound, true, "why a write is refused")
+    _ = try? shared.domains[0].pointee.translate(IOVA(offset), .read)
+  }
+
+  @Test func ownersMapBesideEachOtherInAnUnmanagedDomain() throws {
+    try withMachine { machine in
+      let device = try machine.device()
+      let domain = try machine.domain(.unmanaged)
+      try device.pointee.attach(domain)
+      let pages = Pages(count: 4)
+      pages.page(0).initializeMemory(as: UInt8.self, repeating: 9, count: Pages.size)
+      let kept = 4 * Self.large
+      try domain.pointee.map(
+        iova(kept, size: Self.page), to: pages.range(0).first, access: .read)
+      try withView(of: device) { view in
+        let shared = Shared(device: device, view: view, domains: [domain])
+        let running = Running(count: 2)
+        try onThreads(3) { index in
+          guard index < 2 else {
+            var step: UInt64 = 0
+            while running.isAny {
+              try Self.transfer(shared, kept: kept, step: step)
+              step += 1
+            }
+            return
+          }
+          defer { running.end() }
+          if index == 0 {
+            try Self.splitLeaves(of: shared.domains[0])
+          } else {
+            try Self.fillTables(of: shared.domains[0], with: pages)
+          }
+        }
+      }
+      #expect(domain.pointee.statistics.mappedBytes == Self.page)
+      #expect(machine.reports.all == [])
+    }
+  }
+}
+
+private func iova(_ first: UInt64, size: UInt64) throws -> IOVARange {
+  try IOVARange(first: IOVA(first), size: size)
+}
+
+/// How many threads others go on for.
+private final class Running: Sendable {
+  private let count: Atomic<Int>
+
+  init(count: Int) { self.count = Atomic(count) }
+
+  var isAny: Bool { count.load(ordering: .relaxed) > 0 }
+
+  func end() { count.subtract(1, ordering: .relaxed) }
 }
 
 /// An address that one thread tells another.
