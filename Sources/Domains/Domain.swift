@@ -10,11 +10,14 @@ import Synchronization
 @safe
 public struct Domain: ~Copyable, Held {
   /// What a domain has in which addresses are translated.
+  @safe
   public struct Translation: ~Copyable {
     public let table: AnyPageTable
-    // Of a DMA domain: the addresses that mapping calls may take. In an unmanaged domain the caller
-    // chooses.
-    let space: IOVASpace?
+    /// Of a DMA domain: the addresses that mapping calls may take. In an unmanaged domain the caller
+    /// chooses.
+    let space: UnsafeMutablePointer<IOVASpace>?
+
+    deinit { if let space = unsafe space { unsafe Box.destroy(space) } }
   }
 
   /// What kind of domain to make. The values are those of `domain.h`.
@@ -58,7 +61,7 @@ public struct Domain: ~Copyable, Held {
     case .identity, .blocked: break
     case .unmanaged:
       unsafe translation = try Box<Translation>.place { () throws(Failure) in
-        Translation(table: try AnyPageTable(unsafe iommu.pointee.configuration), space: nil)
+        unsafe Translation(table: try AnyPageTable(iommu.pointee.configuration), space: nil)
       }
     case .dma:
       unsafe translation = try Box<Translation>.place { () throws(Failure) in
@@ -72,10 +75,11 @@ public struct Domain: ~Copyable, Held {
         guard bounds.isAligned(to: Device.granule) else { throw .invalidArgument }
         guard bounds.last.rawValue <= highest else { throw .outOfRange }
         let reporter = unsafe iommu.pointee.system.pointee.reporter
-        return Translation(
-          table: table,
-          space: try IOVASpace(
-            bounds: bounds, granule: Device.granule, isChecked: false, reporter: reporter))
+        let space = unsafe try Box<IOVASpace>.place { () throws(Failure) in
+          try IOVASpace(
+            bounds: bounds, granule: Device.granule, isChecked: false, reporter: reporter)
+        }
+        return unsafe Translation(table: table, space: space)
       }
     }
     unsafe Box.hold(iommu)
@@ -103,7 +107,7 @@ public struct Domain: ~Copyable, Held {
         deviceCount: devices, mappingCount: 0, iovaBytes: 0, mappedBytes: 0, tableCount: 0,
         tableBytes: 0)
     }
-    let space = unsafe try? translation.pointee.withSpace { $0.statistics }
+    let space = unsafe translation.pointee.space?.pointee.statistics
     // It walks the tables, which nobody may free meanwhile.
     let token = unsafe iommu.pointee.system.pointee.readers.enter()
     let table = unsafe translation.pointee.table.statistics
@@ -236,16 +240,6 @@ extension Domain {
 // MARK: - Mappings of the domain's choice
 
 extension Domain.Translation {
-  /// - Throws: `notPermitted` where the caller chooses addresses, and what `body` throws.
-  func withSpace<Result>(
-    _ body: (borrowing IOVASpace) throws(Failure) -> Result
-  ) throws(Failure) -> Result {
-    switch space {
-    case .some(let space): return try body(space)
-    case .none: throw .notPermitted
-    }
-  }
-
   /// The alignment of an IOVA that lets a range of memory have the largest leaves it can: the
   /// largest leaf size that fits the range and that it starts at a multiple of.
   private func preferredAlignment(for pages: PhysicalRange) -> UInt64 {
@@ -266,14 +260,16 @@ extension Domain.Translation {
   public func map(
     _ pages: PhysicalRange, access: Access, limit: UInt64
   ) throws(Failure) -> IOVARange {
-    let bounds = try withSpace { $0.bounds }
+    guard let space = unsafe space else { throw .notPermitted }
+    let bounds = unsafe space.pointee.bounds
     let lowest = bounds.first.rawValue
     let highest = min(limit, bounds.last.rawValue)
     // What fits a page table's output is less than 2^64 bytes, so that its extent has a next number.
     guard pages.last <= table.facts.lastOutput, highest >= lowest, highest &- lowest >= pages.extent
     else { throw .outOfRange }
     let size = pages.extent &+ 1
-    let first = try allocate(size: size, alignment: preferredAlignment(for: pages), limit: limit)
+    let first = unsafe try Self.allocate(
+      in: space, size: size, alignment: preferredAlignment(for: pages), limit: limit)
     let range = try IOVARange(first: first, size: size)
     do throws(Failure) {
       // The space says that the range is free, whatever somebody wrote to the table's pages.
@@ -286,26 +282,22 @@ extension Domain.Translation {
     }
   }
 
-  private func allocate(
-    size: UInt64, alignment: UInt64, limit: UInt64
+  private static func allocate(
+    in space: UnsafeMutablePointer<IOVASpace>, size: UInt64, alignment: UInt64, limit: UInt64
   ) throws(Failure) -> IOVA {
-    try withSpace { (space) throws(Failure) in
-      do throws(Failure) {
-        return try space.allocate(size: size, alignment: alignment, limit: limit)
-      } catch {
-        guard error == .noSpace, alignment > Device.granule.bytes else { throw error }
-        // Small leaves at a place that is not aligned are better than no place.
-        return try space.allocate(size: size, alignment: 0, limit: limit)
-      }
+    do throws(Failure) {
+      return try unsafe space.pointee.allocate(size: size, alignment: alignment, limit: limit)
+    } catch {
+      guard error == .noSpace, alignment > Device.granule.bytes else { throw error }
+      // Small leaves at a place that is not aligned are better than no place.
+      return try unsafe space.pointee.allocate(size: size, alignment: 0, limit: limit)
     }
   }
 
   /// Frees a range that `map` returned, when no translation of it is left.
   func free(_ range: IOVARange) {
     do throws(Failure) {
-      try withSpace { (space) throws(Failure) in
-        try space.free(first: range.first, size: range.extent &+ 1)
-      }
+      try unsafe space?.pointee.free(first: range.first, size: range.extent &+ 1)
     } catch {
       // The record of the mapping has the range as the space gave it, so this cannot happen.
       assertionFailure("A mapping's range is not allocated.")

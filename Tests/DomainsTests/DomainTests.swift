@@ -44,14 +44,14 @@ struct DomainTests {
         try machine.domain(.dma, last: (1 << 48) + 4095)
       }
       let bounds = try machine.domain(.dma, last: (1 << 48) - 1).pointee.translation!.pointee
-        .withSpace { $0.bounds }
+        .space!.pointee.bounds
       #expect(bounds.last.rawValue == (1 << 48) - 1)
     }
   }
 
   @Test func theDefaultBoundsAreAllButTheFirstPage() throws {
     try withMachine { machine in
-      let bounds = try machine.domain(.dma).pointee.translation!.pointee.withSpace { $0.bounds }
+      let bounds = try machine.domain(.dma).pointee.translation!.pointee.space!.pointee.bounds
       #expect(bounds.first.rawValue == 4096)
       #expect(bounds.last.rawValue == (1 << 48) - 1)
     }
