@@ -11,14 +11,17 @@
 #include <stdlib.h>
 
 struct dmacore_device;
+struct dmacore_domain;
 struct dmacore_iommu;
 struct dmacore_system;
 
 int example(struct dmacore_system *system, struct dmacore_iommu *iommu,
-	    struct dmacore_device *device, void *buffer, uint64_t size, dmacore_dma_t dma);
+	    struct dmacore_domain *domain, struct dmacore_device *device, void *buffer,
+	    uint64_t size, dmacore_dma_t dma);
 
 int example(struct dmacore_system *system, struct dmacore_iommu *iommu,
-	    struct dmacore_device *device, void *buffer, uint64_t size, dmacore_dma_t dma)
+	    struct dmacore_domain *domain, struct dmacore_device *device, void *buffer,
+	    uint64_t size, dmacore_dma_t dma)
 {
 	int error = 0;
 
