@@ -154,6 +154,66 @@ static void domain_create__unwinds_with_a_hook(void **state)
 	assert_int_equal(oom.live_count, live);
 }
 
+static void group_create__unwinds_every_failed_allocation(void **state)
+{
+	unsigned live = oom.live_count;
+	struct dmacore_group *group;
+	static struct machine machine;
+
+	(void)state;
+	machine_start(&machine, TRANSLATED);
+	assert_creates_after_failures(dmacore_group_create(machine.system, &group), group);
+	assert_needs_no_memory(dmacore_group_destroy(group));
+	machine_stop(&machine);
+	assert_int_equal(oom.live_count, live);
+}
+
+/* Alone, and into a group whose devices are attached; changes of the group need no memory. */
+static void device_create__leaves_its_group_alone_when_an_allocation_fails(void **state)
+{
+	unsigned live = oom.live_count;
+	struct dmacore_dma_owner owner = DMACORE_DMA_OWNER_INIT;
+	struct dmacore_device_options options;
+	struct dmacore_device *alone, *device;
+	struct dmacore_domain *own;
+	static struct machine machine;
+	char text[DMACORE_DESCRIPTION_SIZE];
+
+	(void)state;
+	machine_start(&machine, TRANSLATED);
+	own = make_domain(&machine, DMACORE_DOMAIN_UNMANAGED, 0, 0);
+	options = device_options(&machine);
+	assert_creates_after_failures(dmacore_device_create(machine.system, &options, &alone),
+				      alone);
+	dmacore_device_destroy(alone);
+
+	assert_ok(dmacore_device_group(machine.device, &options.group));
+	device = NULL;
+	assert_survives_failures(dmacore_device_create(machine.system, &options, &device), {
+		assert_null(device);
+		assert_int_equal(domain_statistics(machine.domain).device_count, 1);
+		assert_ok(dmacore_group_describe(options.group, text, sizeof(text)));
+		assert_string_equal(text, "free (1 device); in a DMA domain");
+	});
+	assert_int_equal(domain_statistics(machine.domain).device_count, 2);
+	assert_needs_no_memory({
+		assert_ok(dmacore_device_use_default_domain(device));
+		assert_ok(dmacore_device_unuse_default_domain(device));
+		assert_ok(dmacore_device_claim_dma_owner(device, &owner));
+		assert_ok(dmacore_device_attach(machine.device, own, &owner));
+		assert_ok(dmacore_device_detach(device, &owner));
+		assert_ok(dmacore_device_release_dma_owner(device, &owner));
+		assert_ok(dmacore_domain_replace(own, device));
+		assert_ok(dmacore_domain_replace(machine.domain, device));
+		assert_ok(dmacore_group_describe(options.group, text, sizeof(text)));
+		dmacore_group_destroy(options.group);
+		dmacore_device_destroy(device);
+		dmacore_domain_destroy(own);
+	});
+	machine_stop(&machine);
+	assert_int_equal(oom.live_count, live);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -161,6 +221,8 @@ int main(void)
 		cmocka_unit_test(memory_add__changes_nothing_when_an_allocation_fails),
 		cmocka_unit_test(create__of_every_object_unwinds_every_failed_allocation),
 		cmocka_unit_test(domain_create__unwinds_with_a_hook),
+		cmocka_unit_test(group_create__unwinds_every_failed_allocation),
+		cmocka_unit_test(device_create__leaves_its_group_alone_when_an_allocation_fails),
 	};
 
 	return run_oom_group("oom objects", tests, NULL);
