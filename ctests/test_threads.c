@@ -814,6 +814,274 @@ static void iova_space_free__takes_what_another_thread_allocated(void **state)
 	dmacore_iova_space_destroy(passing.space);
 }
 
+/* Two devices of a group, and domains in each of which one address leads elsewhere. */
+#define CONTEST_FIRST UINT64_C(0x10000)
+#define CONTEST_LAST UINT64_C(0xfffff)
+#define CONTEST_SPOT (CONTEST_LAST + 1 - PAGE)
+#define OWNERS 2
+
+/* The default domain is one of two. Behind them, each owner has one. */
+enum { DEFAULTS = 2, CONTEST_DOMAINS = DEFAULTS + OWNERS };
+
+struct contest {
+	struct dmacore_device *devices[2];
+	struct dmacore_view *views[2];
+	struct dmacore_domain *domains[CONTEST_DOMAINS];
+	struct dmacore_dma_owner owners[OWNERS];
+	/*
+	 * What is known of where the group is: a count of changes, times CONTEST_DOMAINS + 1, and a
+	 * domain's number plus one, or 0 for nothing. Only who owns the group changes it.
+	 */
+	atomic_uint known;
+	/* How often a user, or a mapper, got what it wanted. */
+	atomic_uint uses;
+	atomic_uint maps;
+};
+
+/* The number of the domain that a device is in, by what a view finds; -EPERM if it is blocked. */
+static int find_domain(struct dmacore_view *view)
+{
+	struct dmacore_translation found;
+	int error = dmacore_view_translate(view, CONTEST_SPOT, DMACORE_ACCESS_READ, &found);
+
+	if (error)
+		return error;
+	if (found.first != CONTEST_SPOT || found.target < LOW_BASE)
+		return -ERANGE;
+	return (int)((found.target - LOW_BASE) / PAGE);
+}
+
+static void make_known(struct contest *contest, unsigned what)
+{
+	unsigned changes = atomic_load(&contest->known) / (CONTEST_DOMAINS + 1) + 1;
+
+	atomic_store(&contest->known, changes * (CONTEST_DOMAINS + 1) + what);
+}
+
+/* A call that may have to wait for others to end their mappings. */
+#define UNTIL_NOT_BUSY(call)                        \
+	({                                          \
+		int error_;                         \
+                                                    \
+		while ((error_ = (call)) == -EBUSY) \
+			sched_yield();              \
+		error_;                             \
+	})
+
+/* Claims the group, by turns through either device, and has it in the owner's domain for a while. */
+static void *own_group(void *opaque)
+{
+	struct worker *worker = opaque;
+	struct contest *contest = worker->shared;
+	struct dmacore_dma_owner *owner = &contest->owners[worker->index];
+	int own = DEFAULTS + (int)worker->index;
+
+	for (unsigned round = 0; round < ROUNDS / 8;) {
+		struct dmacore_device *device = contest->devices[round % 2];
+		int error = dmacore_device_claim_dma_owner(device, owner);
+
+		if (error) {
+			worker->wrong += error != -EBUSY && error != -EPERM;
+			sched_yield();
+			continue;
+		}
+		round++;
+		for (unsigned i = 0; i < 2; i++)
+			worker->wrong += find_domain(contest->views[i]) != -EPERM;
+		worker->wrong += dmacore_device_use_default_domain(device) != -EBUSY;
+		worker->wrong += UNTIL_NOT_BUSY(dmacore_device_attach(device, contest->domains[own],
+								      owner)) != 0;
+		make_known(contest, own + 1);
+		for (unsigned i = 0; i < 32; i++)
+			worker->wrong += find_domain(contest->views[i % 2]) != own;
+		make_known(contest, 0);
+		if (round % 3 == 0) {
+			worker->wrong += UNTIL_NOT_BUSY(dmacore_device_detach(device, owner)) != 0;
+			for (unsigned i = 0; i < 2; i++)
+				worker->wrong += find_domain(contest->views[i]) != -EPERM;
+		}
+		worker->wrong +=
+			UNTIL_NOT_BUSY(dmacore_device_release_dma_owner(device, owner)) != 0;
+		sched_yield();
+	}
+	return NULL;
+}
+
+/* Changes the default domain, or takes it away for a while, when nobody has the group. */
+static void *replace_default(void *opaque)
+{
+	struct worker *worker = opaque;
+	struct contest *contest = worker->shared;
+	uint64_t seed = worker->index;
+
+	while (!atomic_load(worker->stop)) {
+		uint64_t random = random_next(&seed);
+		struct dmacore_device *device = contest->devices[random % 2];
+		struct dmacore_domain *domain = contest->domains[random / 2 % DEFAULTS];
+		int error;
+
+		if (random % 16 < 12) {
+			error = dmacore_domain_replace(domain, device);
+		} else if (random % 16 < 14) {
+			/* It may be the other one that is the default domain. */
+			error = dmacore_domain_detach(domain, device);
+			if (error == -EINVAL)
+				error = 0;
+		} else {
+			error = dmacore_domain_attach(domain, device);
+		}
+		worker->wrong += error && error != -EBUSY && error != -EPERM;
+		sched_yield();
+	}
+	return NULL;
+}
+
+/* Maps a page of its own and finds it there; tells whether the device could map. */
+static bool map_and_find(struct worker *worker)
+{
+	struct contest *contest = worker->shared;
+	uint8_t *page = worker->machine->high + worker->index * PAGE;
+	struct dmacore_device *device = contest->devices[worker->index % 2];
+	struct dmacore_translation found = { 0 };
+	dmacore_dma_t dma;
+	int error = dmacore_map_single(device, page, PAGE, DMACORE_TO_DEVICE, 0, &dma);
+
+	worker->wrong += error && error != -EPERM;
+	if (error)
+		return false;
+	/* While it lives the domain stays. */
+	for (unsigned i = 0; i < 4; i++) {
+		worker->wrong += dmacore_view_translate(contest->views[i % 2], dma, 0, &found) != 0;
+		worker->wrong += found.target != HIGH_BASE + worker->index * PAGE;
+	}
+	worker->wrong += dmacore_unmap(device, dma, PAGE, DMACORE_TO_DEVICE, 0) != 0;
+	return true;
+}
+
+/* Maps by and by, whoever has the group. */
+static void *map_in_any_domain(void *opaque)
+{
+	struct worker *worker = opaque;
+	struct contest *contest = worker->shared;
+
+	while (!atomic_load(worker->stop)) {
+		if (map_and_find(worker))
+			atomic_fetch_add(&contest->maps, 1);
+		sched_yield();
+	}
+	return NULL;
+}
+
+/* Says that it uses the DMA API, and then relies on the default domain. */
+static void *use_default(void *opaque)
+{
+	struct worker *worker = opaque;
+	struct contest *contest = worker->shared;
+	struct dmacore_device *device = contest->devices[worker->index % 2];
+
+	while (!atomic_load(worker->stop)) {
+		int error = dmacore_device_use_default_domain(device), domain;
+
+		if (error) {
+			worker->wrong += error != -EBUSY && error != -ENODEV;
+			sched_yield();
+			continue;
+		}
+		atomic_fetch_add(&contest->uses, 1);
+		domain = find_domain(contest->views[0]);
+		worker->wrong += domain < 0 || domain >= DEFAULTS;
+		worker->wrong += !map_and_find(worker);
+		for (unsigned i = 0; i < 2; i++)
+			worker->wrong += find_domain(contest->views[i]) != domain;
+		worker->wrong += dmacore_device_unuse_default_domain(device) != 0;
+		sched_yield();
+	}
+	return NULL;
+}
+
+/* Looks all the time where the devices are. */
+static void *look_around(void *opaque)
+{
+	struct worker *worker = opaque;
+	struct contest *contest = worker->shared;
+
+	for (unsigned round = 0; !atomic_load(worker->stop); round++) {
+		unsigned known = atomic_load(&contest->known);
+		int domain = find_domain(contest->views[round % 2]);
+
+		worker->wrong += domain >= CONTEST_DOMAINS || (domain < 0 && domain != -EPERM);
+		if (known % (CONTEST_DOMAINS + 1) != 0 && atomic_load(&contest->known) == known)
+			worker->wrong += domain + 1 != (int)(known % (CONTEST_DOMAINS + 1));
+	}
+	return NULL;
+}
+
+static void group__is_in_no_domain_but_that_of_who_has_it(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_device_options options = device_options(machine);
+	struct dmacore_dma_owner owner = DMACORE_DMA_OWNER_INIT;
+	static struct contest contest;
+	struct worker owners[OWNERS] = { 0 }, others[6] = { 0 };
+	void *(*const run[6])(void *) = { map_in_any_domain, map_in_any_domain, use_default,
+					  use_default,	     replace_default,	look_around };
+	struct dmacore_device *helpers[CONTEST_DOMAINS];
+	dmacore_dma_t dma;
+	atomic_bool stop = false;
+	unsigned tables = machine->tables.live;
+
+	memset(&contest, 0, sizeof(contest));
+	/* A device outside of the group has the address in each domain. */
+	for (unsigned i = 0; i < CONTEST_DOMAINS; i++) {
+		contest.domains[i] =
+			make_domain(machine, DMACORE_DOMAIN_DMA, CONTEST_FIRST, CONTEST_LAST);
+		helpers[i] = make_device(machine);
+		assert_ok(dmacore_domain_attach(contest.domains[i], helpers[i]));
+		assert_ok(dmacore_map_single(helpers[i], machine->low + i * PAGE, PAGE,
+					     DMACORE_TO_DEVICE, 0, &dma));
+		assert_int_equal(dma, CONTEST_SPOT);
+	}
+	assert_ok(dmacore_group_create(machine->system, &options.group));
+	for (unsigned i = 0; i < 2; i++) {
+		assert_ok(dmacore_device_create(machine->system, &options, &contest.devices[i]));
+		assert_ok(dmacore_view_create(contest.devices[i], &contest.views[i]));
+		contest.owners[i] = owner;
+	}
+	dmacore_group_destroy(options.group);
+
+	for (unsigned i = 0; i < 6; i++) {
+		others[i] = (struct worker){
+			.machine = machine, .shared = &contest, .index = i, .stop = &stop
+		};
+		start(&others[i], run[i]);
+	}
+	for (unsigned i = 0; i < OWNERS; i++) {
+		owners[i] = (struct worker){ .shared = &contest, .index = i };
+		start(&owners[i], own_group);
+	}
+	for (unsigned i = 0; i < OWNERS; i++)
+		join(&owners[i]);
+	/* Everybody got a turn. */
+	while (atomic_load(&contest.uses) < 10 || atomic_load(&contest.maps) < 10)
+		sched_yield();
+	atomic_store(&stop, true);
+	for (unsigned i = 0; i < 6; i++)
+		join(&others[i]);
+
+	for (unsigned i = 0; i < 2; i++) {
+		dmacore_view_destroy(contest.views[i]);
+		dmacore_device_destroy(contest.devices[i]);
+	}
+	for (unsigned i = 0; i < CONTEST_DOMAINS; i++) {
+		assert_int_equal(domain_statistics(contest.domains[i]).device_count, 1);
+		assert_int_equal(domain_statistics(contest.domains[i]).mapped_bytes, PAGE);
+		assert_ok(dmacore_unmap(helpers[i], CONTEST_SPOT, PAGE, DMACORE_TO_DEVICE, 0));
+		dmacore_device_destroy(helpers[i]);
+		dmacore_domain_destroy(contest.domains[i]);
+	}
+	assert_int_equal(machine->tables.live, tables);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -827,6 +1095,7 @@ int main(void)
 		test_on(DIRECT, memory_remove__is_refused_while_a_callback_runs),
 		test_on(TRANSLATED, view_translate__is_safe_while_leaves_replace_tables),
 		test_on(TRANSLATED, domain_map__works_on_ranges_beside_each_other),
+		test_on(TRANSLATED, group__is_in_no_domain_but_that_of_who_has_it),
 		cmocka_unit_test(pagetable_map__works_on_ranges_beside_each_other),
 		cmocka_unit_test(pagetable_map__makes_each_table_once),
 		cmocka_unit_test(iova_space_allocate__gives_no_address_to_two_threads),
