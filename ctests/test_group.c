@@ -453,6 +453,95 @@ static void group__stays_whole_when_the_owners_domain_has_a_live_mapping(void **
 	assert_int_equal(where(party), FALLBACK);
 }
 
+/* A table allocator that changes the group of the device that it allocates for. */
+struct meddling {
+	struct table_pool *tables;
+	struct dmacore_device *device;
+	struct dmacore_domain *domains[2];
+	struct dmacore_dma_owner owner;
+	bool is_owned;
+	/* Calls that were made, and those of them that were not refused. */
+	unsigned calls;
+	unsigned wrong;
+};
+
+static int meddle_and_allocate(size_t size, struct dmacore_table_page *out_page, void *opaque)
+{
+	struct meddling *meddling = opaque;
+	struct dmacore_device *device = meddling->device;
+	struct dmacore_dma_owner *owner = &meddling->owner;
+
+	meddling->calls += device != NULL;
+	if (device && meddling->is_owned) {
+		meddling->wrong += dmacore_device_release_dma_owner(device, owner) != -EBUSY;
+		meddling->wrong += dmacore_device_detach(device, owner) != -EBUSY;
+		meddling->wrong +=
+			dmacore_device_attach(device, meddling->domains[0], owner) != -EBUSY;
+	} else if (device) {
+		meddling->wrong += dmacore_device_claim_dma_owner(device, owner) != -EBUSY;
+		meddling->wrong += dmacore_domain_detach(meddling->domains[0], device) != -EBUSY;
+		meddling->wrong += dmacore_domain_replace(meddling->domains[1], device) != -EBUSY;
+	}
+	return table_pool_allocate(size, out_page, meddling->tables);
+}
+
+static void free_meddled(const struct dmacore_table_page *page, size_t size, void *opaque)
+{
+	struct meddling *meddling = opaque;
+
+	table_pool_free(page, size, meddling->tables);
+}
+
+static void group__stays_as_it_is_while_a_mapping_call_of_a_sibling_runs(void **state)
+{
+	struct machine *machine = *state;
+	struct meddling meddling = { .tables = &machine->tables };
+	struct dmacore_table_allocator allocator = machine->tables.allocator;
+	struct dmacore_pagetable_options pagetable = DMACORE_PAGETABLE_OPTIONS_INIT;
+	struct dmacore_iommu_options iommu_options = DMACORE_IOMMU_OPTIONS_INIT;
+	struct dmacore_device_options options = device_options(machine);
+	struct dmacore_device *devices[2];
+	dmacore_dma_t dma;
+
+	meddling.owner = (struct dmacore_dma_owner)DMACORE_DMA_OWNER_INIT;
+	allocator.allocate = meddle_and_allocate;
+	allocator.free = free_meddled;
+	allocator.opaque = &meddling;
+	pagetable.allocator = &allocator;
+	iommu_options.pagetable = &pagetable;
+	assert_ok(dmacore_iommu_create(machine->system, &iommu_options, &options.iommu));
+	assert_ok(dmacore_group_create(machine->system, &options.group));
+	for (unsigned i = 0; i < 2; i++) {
+		assert_ok(dmacore_domain_create(options.iommu, NULL, &meddling.domains[i]));
+		assert_ok(dmacore_device_create(machine->system, &options, &devices[i]));
+	}
+	for (unsigned owned = 0; owned < 2; owned++) {
+		/* Each domain is new to its mappings, so that they need tables. */
+		if (owned) {
+			assert_ok(dmacore_device_claim_dma_owner(devices[0], &meddling.owner));
+			assert_ok(dmacore_device_attach(devices[0], meddling.domains[1],
+							&meddling.owner));
+			meddling.is_owned = true;
+		} else {
+			assert_ok(dmacore_domain_attach(meddling.domains[0], devices[0]));
+		}
+		meddling.calls = 0;
+		meddling.device = devices[0];
+		assert_ok(dmacore_map_phys(devices[1], 0, PAGE, DMACORE_TO_DEVICE, 0, &dma));
+		meddling.device = NULL;
+		assert_true(meddling.calls > 0);
+		assert_int_equal(meddling.wrong, 0);
+		assert_ok(dmacore_unmap(devices[1], dma, PAGE, DMACORE_TO_DEVICE, 0));
+	}
+	assert_ok(dmacore_device_release_dma_owner(devices[1], &meddling.owner));
+	for (unsigned i = 0; i < 2; i++)
+		dmacore_device_destroy(devices[i]);
+	for (unsigned i = 0; i < 2; i++)
+		dmacore_domain_destroy(meddling.domains[i]);
+	dmacore_group_destroy(options.group);
+	dmacore_iommu_destroy(options.iommu);
+}
+
 /* Use by the DMA API. */
 
 static void device_use_default_domain__rejects_null(void **state)
@@ -985,6 +1074,7 @@ int main(void)
 		test_of(2, domain_attach__takes_domains_of_every_type),
 		test_of(3, group__stays_whole_when_one_device_has_a_live_mapping),
 		test_of(3, group__stays_whole_when_the_owners_domain_has_a_live_mapping),
+		test_on(DIRECT, group__stays_as_it_is_while_a_mapping_call_of_a_sibling_runs),
 		cmocka_unit_test(device_use_default_domain__rejects_null),
 		test_of(2, device_use_default_domain__is_counted_for_each_device),
 		test_of(0, device_use_default_domain__needs_no_domain_without_an_iommu),
