@@ -112,7 +112,7 @@ struct dmacore_device_statistics {
  * @options: how; NULL: all defaults, which leave it without a mask
  * @out_device: receives the device, or NULL on failure
  *
- * Context: any thread; takes no lock; calls nothing back.
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4); calls nothing back.
  * Ownership: the caller gives the device back with dmacore_device_destroy(); it holds on to the
  *   system, to the IOMMU and to its group. What @options->fault_opaque points to must outlive it.
  * Return: 0, or
@@ -131,14 +131,15 @@ int dmacore_device_create(struct dmacore_system *system,
  * dmacore_device_destroy() - give a device back
  * @device: the device, or NULL
  *
- * Detaches it. Mappings that are live are unmapped, coherent allocations are freed, and both are
+ * Takes it out of its group, which is free again with its last device. Mappings that are live are unmapped, coherent allocations are freed, and both are
  * reported (DMACORE_REPORT_WARNING). Coherent memory that a zero-copy mapping of another device
  * holds, or of a view of this one, is never freed, and the report says so. Destroy its views first;
  * see the lifetime rule in system.h. Views that are left reach nothing.
  *
- * Context: any thread, while no other thread makes a mapping call for @device; locked (device
- *   mappings, rank 4); waits for the device's accesses in flight to end; may call the report
- *   callback and the memory allocator.
+ * Context: any thread, while no other thread makes a mapping call for @device; locked (group, rank 3;
+ *   device mappings, rank 4); waits for the device's accesses in flight to end; may call the report
+ *   callback and the memory allocator; may free a domain that was destroyed, and so call the table
+ *   allocator.
  * Ownership: @device may not be used afterwards.
  * Return: nothing; cannot fail.
  */

@@ -117,8 +117,8 @@ int dmacore_domain_create(struct dmacore_iommu *iommu, const struct dmacore_doma
  * dmacore_domain_destroy() - give a domain back
  * @domain: the domain, or NULL
  *
- * Detach its devices first; see the lifetime rule in system.h: a device that is attached holds on
- * to its domain.
+ * Detach it first; see the lifetime rule in system.h: a group holds on to its default domain, and a
+ * device to the one that it is attached to.
  *
  * Context: any thread; takes no lock; calls the table allocator, and may call the report callback.
  * Ownership: @domain may not be used afterwards.

@@ -202,8 +202,8 @@ int dmacore_device_claim_dma_owner(struct dmacore_device *device,
  * Return: 0, or
  *   -EINVAL  a pointer is NULL. Never succeeds if retried.
  *   -EPERM   @owner does not own the group. Never, unless it claims it.
- *   -EBUSY   the last claim, and a device of the group has live mappings or a mapping call running.
- *            Succeeds once that has ended.
+ *   -EBUSY   the last claim, the owner's domain is not the default domain, and a device of the group
+ *            has live mappings or a mapping call running. Succeeds once that has ended.
  */
 DMACORE_MUST_CHECK
 int dmacore_device_release_dma_owner(struct dmacore_device *device,
@@ -223,7 +223,7 @@ int dmacore_device_release_dma_owner(struct dmacore_device *device,
  * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
  *   to end; may free a domain that was destroyed, and so call the table allocator.
  * Ownership: each device of the group holds on to the domain.
- * Return: 0, or
+ * Return: 0, also if the group is in @domain; or
  *   -EINVAL  a pointer is NULL, or the domain is of another IOMMU. Never succeeds if retried.
  *   -EPERM   @owner does not own the group, or may not have such a domain. Never, unless it claims
  *            it.
