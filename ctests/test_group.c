@@ -783,6 +783,39 @@ static void device_release_dma_owner__leaves_a_group_without_a_default_domain_bl
 	assert_int_equal(where(party), NOWHERE);
 }
 
+static void group_claim_dma_owner__counts_with_the_claims_of_devices(void **state)
+{
+	struct party *party = *state;
+
+	attach_fallback(party);
+	assert_fails(dmacore_group_release_dma_owner(party->group, &party->a), EPERM);
+	assert_ok(dmacore_group_claim_dma_owner(party->group, &party->a));
+	assert_string_equal(description(party),
+			    "owned by anne (a driver), 1 claim since "
+			    "dmacore_group_claim_dma_owner(); attached to no domain");
+	assert_fails(dmacore_group_claim_dma_owner(party->group, &party->b), EPERM);
+	assert_ok(dmacore_device_claim_dma_owner(party->devices[0], &party->a));
+	assert_fails(dmacore_group_release_dma_owner(party->group, &party->b), EPERM);
+	assert_ok(dmacore_group_release_dma_owner(party->group, &party->a));
+	assert_int_equal(where(party), NOWHERE);
+	assert_ok(dmacore_device_release_dma_owner(party->devices[1], &party->a));
+	assert_int_equal(where(party), FALLBACK);
+}
+
+static void group_claim_dma_owner__rejects_null_and_groups_that_nothing_could_block(void **state)
+{
+	struct party *party = *state;
+	struct dmacore_group *empty;
+
+	assert_fails(dmacore_group_claim_dma_owner(NULL, &party->a), EINVAL);
+	assert_fails(dmacore_group_claim_dma_owner(party->group, NULL), EINVAL);
+	assert_fails(dmacore_group_release_dma_owner(NULL, &party->a), EINVAL);
+	assert_fails(dmacore_group_release_dma_owner(party->group, NULL), EINVAL);
+	assert_ok(dmacore_group_create(party->machine.system, &empty));
+	assert_fails(dmacore_group_claim_dma_owner(empty, &party->a), ENODEV);
+	dmacore_group_destroy(empty);
+}
+
 static void device_attach__rejects_null_and_foreign_domains(void **state)
 {
 	struct party *party = *state;
@@ -1091,6 +1124,8 @@ int main(void)
 		test_of(2, device_attach__keeps_mapping_calls_out),
 		test_of(2, domain_destroy__leaves_the_domain_to_the_group),
 		test_of(2, domain_destroy__leaves_the_default_domain_to_the_group),
+		test_of(2, group_claim_dma_owner__counts_with_the_claims_of_devices),
+		test_of(1, group_claim_dma_owner__rejects_null_and_groups_that_nothing_could_block),
 		test_of(0, group_describe__rejects_null),
 		test_of(2, group_describe__cuts_off_what_does_not_fit),
 		test_of(1, group_describe__stays_inside_its_longest_text),

@@ -57,12 +57,34 @@ public func dmacore_device_claim_dma_owner(
 ) -> CInt {
   status { () throws(Failure) in
     let device = unsafe try value(device, as: Device.self)
-    let token = unsafe try token(owner)
-    let options = unsafe try options(owner, defaults: dmacore_dma_owner())
-    try require(unsafe options.reserved == 0)
-    unsafe try device.pointee.group.pointee.claim(
-      Owner(token: token, kind: options.kind, name: options.name), through: device.pointee.name)
+    unsafe try device.pointee.group.pointee.claim(checked(owner), through: device.pointee.name)
   }
+}
+
+@implementation @_cdecl("dmacore_group_claim_dma_owner")
+public func dmacore_group_claim_dma_owner(
+  _ group: OpaquePointer!, _ owner: UnsafePointer<dmacore_dma_owner>!
+) -> CInt {
+  status { () throws(Failure) in
+    unsafe try value(group, as: Group.self).pointee.claim(checked(owner), through: nil)
+  }
+}
+
+@implementation @_cdecl("dmacore_group_release_dma_owner")
+public func dmacore_group_release_dma_owner(
+  _ group: OpaquePointer!, _ owner: UnsafePointer<dmacore_dma_owner>!
+) -> CInt {
+  status { () throws(Failure) in
+    unsafe try value(group, as: Group.self).pointee.release(token(owner))
+  }
+}
+
+/// What C says of an owner.
+private func checked(_ given: UnsafePointer<dmacore_dma_owner>?) throws(Failure) -> Owner {
+  let token = unsafe try token(given)
+  let owner = unsafe try options(given, defaults: dmacore_dma_owner())
+  try require(unsafe owner.reserved == 0)
+  return unsafe try Owner(token: token, kind: owner.kind, name: owner.name)
 }
 
 @implementation @_cdecl("dmacore_device_release_dma_owner")

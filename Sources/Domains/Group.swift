@@ -76,6 +76,7 @@ public struct Group: ~Copyable, Held {
     var owner: UnsafeRawPointer? = nil
     var ownerKind = Owner.Kind.driver
     var claims: UInt64 = 0
+    var isClaimedByDevice = false
     /// Who the group is owned by, and through which device it came into its state.
     let ownerName: Name
     let deviceName: Name
@@ -300,10 +301,10 @@ public struct Group: ~Copyable, Held {
 
   /// Makes somebody the owner, or counts another claim of the owner.
   ///
-  /// - Parameter name: of the device that the claim is made through.
+  /// - Parameter name: of the device that the claim is made through; nil if it is that of the group.
   /// - Throws: `noDevice` when there is no IOMMU that could block, `notPermitted` when somebody else is
   ///   the owner, `busy` when the group is in use, and as `change`.
-  public func claim(_ owner: Owner, through name: UnsafePointer<CChar>) throws(Failure) {
+  public func claim(_ owner: Owner, through name: UnsafePointer<CChar>?) throws(Failure) {
     let left = try state.withLock { (state) throws(Failure) -> Left in
       guard unsafe state.members?.pointee.device?.pointee.iommu != nil else { throw .noDevice }
       if let holder = unsafe state.owner {
@@ -316,6 +317,7 @@ public struct Group: ~Copyable, Held {
       unsafe state.owner = owner.token
       state.ownerKind = owner.kind
       unsafe state.ownerName.set(owner.name, fallback: "owner")
+      unsafe state.isClaimedByDevice = name != nil
       unsafe state.deviceName.set(name, fallback: "")
       state.claims = 1
       return left
@@ -372,7 +374,9 @@ public struct Group: ~Copyable, Held {
         text.append(state.ownerKind == .user ? " (user space), " : " (a driver), ")
         text.append(decimal: state.claims)
         text.append(state.claims == 1 ? " claim" : " claims")
-        text.append(" since dmacore_device_claim_dma_owner(")
+        text.append(
+          state.isClaimedByDevice
+            ? " since dmacore_device_claim_dma_owner(" : " since dmacore_group_claim_dma_owner(")
         unsafe text.append(cString: state.deviceName.cString)
       } else if state.uses > 0 {
         text.append("in use by the DMA API, ")

@@ -210,6 +210,38 @@ int dmacore_device_release_dma_owner(struct dmacore_device *device,
 				     const struct dmacore_dma_owner *owner);
 
 /**
+ * dmacore_group_claim_dma_owner() - own a group
+ * @group: the group
+ * @owner: who
+ *
+ * As dmacore_device_claim_dma_owner() through a device of the group, and counted with those claims.
+ *
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
+ *   to end; calls nothing back.
+ * Ownership: as there.
+ * Return: 0, or as dmacore_device_claim_dma_owner(); -ENODEV also if the group has no device.
+ */
+DMACORE_MUST_CHECK
+int dmacore_group_claim_dma_owner(struct dmacore_group *group,
+				  const struct dmacore_dma_owner *owner);
+
+/**
+ * dmacore_group_release_dma_owner() - end a claim of a group
+ * @group: the group
+ * @owner: who claimed it, or a device of it
+ *
+ * As dmacore_device_release_dma_owner().
+ *
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
+ *   to end; may free a domain that was destroyed, and so call the table allocator.
+ * Ownership: as there.
+ * Return: 0, or as dmacore_device_release_dma_owner().
+ */
+DMACORE_MUST_CHECK
+int dmacore_group_release_dma_owner(struct dmacore_group *group,
+				    const struct dmacore_dma_owner *owner);
+
+/**
  * dmacore_device_attach() - put the group of a device into a domain of its owner
  * @device: the device
  * @domain: a domain of the devices' IOMMU, but not the group's default domain; for an owner of kind
