@@ -27,6 +27,7 @@ enum kind {
 	VIEW_MAPPING,
 	SPACE,
 	TABLE,
+	GROUP,
 	KIND_COUNT,
 };
 
@@ -120,6 +121,7 @@ union storage {
 	struct dmacore_table_allocator table_allocator;
 	struct dmacore_device_options device;
 	struct dmacore_domain_options domain;
+	struct dmacore_dma_owner owner;
 	struct dmacore_iova_space_options space;
 	struct dmacore_iova_constraints constraints;
 	struct dmacore_device_statistics device_statistics;
@@ -139,6 +141,9 @@ union storage {
  * else a short one, or a long one with or without something in the part that nobody knows.
  */
 void structure(union storage *storage, size_t size);
+
+/* A kind of object; seldom a group, so that inputs from before there were any mean the same. */
+enum kind pick_kind(void);
 
 /* An object of a kind, or one that is not there, whose handle is NULL. */
 struct object *pick_object(enum kind kind);
@@ -171,6 +176,10 @@ int write_region(uint64_t offset, const void *buffer, size_t size, void *opaque)
 
 void create(void);
 void create_machine(void);
+
+/* Enters a handle that a call gave, unless it is NULL. There is a free slot. */
+void keep(enum kind kind, void *handle, bool is_flat);
+
 void destroy(struct object *object);
 void destroy_nothing(void);
 

@@ -77,11 +77,80 @@ static void call_domain(void)
 {
 	struct dmacore_domain *domain = pick(DOMAIN);
 	struct dmacore_device *device = pick(DEVICE);
+	uint8_t how = byte();
 
-	if (one_in(3))
-		(void)RESULT(dmacore_domain_detach(domain, device), EINVAL, EBUSY);
+	if (how % 3 == 2)
+		(void)RESULT(dmacore_domain_detach(domain, device), EINVAL, EBUSY, EPERM);
+	else if (how >= 0xa0)
+		(void)RESULT(dmacore_domain_replace(domain, device), EINVAL, EBUSY, EPERM);
 	else
-		(void)RESULT(dmacore_domain_attach(domain, device), EINVAL, EBUSY);
+		(void)RESULT(dmacore_domain_attach(domain, device), EINVAL, EBUSY, EPERM);
+}
+
+static void look_at_group(struct object *device)
+{
+	struct dmacore_group *group = pick(GROUP), *own = NULL;
+	char text[2 * DMACORE_DESCRIPTION_SIZE];
+	size_t size = one_in(4) ? byte() : sizeof(text);
+
+	if (one_in(2)) {
+		if (RESULT(dmacore_group_describe(group, OUT(text), size), EINVAL) == 0)
+			CHECK(strlen(text) < DMACORE_DESCRIPTION_SIZE && strlen(text) < size);
+		return;
+	}
+	if (RESULT(dmacore_device_group(device->handle, OUT(&own)), EINVAL) != 0)
+		return;
+	/* Not inside a callback, where a slot could be taken twice. */
+	if (world.depth == 0 && count_objects(NOTHING) != 0)
+		keep(GROUP, own, device->is_flat);
+	else
+		dmacore_group_destroy(own);
+}
+
+static void call_group(void)
+{
+	/* Owners are known by their addresses, and only a claim looks at what is there. */
+	static union storage owners[3];
+	static const char *const names[] = { NULL, "", "vm3",
+					     "a name that is longer than it may be" };
+	struct object *device = pick_object(DEVICE);
+	uint8_t which = byte();
+	union storage *storage = &owners[which % 3];
+	struct dmacore_dma_owner *owner = which >= 0xf8 ? NULL : &storage->owner;
+
+	switch (byte() % 8) {
+	case 0:
+		(void)RESULT(dmacore_device_use_default_domain(device->handle), EINVAL, ENODEV,
+			     EBUSY);
+		break;
+	case 1:
+		(void)RESULT(dmacore_device_unuse_default_domain(device->handle), EINVAL, EPERM);
+		break;
+	case 2:
+	case 3:
+		structure(storage, sizeof(storage->owner));
+		storage->owner.kind = one_in(32) ? byte() : 1 + byte() % 2;
+		storage->owner.reserved = one_in(64);
+		storage->owner.name = names[one_in(32) ? 3 : byte() % 3];
+		if (RESULT(dmacore_device_claim_dma_owner(device->handle, owner), EINVAL, E2BIG,
+			   ENODEV, EPERM, EBUSY) == 0)
+			CHECK(dmacore_device_use_default_domain(device->handle) == -EBUSY);
+		break;
+	case 4:
+		(void)RESULT(dmacore_device_release_dma_owner(device->handle, owner), EINVAL, EPERM,
+			     EBUSY);
+		break;
+	case 5:
+		(void)RESULT(dmacore_device_attach(device->handle, pick(DOMAIN), owner), EINVAL,
+			     EPERM, EBUSY);
+		break;
+	case 6:
+		(void)RESULT(dmacore_device_detach(device->handle, owner), EINVAL, EPERM, EBUSY);
+		break;
+	default:
+		look_at_group(device);
+		break;
+	}
 }
 
 /* Where the caller says: to memory of the process, or anywhere. */
@@ -550,7 +619,7 @@ void step(void)
 	case 7:
 		/* Not inside a callback, which may belong to the object. */
 		if (world.depth == 0)
-			destroy(pick_object(1 + byte() % (KIND_COUNT - 1)));
+			destroy(pick_object(pick_kind()));
 		break;
 	case 8:
 	case 9:
@@ -597,7 +666,10 @@ void step(void)
 		call_table();
 		break;
 	case 30:
-		call_statistics();
+		if (one_in(4))
+			call_statistics();
+		else
+			call_group();
 		break;
 	default:
 		call_domain_table();

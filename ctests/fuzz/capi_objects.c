@@ -13,6 +13,7 @@ union handle {
 	struct dmacore_view_mapping *view_mapping;
 	struct dmacore_iova_space *space;
 	struct dmacore_pagetable *table;
+	struct dmacore_group *group;
 };
 
 static struct object *free_slot(void)
@@ -146,9 +147,13 @@ static int create_device(struct object *object, union handle *out)
 					     "a name that is longer than it may be" };
 	struct object *system = pick_object(SYSTEM);
 	union storage options;
+	uint8_t flags;
 
 	structure(&options, sizeof(options.device));
-	options.device.flags = one_in(32) ? byte() : byte() & DMACORE_DEVICE_TRACK_DIRECT;
+	flags = one_in(32) ? byte() : byte() & (DMACORE_DEVICE_TRACK_DIRECT | 0x80);
+	options.device.flags = flags & ~0x80U;
+	if ((flags & 0x80) != 0)
+		options.device.group = pick(GROUP);
 	options.device.fault_capacity = one_in(16) ? (uint32_t)number("capacity") : byte() & 7;
 	options.device.name = names[one_in(32) ? 3 : byte() % 3];
 	options.device.iommu = one_in(3) ? NULL : pick(IOMMU);
@@ -225,7 +230,7 @@ static int map_view(struct object *object, union handle *out)
 
 void create(void)
 {
-	struct object object = { .kind = 1 + byte() % (KIND_COUNT - 1) };
+	struct object object = { .kind = pick_kind() };
 	struct object *slot = free_slot();
 	/* A failed call must set it to NULL. */
 	union handle handle = { .any = &world };
@@ -263,6 +268,10 @@ void create(void)
 		result = RESULT(dmacore_pagetable_create(table_options(), OUT(&handle.table)),
 				EINVAL, E2BIG, EOPNOTSUPP, ENOMEM);
 		break;
+	case GROUP:
+		result = RESULT(dmacore_group_create(pick(SYSTEM), OUT(&handle.group)), EINVAL,
+				ENOMEM);
+		break;
 	}
 	if (result != 0) {
 		/* It is also still set when the call was told to put it nowhere. */
@@ -274,7 +283,7 @@ void create(void)
 	*slot = object;
 }
 
-static void keep(enum kind kind, void *handle, bool is_flat)
+void keep(enum kind kind, void *handle, bool is_flat)
 {
 	if (handle != NULL)
 		*free_slot() =
@@ -283,7 +292,8 @@ static void keep(enum kind kind, void *handle, bool is_flat)
 
 /*
  * A whole machine at once, which the fuzzer would take long to come by: memory, a device with or
- * without an IOMMU and a domain, and a view. An allocation may fail on the way.
+ * without an IOMMU and a domain, and a view; at times another device in its group. An allocation may
+ * fail on the way.
  */
 void create_machine(void)
 {
@@ -296,7 +306,7 @@ void create_machine(void)
 	uint8_t how = byte();
 	bool is_flat = how & 1;
 
-	if (world.depth != 0 || count_objects(NOTHING) < 5)
+	if (world.depth != 0 || count_objects(NOTHING) < 7)
 		return;
 	system_options.flags = is_flat ? DMACORE_SYSTEM_FLAT : 0;
 	system_options.report = on_report;
@@ -334,6 +344,13 @@ void create_machine(void)
 		(void)RESULT(dmacore_domain_attach(domain.domain, device.device), EINVAL);
 	(void)RESULT(dmacore_view_create(device.device, &view.view), EINVAL, ENOMEM);
 	keep(VIEW, view.any, is_flat);
+	if ((how & 16) == 0)
+		return;
+	(void)RESULT(dmacore_device_group(device.device, &device_options.group), EINVAL);
+	keep(GROUP, device_options.group, is_flat);
+	(void)RESULT(dmacore_device_create(system.system, &device_options, &device.device), EINVAL,
+		     ENOMEM);
+	keep(DEVICE, device.any, is_flat);
 }
 
 void touch(const struct object *mapping)
@@ -401,6 +418,9 @@ void destroy(struct object *object)
 	case TABLE:
 		DESTROY(dmacore_pagetable_destroy(gone.handle));
 		break;
+	case GROUP:
+		DESTROY(dmacore_group_destroy(gone.handle));
+		break;
 	}
 }
 
@@ -414,4 +434,5 @@ void destroy_nothing(void)
 	dmacore_view_unmap(NULL);
 	dmacore_iova_space_destroy(NULL);
 	dmacore_pagetable_destroy(NULL);
+	dmacore_group_destroy(NULL);
 }

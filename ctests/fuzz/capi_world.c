@@ -123,6 +123,13 @@ size_t count_objects(enum kind kind)
 	return count;
 }
 
+enum kind pick_kind(void)
+{
+	uint8_t how = byte();
+
+	return how >= 0xf0 ? GROUP : 1 + how % (GROUP - 1);
+}
+
 struct object *pick_object(enum kind kind)
 {
 	static struct object none;
