@@ -131,10 +131,11 @@ int dmacore_device_create(struct dmacore_system *system,
  * dmacore_device_destroy() - give a device back
  * @device: the device, or NULL
  *
- * Takes it out of its group, which is free again with its last device. Mappings that are live are unmapped, coherent allocations are freed, and both are
- * reported (DMACORE_REPORT_WARNING). Coherent memory that a zero-copy mapping of another device
- * holds, or of a view of this one, is never freed, and the report says so. Destroy its views first;
- * see the lifetime rule in system.h. Views that are left reach nothing.
+ * Takes it out of its group, which is free again with its last device. Mappings that are live are
+ * unmapped, coherent allocations are freed, and both are reported (DMACORE_REPORT_WARNING). Coherent
+ * memory that a zero-copy mapping of another device holds, or of a view of this one, is never freed,
+ * and the report says so. Destroy its views first; see the lifetime rule in system.h. Views that are
+ * left reach nothing.
  *
  * Context: any thread, while no other thread makes a mapping call for @device; locked (group, rank 3;
  *   device mappings, rank 4); waits for the device's accesses in flight to end; may call the report
