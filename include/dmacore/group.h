@@ -202,8 +202,8 @@ int dmacore_device_claim_dma_owner(struct dmacore_device *device,
  * Return: 0, or
  *   -EINVAL  a pointer is NULL. Never succeeds if retried.
  *   -EPERM   @owner does not own the group. Never, unless it claims it.
- *   -EBUSY   the last claim, the owner's domain is not the default domain, and a device of the group
- *            has live mappings or a mapping call running. Succeeds once that has ended.
+ *   -EBUSY   the last claim, and a device of the group has live mappings or a mapping call running.
+ *            Succeeds once that has ended.
  */
 DMACORE_MUST_CHECK
 int dmacore_device_release_dma_owner(struct dmacore_device *device,
@@ -289,7 +289,7 @@ int dmacore_device_detach(struct dmacore_device *device, const struct dmacore_dm
  * dmacore_group_describe() - say in words who has a group
  * @group: the group
  * @text: receives one line with a null byte at its end; what does not fit is cut off
- * @size: bytes at @text; DMACORE_DESCRIPTION_SIZE is enough for all of it
+ * @size: bytes at @text; the line is never longer than DMACORE_DESCRIPTION_SIZE
  *
  * For people: which state the group is in, who brought it there by which call, how many hold it
  * there, and how many live mappings stand against a change.
