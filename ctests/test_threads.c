@@ -16,6 +16,8 @@ struct worker {
 	void *shared;
 	unsigned index;
 	unsigned wrong;
+	/* Where it was wrong first, if the thread says. */
+	unsigned line;
 	atomic_bool *stop;
 	pthread_t thread;
 };
@@ -28,6 +30,9 @@ static void start(struct worker *worker, void *(*run)(void *worker))
 static void join(struct worker *worker)
 {
 	assert_ok(pthread_join(worker->thread, NULL));
+	if (worker->wrong && worker->line)
+		print_error("thread %u: wrong %u times, first in line %u\n", worker->index,
+			    worker->wrong, worker->line);
 	assert_int_equal(worker->wrong, 0);
 }
 
@@ -858,6 +863,16 @@ static void make_known(struct contest *contest, unsigned what)
 	atomic_store(&contest->known, changes * (CONTEST_DOMAINS + 1) + what);
 }
 
+/* What a thread finds wrong, and the line where it first did. */
+#define EXPECT_NOT(wrong_)                               \
+	do {                                             \
+		if (wrong_) {                            \
+			worker->wrong++;                 \
+			if (worker->line == 0)           \
+				worker->line = __LINE__; \
+		}                                        \
+	} while (0)
+
 /* A call that may have to wait for others to end their mappings. */
 #define UNTIL_NOT_BUSY(call)                        \
 	({                                          \
@@ -876,32 +891,31 @@ static void *own_group(void *opaque)
 	struct dmacore_dma_owner *owner = &contest->owners[worker->index];
 	int own = DEFAULTS + (int)worker->index;
 
-	for (unsigned round = 0; round < ROUNDS / 8;) {
+	for (unsigned round = 0; round < ROUNDS / 32;) {
 		struct dmacore_device *device = contest->devices[round % 2];
 		int error = dmacore_device_claim_dma_owner(device, owner);
 
 		if (error) {
-			worker->wrong += error != -EBUSY && error != -EPERM;
+			EXPECT_NOT(error != -EBUSY && error != -EPERM);
 			sched_yield();
 			continue;
 		}
 		round++;
 		for (unsigned i = 0; i < 2; i++)
-			worker->wrong += find_domain(contest->views[i]) != -EPERM;
-		worker->wrong += dmacore_device_use_default_domain(device) != -EBUSY;
-		worker->wrong += UNTIL_NOT_BUSY(dmacore_device_attach(device, contest->domains[own],
-								      owner)) != 0;
+			EXPECT_NOT(find_domain(contest->views[i]) != -EPERM);
+		EXPECT_NOT(dmacore_device_use_default_domain(device) != -EBUSY);
+		EXPECT_NOT(UNTIL_NOT_BUSY(dmacore_device_attach(device, contest->domains[own],
+								owner)) != 0);
 		make_known(contest, own + 1);
 		for (unsigned i = 0; i < 32; i++)
-			worker->wrong += find_domain(contest->views[i % 2]) != own;
+			EXPECT_NOT(find_domain(contest->views[i % 2]) != own);
 		make_known(contest, 0);
 		if (round % 3 == 0) {
-			worker->wrong += UNTIL_NOT_BUSY(dmacore_device_detach(device, owner)) != 0;
+			EXPECT_NOT(UNTIL_NOT_BUSY(dmacore_device_detach(device, owner)) != 0);
 			for (unsigned i = 0; i < 2; i++)
-				worker->wrong += find_domain(contest->views[i]) != -EPERM;
+				EXPECT_NOT(find_domain(contest->views[i]) != -EPERM);
 		}
-		worker->wrong +=
-			UNTIL_NOT_BUSY(dmacore_device_release_dma_owner(device, owner)) != 0;
+		EXPECT_NOT(UNTIL_NOT_BUSY(dmacore_device_release_dma_owner(device, owner)) != 0);
 		sched_yield();
 	}
 	return NULL;
@@ -930,7 +944,7 @@ static void *replace_default(void *opaque)
 		} else {
 			error = dmacore_domain_attach(domain, device);
 		}
-		worker->wrong += error && error != -EBUSY && error != -EPERM;
+		EXPECT_NOT(error && error != -EBUSY && error != -EPERM);
 		sched_yield();
 	}
 	return NULL;
@@ -946,15 +960,15 @@ static bool map_and_find(struct worker *worker)
 	dmacore_dma_t dma;
 	int error = dmacore_map_single(device, page, PAGE, DMACORE_TO_DEVICE, 0, &dma);
 
-	worker->wrong += error && error != -EPERM;
+	EXPECT_NOT(error && error != -EPERM);
 	if (error)
 		return false;
 	/* While it lives the domain stays. */
 	for (unsigned i = 0; i < 4; i++) {
-		worker->wrong += dmacore_view_translate(contest->views[i % 2], dma, 0, &found) != 0;
-		worker->wrong += found.target != HIGH_BASE + worker->index * PAGE;
+		EXPECT_NOT(dmacore_view_translate(contest->views[i % 2], dma, 0, &found) != 0);
+		EXPECT_NOT(found.target != HIGH_BASE + worker->index * PAGE);
 	}
-	worker->wrong += dmacore_unmap(device, dma, PAGE, DMACORE_TO_DEVICE, 0) != 0;
+	EXPECT_NOT(dmacore_unmap(device, dma, PAGE, DMACORE_TO_DEVICE, 0) != 0);
 	return true;
 }
 
@@ -983,17 +997,17 @@ static void *use_default(void *opaque)
 		int error = dmacore_device_use_default_domain(device), domain;
 
 		if (error) {
-			worker->wrong += error != -EBUSY && error != -ENODEV;
+			EXPECT_NOT(error != -EBUSY && error != -ENODEV);
 			sched_yield();
 			continue;
 		}
 		atomic_fetch_add(&contest->uses, 1);
 		domain = find_domain(contest->views[0]);
-		worker->wrong += domain < 0 || domain >= DEFAULTS;
-		worker->wrong += !map_and_find(worker);
+		EXPECT_NOT(domain < 0 || domain >= DEFAULTS);
+		EXPECT_NOT(!map_and_find(worker));
 		for (unsigned i = 0; i < 2; i++)
-			worker->wrong += find_domain(contest->views[i]) != domain;
-		worker->wrong += dmacore_device_unuse_default_domain(device) != 0;
+			EXPECT_NOT(find_domain(contest->views[i]) != domain);
+		EXPECT_NOT(dmacore_device_unuse_default_domain(device) != 0);
 		sched_yield();
 	}
 	return NULL;
@@ -1009,9 +1023,9 @@ static void *look_around(void *opaque)
 		unsigned known = atomic_load(&contest->known);
 		int domain = find_domain(contest->views[round % 2]);
 
-		worker->wrong += domain >= CONTEST_DOMAINS || (domain < 0 && domain != -EPERM);
+		EXPECT_NOT(domain >= CONTEST_DOMAINS || (domain < 0 && domain != -EPERM));
 		if (known % (CONTEST_DOMAINS + 1) != 0 && atomic_load(&contest->known) == known)
-			worker->wrong += domain + 1 != (int)(known % (CONTEST_DOMAINS + 1));
+			EXPECT_NOT(domain + 1 != (int)(known % (CONTEST_DOMAINS + 1)));
 	}
 	return NULL;
 }
