@@ -180,13 +180,20 @@ public func dmacore_pagetable_translate(
   _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ access: UInt32,
   _ out: UnsafeMutablePointer<dmacore_translation>!
 ) -> CInt {
-  if let out = unsafe out, let plain = unsafe plain(pagetable),
-    let found = plain.lookUpLeaf(iova, access, level: 0)
-  {
-    unsafe out.pointee = translation(found)
-    return 0
-  }
+  if unsafe translateLeaf(pagetable, iova, access, level: 0, out) { return 0 }
   return unsafe translateLarger(pagetable, iova, access, out)
+}
+
+@inline(__always)
+private func translateLeaf(
+  _ pagetable: OpaquePointer?, _ iova: UInt64, _ access: UInt32, level: Int,
+  _ out: UnsafeMutablePointer<dmacore_translation>?
+) -> Bool {
+  guard let out = unsafe out, let plain = unsafe plain(pagetable),
+    let found = plain.lookUpLeaf(iova, access, level: level)
+  else { return false }
+  unsafe out.pointee = translation(found)
+  return true
 }
 
 @inline(never)
@@ -194,12 +201,7 @@ private func translateLarger(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ access: UInt32,
   _ out: UnsafeMutablePointer<dmacore_translation>?
 ) -> CInt {
-  if let out = unsafe out, let plain = unsafe plain(pagetable),
-    let found = plain.lookUpLeaf(iova, access, level: 1)
-  {
-    unsafe out.pointee = translation(found)
-    return 0
-  }
+  if unsafe translateLeaf(pagetable, iova, access, level: 1, out) { return 0 }
   return unsafe translateSlowly(pagetable, iova, access, out)
 }
 
