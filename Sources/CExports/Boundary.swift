@@ -41,9 +41,17 @@ func output<Value>(
 func create<Value: ~Copyable>(
   _ out: UnsafeMutablePointer<OpaquePointer?>?, _ make: () throws(Failure) -> Value
 ) throws(Failure) {
+  try unsafe handOver(out) { () throws(Failure) in try unsafe Box<Value>.place(make) }
+}
+
+/// Hands the address of a value to C, clearing `out` first.
+func handOver<Value: ~Copyable>(
+  _ out: UnsafeMutablePointer<OpaquePointer?>?,
+  _ find: () throws(Failure) -> UnsafeMutablePointer<Value>
+) throws(Failure) {
   let out = unsafe try output(out)
   unsafe out.pointee = nil
-  unsafe out.pointee = OpaquePointer(try Box<Value>.place(make))
+  unsafe out.pointee = OpaquePointer(try find())
 }
 
 /// The options that C gives, by the rule of `types.h`; `defaults` when it gives none.

@@ -12,18 +12,18 @@ public func dmacore_device_create(
   _ out: UnsafeMutablePointer<OpaquePointer?>!
 ) -> CInt {
   status { () throws(Failure) in
-    let out = unsafe try output(out)
-    unsafe out.pointee = nil
-    let system = unsafe try value(system, as: System.self)
-    let options = unsafe try options(given, defaults: dmacore_device_options())
-    try require(unsafe options.flags & ~DMACORE_DEVICE_TRACK_DIRECT.rawValue == 0)
-    // SAFETY: see `value`.
-    let iommu = unsafe options.iommu.map { unsafe UnsafeMutablePointer<IOMMU>($0) }
-    // SAFETY: see `value`.
-    let group = unsafe options.group.map { unsafe UnsafeMutablePointer<Group>($0) }
-    let description = unsafe try DeviceDescription(
-      options, iommu: iommu, group: group, system: system)
-    unsafe out.pointee = OpaquePointer(try Device.place(system: system, description))
+    unsafe try handOver(out) { () throws(Failure) in
+      let system = unsafe try value(system, as: System.self)
+      let options = unsafe try options(given, defaults: dmacore_device_options())
+      try require(unsafe options.flags & ~DMACORE_DEVICE_TRACK_DIRECT.rawValue == 0)
+      // SAFETY: see `value`.
+      let iommu = unsafe options.iommu.map { unsafe UnsafeMutablePointer<IOMMU>($0) }
+      // SAFETY: see `value`.
+      let group = unsafe options.group.map { unsafe UnsafeMutablePointer<Group>($0) }
+      let description = unsafe try DeviceDescription(
+        options, iommu: iommu, group: group, system: system)
+      return unsafe try Device.place(system: system, description)
+    }
   }
 }
 

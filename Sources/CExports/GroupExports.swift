@@ -29,11 +29,11 @@ public func dmacore_device_group(
   _ device: OpaquePointer!, _ out: UnsafeMutablePointer<OpaquePointer?>!
 ) -> CInt {
   status { () throws(Failure) in
-    let out = unsafe try output(out)
-    unsafe out.pointee = nil
-    let group = unsafe try value(device, as: Device.self).pointee.group
-    unsafe Box.hold(group)
-    unsafe out.pointee = OpaquePointer(group)
+    unsafe try handOver(out) { () throws(Failure) in
+      let group = unsafe try value(device, as: Device.self).pointee.group
+      unsafe Box.hold(group)
+      return unsafe group
+    }
   }
 }
 
