@@ -24,8 +24,16 @@ let settings: [SwiftSetting] =
   + (isEmbedded ? [.enableExperimentalFeature("Embedded")] : [])
   + (checksInvariants ? [.define("DMACORE_INTERNAL_CHECKS")] : [])
 
-func core(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-  .target(name: name, dependencies: dependencies, swiftSettings: settings)
+/// The shipped library may have 256 KiB. What is called seldom is compiled to be small; functions of
+/// such targets that are called for each mapping or access say `@_optimize(speed)`.
+let sizeSettings: [SwiftSetting] = isEmbedded ? [.unsafeFlags(["-Osize"])] : []
+
+func core(
+  _ name: String, _ dependencies: [Target.Dependency], isSmall: Bool = false
+) -> Target {
+  .target(
+    name: name, dependencies: dependencies,
+    swiftSettings: settings + (isSmall ? sizeSettings : []))
 }
 
 // In layer order: a target imports targets above it in this list alone.
@@ -42,7 +50,7 @@ let coreTargets: [Target] = [
     [
       "Addressing", "CDMACore", "CPlatform", "IOVAAllocation", "MemoryMap", "PageTables",
       "Primitives",
-    ]),
+    ], isSmall: true),
   core(
     "Translation",
     ["Addressing", "CDMACore", "CPlatform", "Domains", "MemoryMap", "PageTables", "Primitives"]),
@@ -51,13 +59,13 @@ let coreTargets: [Target] = [
     [
       "Addressing", "CDMACore", "CPlatform", "Domains", "IOVAAllocation", "MemoryMap",
       "PageTables", "Primitives",
-    ]),
+    ], isSmall: true),
   core(
     "CExports",
     [
       "Addressing", "CDMACore", "Domains", "IOVAAllocation", "Mapping", "MemoryMap",
       "PageTables", "Primitives", "Translation",
-    ]),
+    ], isSmall: true),
 ]
 
 /// A test target: imports are as explicit as in the core, `unsafe` markers are not asked for.

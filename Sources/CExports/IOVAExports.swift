@@ -36,6 +36,7 @@ public func dmacore_iova_space_destroy(_ space: OpaquePointer!) {
   unsafe Box.destroy(UnsafeMutablePointer<IOVASpace>(space))
 }
 
+@_optimize(speed)
 @implementation @c(dmacore_iova_space_allocate)
 public func dmacore_iova_space_allocate(
   _ space: OpaquePointer!, _ size: UInt64, _ alignment: UInt64, _ limit: dmacore_iova_t,
@@ -70,6 +71,7 @@ public func dmacore_iova_space_allocate_with(
   }
 }
 
+@_optimize(speed)
 @implementation @c(dmacore_iova_space_free)
 public func dmacore_iova_space_free(
   _ space: OpaquePointer!, _ iova: dmacore_iova_t, _ size: UInt64

@@ -23,6 +23,7 @@ public func dmacore_map_single(
   }
 }
 
+@_optimize(speed)
 @implementation @_cdecl("dmacore_map_phys")
 public func dmacore_map_phys(
   _ device: OpaquePointer!, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
@@ -38,6 +39,7 @@ public func dmacore_map_phys(
   }
 }
 
+@_optimize(speed)
 @implementation @_cdecl("dmacore_unmap")
 public func dmacore_unmap(
   _ device: OpaquePointer!, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32,
@@ -51,6 +53,7 @@ public func dmacore_unmap(
   }
 }
 
+@_optimize(speed)
 @implementation @_cdecl("dmacore_sync_for_cpu")
 public func dmacore_sync_for_cpu(
   _ device: OpaquePointer!, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32
@@ -58,6 +61,7 @@ public func dmacore_sync_for_cpu(
   unsafe sync(device, dma, size, direction)
 }
 
+@_optimize(speed)
 @implementation @_cdecl("dmacore_sync_for_device")
 public func dmacore_sync_for_device(
   _ device: OpaquePointer!, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32

@@ -72,6 +72,7 @@ private func plain(_ pagetable: OpaquePointer?) -> PlainTable? {
   return unsafe AnyPageTable.plain(UnsafePointer(pagetable))
 }
 
+@_optimize(speed)
 @implementation @c(dmacore_pagetable_map)
 public func dmacore_pagetable_map(
   _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ phys: dmacore_phys_t, _ size: UInt64,
@@ -81,6 +82,7 @@ public func dmacore_pagetable_map(
   return unsafe mapRow(pagetable, iova, phys, size, access)
 }
 
+@_optimize(speed)
 @inline(never)
 private func mapRow(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ phys: UInt64, _ size: UInt64, _ access: UInt32
@@ -89,6 +91,7 @@ private func mapRow(
   return unsafe mapTwoRows(pagetable, iova, phys, size, access)
 }
 
+@_optimize(speed)
 @inline(never)
 private func mapTwoRows(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ phys: UInt64, _ size: UInt64, _ access: UInt32
@@ -99,6 +102,7 @@ private func mapTwoRows(
   return unsafe mapSlowly(pagetable, iova, phys, size, access)
 }
 
+@_optimize(speed)
 @inline(never)
 private func mapSlowly(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ phys: UInt64, _ size: UInt64, _ access: UInt32
@@ -111,6 +115,7 @@ private func mapSlowly(
   }
 }
 
+@_optimize(speed)
 @implementation @c(dmacore_pagetable_unmap)
 public func dmacore_pagetable_unmap(
   _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ size: UInt64, _ flags: UInt32,
@@ -136,6 +141,7 @@ func unmapFlag(_ flag: dmacore_unmap_flags, in flags: UInt32) throws(Failure) ->
   return flags & flag.rawValue != 0
 }
 
+@_optimize(speed)
 @inline(never)
 private func unmapRow(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ size: UInt64, _ flags: UInt32,
@@ -148,6 +154,7 @@ private func unmapRow(
   return unsafe unmapTwoRows(pagetable, iova, size, flags, out)
 }
 
+@_optimize(speed)
 @inline(never)
 private func unmapTwoRows(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ size: UInt64, _ flags: UInt32,
@@ -160,6 +167,7 @@ private func unmapTwoRows(
   return unsafe unmapSlowly(pagetable, iova, size, flags, out)
 }
 
+@_optimize(speed)
 @inline(never)
 private func unmapSlowly(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ size: UInt64, _ flags: UInt32,
@@ -175,6 +183,7 @@ private func unmapSlowly(
   }
 }
 
+@_optimize(speed)
 @implementation @c(dmacore_pagetable_translate)
 public func dmacore_pagetable_translate(
   _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ access: UInt32,
@@ -211,6 +220,7 @@ func translation(_ found: PageTableLookup) -> dmacore_translation {
     reserved: 0)
 }
 
+@_optimize(speed)
 @inline(never)
 private func translateSlowly(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ access: UInt32,

@@ -26,6 +26,7 @@ public func dmacore_view_destroy(_ view: OpaquePointer!) {
   unsafe Box.destroy(UnsafeMutablePointer<View>(view))
 }
 
+@_optimize(speed)
 @implementation @_cdecl("dmacore_view_translate")
 public func dmacore_view_translate(
   _ view: OpaquePointer!, _ dma: dmacore_dma_t, _ access: UInt32,
@@ -41,6 +42,7 @@ public func dmacore_view_translate(
   }
 }
 
+@_optimize(speed)
 @implementation @_cdecl("dmacore_view_read")
 public func dmacore_view_read(
   _ view: OpaquePointer!, _ dma: dmacore_dma_t, _ buffer: UnsafeMutableRawPointer!, _ size: Int
@@ -53,6 +55,7 @@ public func dmacore_view_read(
   }
 }
 
+@_optimize(speed)
 @implementation @_cdecl("dmacore_view_write")
 public func dmacore_view_write(
   _ view: OpaquePointer!, _ dma: dmacore_dma_t, _ buffer: UnsafeRawPointer!, _ size: Int
