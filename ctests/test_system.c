@@ -23,7 +23,7 @@ static void system_create__rejects_null_out(void **state)
 	assert_fails(dmacore_system_create(NULL, NULL), EINVAL);
 }
 
-static void system_create__rejects_unknown_flags_and_reserved_members(void **state)
+static void system_create__rejects_unknown_flags_and_types(void **state)
 {
 	struct dmacore_system_options options = DMACORE_SYSTEM_OPTIONS_INIT;
 	struct dmacore_system *system;
@@ -34,8 +34,10 @@ static void system_create__rejects_unknown_flags_and_reserved_members(void **sta
 		assert_creates_nothing(dmacore_system_create(&options, &system), EINVAL, system);
 	}
 	options.flags = 0;
-	options.reserved = 1;
-	assert_creates_nothing(dmacore_system_create(&options, &system), EINVAL, system);
+	for (unsigned type = DMACORE_DOMAIN_BLOCKED; type < 40; type++) {
+		options.default_domain = type;
+		assert_creates_nothing(dmacore_system_create(&options, &system), EINVAL, system);
+	}
 }
 
 static void system_create__checks_the_size_of_its_options(void **state)
@@ -124,7 +126,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(system_create__takes_defaults_without_options),
 		cmocka_unit_test(system_create__rejects_null_out),
-		cmocka_unit_test(system_create__rejects_unknown_flags_and_reserved_members),
+		cmocka_unit_test(system_create__rejects_unknown_flags_and_types),
 		cmocka_unit_test(system_create__checks_the_size_of_its_options),
 		cmocka_unit_test(system_create__checks_the_size_of_the_allocator),
 		cmocka_unit_test(system_create__rejects_an_allocator_without_a_function),

@@ -7,6 +7,7 @@
 #include "dmacore/coherent.h"
 #include "dmacore/device.h"
 #include "dmacore/domain.h"
+#include "dmacore/driver.h"
 #include "dmacore/fault.h"
 #include "dmacore/group.h"
 #include "dmacore/iommu.h"

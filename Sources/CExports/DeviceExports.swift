@@ -15,7 +15,8 @@ public func dmacore_device_create(
     unsafe try handOver(out) { () throws(Failure) in
       let system = unsafe try value(system, as: System.self)
       let options = unsafe try options(given, defaults: dmacore_device_options())
-      try require(unsafe options.flags & ~DMACORE_DEVICE_TRACK_DIRECT.rawValue == 0)
+      let known = DMACORE_DEVICE_TRACK_DIRECT.rawValue | DMACORE_DEVICE_UNTRUSTED.rawValue
+      try require(unsafe options.flags & ~known == 0)
       // SAFETY: see `value`.
       let iommu = unsafe options.iommu.map { unsafe UnsafeMutablePointer<IOMMU>($0) }
       // SAFETY: see `value`.
@@ -33,7 +34,7 @@ public func dmacore_device_destroy(_ device: OpaquePointer!) {
   // SAFETY: see `value`.
   let cell = unsafe UnsafeMutablePointer<Device>(device)
   if unsafe Box.isShared(cell) { unsafe cell.pointee.reportEarlyDestroy() }
-  unsafe cell.pointee.close()
+  unsafe Device.close(cell)
   unsafe Box.letGo(cell)
 }
 

@@ -118,6 +118,15 @@ public func dmacore_device_detach(
   }
 }
 
+@implementation @_cdecl("dmacore_group_set_default_type")
+public func dmacore_group_set_default_type(_ group: OpaquePointer!, _ type: UInt32) -> CInt {
+  status { () throws(Failure) in
+    let group = unsafe try value(group, as: Group.self)
+    guard let kind = try Domain.Kind(defaultDomain: type) else { throw .invalidArgument }
+    try unsafe group.pointee.setDefaultKind(kind)
+  }
+}
+
 @implementation @_cdecl("dmacore_group_describe")
 public func dmacore_group_describe(
   _ group: OpaquePointer!, _ out: UnsafeMutablePointer<CChar>!, _ size: Int

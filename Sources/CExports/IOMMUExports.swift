@@ -15,11 +15,37 @@ public func dmacore_iommu_create(
   status { () throws(Failure) in
     unsafe try create(out) { () throws(Failure) in
       let system = unsafe try value(system, as: System.self)
-      let options = unsafe try options(given, defaults: dmacore_iommu_options())
-      try require(unsafe options.flags == 0 && options.reserved == 0)
-      return unsafe IOMMU(
-        system: system, configuration: try pageTableConfiguration(options.pagetable))
+      return unsafe try IOMMU(system: system, configuration: configuration(given))
     }
+  }
+}
+
+private func configuration(
+  _ given: UnsafePointer<dmacore_iommu_options>?
+) throws(Failure) -> PageTableConfiguration {
+  let options = unsafe try options(given, defaults: dmacore_iommu_options())
+  try require(unsafe options.flags == 0 && options.reserved == 0)
+  return unsafe try pageTableConfiguration(options.pagetable)
+}
+
+@implementation @_cdecl("dmacore_iommu_announce")
+public func dmacore_iommu_announce(
+  _ system: OpaquePointer!, _ out: UnsafeMutablePointer<OpaquePointer?>!
+) -> CInt {
+  status { () throws(Failure) in
+    unsafe try create(out) { () throws(Failure) in
+      unsafe IOMMU(system: try value(system, as: System.self))
+    }
+  }
+}
+
+@implementation @_cdecl("dmacore_iommu_start")
+public func dmacore_iommu_start(
+  _ iommu: OpaquePointer!, _ given: UnsafePointer<dmacore_iommu_options>!
+) -> CInt {
+  status { () throws(Failure) in
+    let iommu = unsafe try value(iommu, as: IOMMU.self)
+    try unsafe iommu.pointee.start(configuration(given))
   }
 }
 

@@ -9,6 +9,7 @@ import Synchronization
 @safe
 public struct DeviceDescription {
   let tracksDirect: Bool
+  let isUntrusted: Bool
   let faultCapacity: Int
   let name: UnsafePointer<CChar>?
   let iommu: UnsafeMutablePointer<IOMMU>?
@@ -34,6 +35,7 @@ public struct DeviceDescription {
       guard unsafe group.pointee.system == system else { throw .invalidArgument }
     }
     tracksDirect = unsafe options.flags & DMACORE_DEVICE_TRACK_DIRECT.rawValue != 0
+    isUntrusted = unsafe options.flags & DMACORE_DEVICE_UNTRUSTED.rawValue != 0
     faultCapacity = capacity == 0 ? 64 : capacity
     unsafe name = options.name
     unsafe self.iommu = iommu
@@ -67,6 +69,7 @@ public struct Device: ~Copyable, Held {
   public let iommu: UnsafeMutablePointer<IOMMU>?
   public let group: UnsafeMutablePointer<Group>
   public let tracksDirect: Bool
+  let isUntrusted: Bool
   public let mappings: MappingTable
   public let faults: FaultRing
   /// The zero-copy mappings of a device that is mapped directly.
@@ -76,7 +79,7 @@ public struct Device: ~Copyable, Held {
   private let coherentMask: Atomic<UInt64>
   private let ownName: Name
   // The group's record of the device.
-  private let member: UnsafeMutablePointer<Group.Member>
+  let member: UnsafeMutablePointer<Group.Member>
   private let fault: dmacore_fault_fn?
   private let faultOpaque: UnsafeMutableRawPointer?
   private let uses = UseCount()
@@ -128,6 +131,7 @@ public struct Device: ~Copyable, Held {
     unsafe iommu = description.iommu
     unsafe self.group = group
     tracksDirect = description.tracksDirect
+    isUntrusted = description.isUntrusted
     self.mappings = mappings
     self.faults = faults
     self.pins = pins
@@ -215,6 +219,12 @@ public struct Device: ~Copyable, Held {
     try unsafe group.pointee.unuse(member)
   }
 
+  func useDefaultDomain(for driver: Driver) throws(Failure) {
+    try unsafe group.pointee.use(member, for: driver)
+  }
+
+  func unuseDefaultDomainOfDriver() { unsafe group.pointee.unuseOfDriver(member) }
+
   // MARK: - Undoing
 
   /// The pin table of a mapping.
@@ -259,12 +269,10 @@ public struct Device: ~Copyable, Held {
     return unsafe (translation, range.rounded(to: Self.granule))
   }
 
-  /// Ends the device for its driver: undoes what is left mapped and takes it out of its group. Views of
-  /// the device may live on, and reach nothing.
+  /// Undoes all that is mapped, and reports it as left by a driver, or by whoever destroys the device.
   ///
-  /// No mapping call is under way. The caller holds the device, so that what is called back may use
-  /// it.
-  public func close() {
+  /// No mapping call is under way.
+  func endMappings(of driver: Driver?) {
     var count: UInt64 = 0
     var bytes: UInt64 = 0
     var keptBytes: UInt64 = 0
@@ -278,13 +286,15 @@ public struct Device: ~Copyable, Held {
       guard let memory = record.memory else { continue }
       if isHeld { keptBytes &+= size } else { unsafe system.pointee.freeMemory(memory) }
     }
-    unsafe group.pointee.remove(member)
-    if count > 0 { reportLeft(count, bytes: bytes, keptBytes: keptBytes) }
-  }
-
-  private func reportLeft(_ count: UInt64, bytes: UInt64, keptBytes: UInt64) {
+    guard count > 0 else { return }
     unsafe system.pointee.reporter.report(.warning, .busy, object: name) { text in
-      text.append("destroyed with ")
+      if let driver {
+        text.append("left by driver ")
+        unsafe text.append(cString: driver.name)
+      } else {
+        text.append("destroyed")
+      }
+      text.append(" with ")
       text.append(decimal: count)
       text.append(count == 1 ? " live mapping of " : " live mappings of ")
       text.append(decimal: bytes)
@@ -296,6 +306,8 @@ public struct Device: ~Copyable, Held {
       }
     }
   }
+
+  func leaveGroup() { unsafe group.pointee.remove(member) }
 
   /// Reports that the device was destroyed while others hold it.
   public func reportEarlyDestroy() {

@@ -26,6 +26,17 @@ public struct Domain: ~Copyable, Held {
     case dma = 2
     case blocked = 3
     case unmanaged = 4
+
+    /// What C says that a default domain must be; nil for anything.
+    ///
+    /// - Throws: `invalidArgument`.
+    public init?(defaultDomain value: UInt32) throws(Failure) {
+      guard value != 0 else { return nil }
+      guard let kind = Kind(rawValue: value), kind == .identity || kind == .dma else {
+        throw .invalidArgument
+      }
+      self = kind
+    }
   }
 
   /// The numbers that `domain.h` explains.
@@ -49,23 +60,24 @@ public struct Domain: ~Copyable, Held {
   /// Holds the IOMMU until it ends.
   ///
   /// - Parameters first, last: the addresses to give out; 0 for the default.
-  /// - Throws: `invalidArgument`, `outOfRange` when `last` is above what the page table can
-  ///   translate, `noMemory`.
+  /// - Throws: `invalidArgument`, `tryAgain` until the IOMMU is there, `notSupported` for a DMA domain of
+  ///   large granules, `outOfRange` when `last` is above what the page table can translate, `noMemory`.
   public init(
     iommu: UnsafeMutablePointer<IOMMU>, kind: Kind, first: UInt64, last: UInt64
   ) throws(Failure) {
     guard kind == .dma || (first == 0 && last == 0) else { throw .invalidArgument }
+    let configuration = unsafe try iommu.pointee.configuration()
     let pins = try PinTable()
     var translation: UnsafeMutablePointer<Translation>? = nil
     switch kind {
     case .identity, .blocked: break
     case .unmanaged:
       unsafe translation = try Box<Translation>.place { () throws(Failure) in
-        unsafe Translation(table: try AnyPageTable(iommu.pointee.configuration), space: nil)
+        unsafe Translation(table: try AnyPageTable(configuration), space: nil)
       }
     case .dma:
       unsafe translation = try Box<Translation>.place { () throws(Failure) in
-        let table = try AnyPageTable(unsafe iommu.pointee.configuration)
+        let table = try AnyPageTable(configuration)
         let facts = table.facts
         guard facts.granule == Device.granule else { throw .notSupported }
         let highest = facts.lastInput.rawValue

@@ -59,8 +59,12 @@ public struct Group: ~Copyable, Held {
   struct Member {
     var device: UnsafeMutablePointer<Device>? = nil
     var next: UnsafeMutablePointer<Member>? = nil
-    /// How often its driver said that it uses the DMA API.
+    /// How often somebody said that its driver uses the DMA API.
     var uses: UInt64 = 0
+    /// Whether a driver that uses the DMA API is bound to it, or about to be.
+    var isUsedByDriver = false
+    /// Not the group's, but a record of the device that does not move; see `Bindings`.
+    var binding = Binding()
   }
 
   // Not private: a debug build by files cannot link the type of a private property then.
@@ -72,33 +76,35 @@ public struct Group: ~Copyable, Held {
     var domain: UnsafeMutablePointer<Domain>? = nil
     /// What they are attached to while nobody owns the group, which holds it.
     var defaultDomain: UnsafeMutablePointer<Domain>? = nil
+    /// Whether the group has chosen that itself.
+    var isDefaultChosen = false
     var uses: UInt64 = 0
     var owner: UnsafeRawPointer? = nil
     var ownerKind = Owner.Kind.driver
     var claims: UInt64 = 0
-    var isClaimedByDevice = false
-    /// Who the group is owned by, and through which device it came into its state.
-    let ownerName: Name
+    /// The call by which it came into its state, through which device, and who called.
+    var since: StaticString = ""
+    let holderName: Name
     let deviceName: Name
   }
 
   /// What nothing leads to any more, to be let go of.
   @safe
-  private struct Left {
+  struct Left {
     var domain: UnsafeMutablePointer<Domain>? = nil
     var devices = 0
     var defaultDomain: UnsafeMutablePointer<Domain>? = nil
   }
 
   public let system: UnsafeMutablePointer<System>
-  private let state: Guarded<State>
+  let state: Guarded<State>
   private let uses = UseCount()
 
   /// Holds the system until it ends.
   public init(system: UnsafeMutablePointer<System>) throws(Failure) {
     let state = try Guarded<State>(.group) { () throws(Failure) in
       unsafe State(
-        ownerName: try Name(nil, fallback: "owner"), deviceName: try Name(nil, fallback: "device"))
+        holderName: try Name(nil, fallback: ""), deviceName: try Name(nil, fallback: ""))
     }
     unsafe Box.hold(system)
     unsafe self.system = system
@@ -114,13 +120,19 @@ public struct Group: ~Copyable, Held {
 
   /// Adds a device that nobody knows yet. It joins what the others are attached to.
   ///
-  /// - Throws: `invalidArgument` when the others are behind another IOMMU.
+  /// - Throws: `invalidArgument` when the others are behind another IOMMU, `notPermitted` when they are
+  ///   in an identity domain, or go back to one, and this device is not trusted.
   func add(
     _ device: UnsafeMutablePointer<Device>, _ member: UnsafeMutablePointer<Member>
   ) throws(Failure) {
     try state.withLock { (state) throws(Failure) in
       if let first = unsafe state.members?.pointee.device {
         guard unsafe first.pointee.iommu == device.pointee.iommu else { throw .invalidArgument }
+      }
+      if unsafe device.pointee.isUntrusted {
+        guard unsafe state.domain?.pointee.kind != .identity,
+          unsafe state.defaultDomain?.pointee.kind != .identity
+        else { throw .notPermitted }
       }
       unsafe member.pointee.device = device
       unsafe member.pointee.next = state.members
@@ -134,6 +146,7 @@ public struct Group: ~Copyable, Held {
   /// without devices is as it was at first.
   func remove(_ member: UnsafeMutablePointer<Member>) {
     let left = state.withLock { state -> Left in
+      guard let device = unsafe member.pointee.device else { return Left() }
       var link = unsafe state.members
       if unsafe link == member {
         unsafe state.members = member.pointee.next
@@ -144,14 +157,15 @@ public struct Group: ~Copyable, Held {
         unsafe link?.pointee.next = member.pointee.next
       }
       state.memberCount -= 1
-      unsafe state.uses -= member.pointee.uses
-      unsafe member.pointee.uses = 0
-      unsafe member.pointee.device!.pointee.mappings.setDomain(nil)
+      unsafe state.uses -= member.pointee.uses &+ (member.pointee.isUsedByDriver ? 1 : 0)
+      unsafe (member.pointee.uses, member.pointee.isUsedByDriver) = (0, false)
+      unsafe member.pointee.device = nil
+      unsafe device.pointee.mappings.setDomain(nil)
       var left = unsafe Left(domain: state.domain, devices: 1)
       if unsafe state.members == nil {
         unsafe left.defaultDomain = state.defaultDomain
         unsafe (state.domain, state.defaultDomain, state.owner) = (nil, nil, nil)
-        state.claims = 0
+        (state.claims, state.isDefaultChosen) = (0, false)
       }
       return left
     }
@@ -175,7 +189,7 @@ public struct Group: ~Copyable, Held {
   /// - Returns: what they have left.
   /// - Throws: `busy` when one of them has a mapping, or a call that makes or undoes one. Then all are
   ///   as they were.
-  private static func change(
+  static func change(
     _ state: inout State, to domain: UnsafeMutablePointer<Domain>?
   ) throws(Failure) -> Left {
     guard unsafe domain != state.domain else { return Left() }
@@ -208,7 +222,7 @@ public struct Group: ~Copyable, Held {
   }
 
   /// Waits until nobody is inside what was left, and lets go of it.
-  private func letGo(of left: Left) {
+  func letGo(of left: Left) {
     if let domain = unsafe left.domain, left.devices > 0 {
       unsafe system.pointee.readers.waitForReaders()
       for _ in 0..<left.devices {
@@ -225,6 +239,25 @@ public struct Group: ~Copyable, Held {
     guard let iommu = unsafe state.members?.pointee.device?.pointee.iommu,
       unsafe domain.pointee.iommu == iommu
     else { throw .invalidArgument }
+    guard unsafe domain.pointee.kind != .identity || untrusted(in: state) == nil else {
+      throw .notPermitted
+    }
+  }
+
+  /// The first device that passes.
+  static func first(
+    in state: borrowing State, where passes: (Member) -> Bool
+  ) -> UnsafeMutablePointer<Device>? {
+    var next = unsafe state.members
+    while let member = unsafe next {
+      if unsafe passes(member.pointee) { return unsafe member.pointee.device }
+      unsafe next = member.pointee.next
+    }
+    return nil
+  }
+
+  static func untrusted(in state: borrowing State) -> UnsafeMutablePointer<Device>? {
+    unsafe first(in: state) { unsafe $0.device!.pointee.isUntrusted }
   }
 
   // MARK: - The default domain
@@ -243,12 +276,19 @@ public struct Group: ~Copyable, Held {
       guard unsafe replacing || state.defaultDomain == nil else { throw .busy }
       guard unsafe domain != state.defaultDomain else { return Left() }
       var left = unsafe try Self.change(&state, to: domain)
-      unsafe left.defaultDomain = state.defaultDomain
-      unsafe Box.hold(domain)
-      unsafe state.defaultDomain = domain
+      unsafe Self.setDefault(domain, &state, &left)
       return left
     }
     letGo(of: left)
+  }
+
+  static func setDefault(
+    _ domain: UnsafeMutablePointer<Domain>, _ state: inout State, _ left: inout Left
+  ) {
+    unsafe left.defaultDomain = state.defaultDomain
+    unsafe Box.hold(domain)
+    unsafe state.defaultDomain = domain
+    state.isDefaultChosen = false
   }
 
   /// Takes the default domain away from a group that nobody owns or uses.
@@ -266,7 +306,7 @@ public struct Group: ~Copyable, Held {
     letGo(of: left)
   }
 
-  private static func requireFree(_ state: borrowing State) throws(Failure) {
+  static func requireFree(_ state: borrowing State) throws(Failure) {
     guard unsafe state.owner == nil else { throw .notPermitted }
     guard state.uses == 0 else { throw .busy }
   }
@@ -276,16 +316,30 @@ public struct Group: ~Copyable, Held {
   func use(_ member: UnsafeMutablePointer<Member>) throws(Failure) {
     try state.withLock { (state) throws(Failure) in
       guard unsafe state.owner == nil else { throw .busy }
-      let device = unsafe member.pointee.device!
-      guard unsafe device.pointee.iommu == nil || state.defaultDomain != nil else {
-        throw .noDevice
-      }
-      if state.uses == 0 {
-        unsafe state.deviceName.set(device.pointee.name, fallback: "")
-      }
+      guard let device = unsafe member.pointee.device,
+        unsafe device.pointee.iommu == nil || state.defaultDomain != nil
+      else { throw .noDevice }
+      unsafe Self.countUse(&state, device, "dmacore_device_use_default_domain", by: nil)
       unsafe member.pointee.uses += 1
-      state.uses += 1
     }
+  }
+
+  static func countUse(
+    _ state: inout State, _ device: UnsafeMutablePointer<Device>, _ call: StaticString,
+    by driver: Driver?
+  ) {
+    if state.uses == 0 { unsafe note(&state, call, device.pointee.name, by: driver?.name) }
+    state.uses += 1
+  }
+
+  /// Notes how the group comes into its state.
+  private static func note(
+    _ state: inout State, _ call: StaticString, _ device: UnsafePointer<CChar>?,
+    by holder: UnsafePointer<CChar>?, orBy fallback: StaticString = ""
+  ) {
+    state.since = call
+    unsafe state.deviceName.set(device, fallback: "")
+    unsafe state.holderName.set(holder, fallback: fallback)
   }
 
   /// - Throws: `notPermitted` when the device has no use.
@@ -316,9 +370,10 @@ public struct Group: ~Copyable, Held {
       let left = unsafe try Self.change(&state, to: nil)
       unsafe state.owner = owner.token
       state.ownerKind = owner.kind
-      unsafe state.ownerName.set(owner.name, fallback: "owner")
-      unsafe state.isClaimedByDevice = name != nil
-      unsafe state.deviceName.set(name, fallback: "")
+      unsafe Self.note(
+        &state,
+        name != nil ? "dmacore_device_claim_dma_owner" : "dmacore_group_claim_dma_owner", name,
+        by: owner.name, orBy: "owner")
       state.claims = 1
       return left
     }
@@ -370,29 +425,37 @@ public struct Group: ~Copyable, Held {
     state.withLock { state in
       if unsafe state.owner != nil {
         text.append("owned by ")
-        unsafe text.append(cString: state.ownerName.cString)
+        unsafe text.append(cString: state.holderName.cString)
         text.append(state.ownerKind == .user ? " (user space), " : " (a driver), ")
         text.append(decimal: state.claims)
         text.append(state.claims == 1 ? " claim" : " claims")
-        text.append(
-          state.isClaimedByDevice
-            ? " since dmacore_device_claim_dma_owner(" : " since dmacore_group_claim_dma_owner(")
-        unsafe text.append(cString: state.deviceName.cString)
+        Self.describeOrigin(state, &text)
       } else if state.uses > 0 {
         text.append("in use by the DMA API, ")
         text.append(decimal: state.uses)
         text.append(state.uses == 1 ? " use" : " uses")
-        text.append(" since dmacore_device_use_default_domain(")
-        unsafe text.append(cString: state.deviceName.cString)
+        Self.describeOrigin(state, &text)
+        if unsafe state.holderName.cString[0] != 0 {
+          text.append(" by ")
+          unsafe text.append(cString: state.holderName.cString)
+        }
       } else {
         text.append("free (")
         text.append(decimal: UInt64(state.memberCount))
-        text.append(state.memberCount == 1 ? " device" : " devices")
+        text.append(state.memberCount == 1 ? " device)" : " devices)")
       }
-      text.append("); ")
+      text.append("; ")
       unsafe text.append(state.domain?.pointee.kind.words ?? "attached to no domain")
       Self.describeMappings(state, &text)
     }
+  }
+
+  private static func describeOrigin(_ state: borrowing State, _ text: inout TextBuffer) {
+    text.append(" since ")
+    text.append(state.since)
+    text.append("(")
+    unsafe text.append(cString: state.deviceName.cString)
+    text.append(")")
   }
 
   private static func describeMappings(_ state: borrowing State, _ text: inout TextBuffer) {

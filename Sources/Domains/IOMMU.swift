@@ -2,22 +2,74 @@
 
 import PageTables
 import Primitives
+import Synchronization
 
 /// A software IOMMU: what its domains' page tables are made from.
+///
+/// It may be known before it is there: then devices can be said to be behind it, and it has no domains.
+/// The configuration is published once, when it comes.
 @safe
 public struct IOMMU: ~Copyable, Held {
   public let system: UnsafeMutablePointer<System>
-  let configuration: PageTableConfiguration
+  // The address of a PageTableConfiguration; 0 until the IOMMU is there.
+  private let published = Atomic<UInt>(0)
   private let uses = UseCount()
 
-  /// Holds the system until it ends.
-  public init(system: UnsafeMutablePointer<System>, configuration: PageTableConfiguration) {
+  /// An IOMMU that is not there yet. Holds the system until it ends.
+  public init(system: UnsafeMutablePointer<System>) {
     unsafe Box.hold(system)
     unsafe self.system = system
-    self.configuration = configuration
   }
 
-  deinit { unsafe Box.letGo(system) }
+  /// An IOMMU that is there.
+  ///
+  /// - Throws: `noMemory`.
+  public init(
+    system: UnsafeMutablePointer<System>, configuration: PageTableConfiguration
+  ) throws(Failure) {
+    unsafe self.init(system: system)
+    try publish(configuration)
+  }
+
+  deinit {
+    if let cell = unsafe cell { unsafe Box.destroy(cell) }
+    unsafe Box.letGo(system)
+  }
 
   public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }
+
+  // Acquiring: pairs with the release in `publish`, so that the configuration is seen whole.
+  private var cell: UnsafeMutablePointer<PageTableConfiguration>? {
+    // SAFETY: only `publish` writes this, with the address of such a cell, which lives as long as the
+    // IOMMU.
+    unsafe UnsafeMutablePointer(bitPattern: published.load(ordering: .acquiring))
+  }
+
+  var isThere: Bool { unsafe cell != nil }
+
+  /// - Throws: `tryAgain` until the IOMMU is there.
+  func configuration() throws(Failure) -> PageTableConfiguration {
+    guard let cell = unsafe cell else { throw .tryAgain }
+    return unsafe cell.pointee
+  }
+
+  /// Says that the IOMMU is there, and lets those have it who wait.
+  ///
+  /// - Throws: `exists` when it is there, `noMemory`.
+  public func start(_ configuration: PageTableConfiguration) throws(Failure) {
+    try publish(configuration)
+    unsafe system.pointee.retryDeferred()
+  }
+
+  private func publish(_ configuration: PageTableConfiguration) throws(Failure) {
+    let new = unsafe try Box<PageTableConfiguration>.place { () throws(Failure) in configuration }
+    guard
+      published.compareExchange(
+        expected: 0, desired: UInt(bitPattern: new), ordering: .acquiringAndReleasing
+      ).exchanged
+    else {
+      unsafe Box.destroy(new)
+      throw .exists
+    }
+  }
 }

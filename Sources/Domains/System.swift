@@ -36,7 +36,7 @@ import Primitives
 // for those of a group's devices.
 //
 // 4. What this does not do
-// Faults that are answered, several backends. Groups are in Group.swift.
+// Faults that are answered, several backends. Groups are in Group.swift, drivers in Driver.swift.
 
 /// The pages of a coherent allocation. The region that they lie in stays while they are allocated.
 @safe
@@ -52,16 +52,23 @@ public struct System: ~Copyable, Held {
   public let memory: PhysicalMemory
   public let readers: ReadSections
   public let reporter: Reporter
+  /// What default domain groups get when nobody asks for another.
+  let defaultKind: Domain.Kind
+  let bindings: Bindings
   private let allocator: dmacore_memory_allocator?
   private let uses = UseCount()
 
   public init(
-    isFlat: Bool, reporter: Reporter, allocator: dmacore_memory_allocator?
+    isFlat: Bool, reporter: Reporter, allocator: dmacore_memory_allocator?,
+    defaultKind: Domain.Kind = .dma
   ) throws(Failure) {
     let memory = try PhysicalMemory(isFlat: isFlat)
     let readers = try ReadSections()
+    let bindings = try Bindings()
     self.memory = memory
     self.readers = readers
+    self.bindings = bindings
+    self.defaultKind = defaultKind
     self.reporter = reporter
     unsafe self.allocator = allocator
   }

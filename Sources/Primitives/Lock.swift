@@ -13,6 +13,7 @@ public enum LockRank: UInt32, Sendable {
   case iovaCache = 6
   case iovaStore = 7
   case faultRing = 8
+  case bindings = 9
 }
 
 /// Mutual exclusion between threads.

@@ -129,7 +129,7 @@ struct DeviceTests {
         isFlat: true, reporter: Reporter(callback: nil, opaque: nil), allocator: nil)
     }
     let iommu = try Box<IOMMU>.place { () throws(Failure) in
-      IOMMU(
+      try IOMMU(
         system: system,
         configuration: try PageTableConfiguration(
           kind: .vtdSecondStage, allocator: tables.allocator))
@@ -149,7 +149,7 @@ struct DeviceTests {
     Box.letGo(domain)
     #expect(tables.liveCount == 1)
     #expect(domain.pointee.statistics.tableCount == 1)
-    device.pointee.close()
+    Device.close(device)
     #expect(tables.liveCount == 0)
     Box.letGo(device)
     #expect(tables.misuses == [])
@@ -182,7 +182,7 @@ struct DeviceTests {
       for page in UInt64(1)...3 { _ = try map(device, at: page << 12) }
       let memory = try machine.system.pointee.allocateMemory(size: 4096, limit: UInt64.max)
       _ = try map(device, at: memory.range.first.rawValue, memory: memory)
-      device.pointee.close()
+      Device.close(device)
       #expect(domain.pointee.statistics.mappingCount == 0)
       #expect(domain.pointee.statistics.mappedBytes == 0)
       #expect(domain.pointee.statistics.deviceCount == 0)
@@ -202,7 +202,7 @@ struct DeviceTests {
       let device = try machine.device()
       try device.pointee.attach(domain)
       _ = try map(device, at: 4096)
-      device.pointee.close()
+      Device.close(device)
       #expect(
         machine.reports.all.map(\.text) == [
           "destroyed with 1 live mapping of 4096 bytes, which are unmapped now"
@@ -222,7 +222,7 @@ struct DeviceTests {
       let first = range.first.rawValue
       node.initialize(to: PinTable.Node(first: first, last: first, payload: .pinned))
       #expect(domain.pointee.pins.add(node) == true)
-      device.pointee.close()
+      Device.close(device)
       #expect(machine.memory.liveCount == 1)
       #expect(
         machine.reports.all.map(\.text) == [
@@ -239,8 +239,8 @@ struct DeviceTests {
       let domain = try machine.domain(.dma)
       let device = try machine.device()
       try device.pointee.attach(domain)
-      device.pointee.close()
-      device.pointee.close()
+      Device.close(device)
+      Device.close(device)
       #expect(machine.reports.all == [])
       #expect(domain.pointee.statistics.deviceCount == 0)
     }

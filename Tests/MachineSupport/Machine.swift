@@ -25,7 +25,7 @@ package final class Machine: @unchecked Sendable {
     }
     self.system = system
     iommu = try Box<IOMMU>.place { () throws(Failure) in
-      IOMMU(
+      try IOMMU(
         system: system,
         configuration: try PageTableConfiguration(
           kind: .vtdSecondStage, allocator: tables.allocator))
@@ -60,7 +60,7 @@ package final class Machine: @unchecked Sendable {
 
   fileprivate func end() {
     for device in devices {
-      device.pointee.close()
+      Device.close(device)
       Box.letGo(device)
     }
     for domain in domains { Box.letGo(domain) }

@@ -131,7 +131,7 @@ struct ViewConcurrencyTests {
           }
         }
       }
-      for owner in owners { owner.pointee.close() }
+      for owner in owners { Device.close(owner) }
     }
   }
 

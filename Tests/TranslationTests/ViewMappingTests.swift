@@ -40,7 +40,7 @@ struct ViewMappingTests {
         #expect(mapping.pointee.segments[1].size == Self.page)
         Box.destroy(mapping)
       }
-      device.pointee.close()
+      Device.close(device)
     }
   }
 

@@ -104,7 +104,7 @@ struct ViewTests {
         #expect(fault.last >= first + 64 * Self.page - 1)
         #expect(fault.last < last)
       }
-      device.pointee.close()
+      Device.close(device)
     }
   }
 

@@ -49,6 +49,11 @@ enum dmacore_device_flags {
 	 * memory there.
 	 */
 	DMACORE_DEVICE_TRACK_DIRECT = 1,
+	/*
+	 * Nobody vouches for it: a device on an external port, say. Its group never has an identity
+	 * domain, and a driver is bound to it only behind an IOMMU.
+	 */
+	DMACORE_DEVICE_UNTRUSTED = 2,
 };
 
 /* The longest name of a device, its terminating null byte included. */
@@ -119,6 +124,8 @@ struct dmacore_device_statistics {
  *   -EINVAL  @system or @out_device is NULL, a flag is unknown, the name or the ring is too long,
  *            the IOMMU or the group is of another system, the group's devices are behind another
  *            IOMMU, or the structure is too short. Never succeeds if retried.
+ *   -EPERM   the device is not trusted, and the group is in an identity domain. Not until that is
+ *            replaced.
  *   -E2BIG   the structure is longer than known and not zero there. Never.
  *   -ENOMEM  no memory. May succeed later.
  */
@@ -131,15 +138,16 @@ int dmacore_device_create(struct dmacore_system *system,
  * dmacore_device_destroy() - give a device back
  * @device: the device, or NULL
  *
- * Takes it out of its group, which is free again with its last device. Mappings that are live are
+ * Takes it from its driver (driver.h), as dmacore_device_unbind() does, and out of its group, which is
+ * free again with its last device. Mappings that are live are
  * unmapped, coherent allocations are freed, and both are reported (DMACORE_REPORT_WARNING). Coherent
  * memory that a zero-copy mapping of another device holds, or of a view of this one, is never freed,
  * and the report says so. Destroy its views first; see the lifetime rule in system.h. Views that are
  * left reach nothing.
  *
  * Context: any thread, while no other thread makes a mapping call for @device; locked (group, rank 3;
- *   device mappings, rank 4); waits for the device's accesses in flight to end; may call the report
- *   callback and the memory allocator; may free a domain that was destroyed, and so call the table
+ *   device mappings, rank 4; bindings, rank 9); waits for the device's accesses in flight to end; may
+ *   call the driver's remove, the report callback and the memory allocator; may free a domain that was destroyed, and so call the table
  *   allocator.
  * Ownership: @device may not be used afterwards.
  * Return: nothing; cannot fail.

@@ -104,6 +104,7 @@ struct dmacore_domain_statistics {
  *            not aligned, they are the wrong way round or given for a domain of another type than
  *            DMACORE_DOMAIN_DMA, or the structure is too short. Never succeeds if retried.
  *   -ERANGE  @last is above what the page table can translate. Never.
+ *   -EAGAIN  the IOMMU is announced and not there. Once it has started.
  *   -EOPNOTSUPP  DMACORE_DOMAIN_DMA: the IOMMU's page tables have a granule of more than 4096 bytes.
  *            Never.
  *   -E2BIG   the structure is longer than known and not zero there. Never.
@@ -141,7 +142,8 @@ void dmacore_domain_destroy(struct dmacore_domain *domain);
  *   -EINVAL  a pointer is NULL, or the device is not behind the domain's IOMMU. Never succeeds if
  *            retried.
  *   -EBUSY   the group has a default domain, this one or another. Succeeds once it is detached.
- *   -EPERM   the group is owned. Not until it is released.
+ *   -EPERM   the group is owned; not until it is released. Or it is an identity domain, and a device
+ *            of the group is not trusted (DMACORE_DEVICE_UNTRUSTED); never.
  */
 DMACORE_MUST_CHECK
 int dmacore_domain_attach(struct dmacore_domain *domain, struct dmacore_device *device);
@@ -163,7 +165,7 @@ int dmacore_domain_attach(struct dmacore_domain *domain, struct dmacore_device *
  *            retried.
  *   -EBUSY   the group is in use by the DMA API, or a device of it has live mappings or a mapping
  *            call running. Succeeds once that has ended.
- *   -EPERM   the group is owned. Not until it is released.
+ *   -EPERM   as there.
  */
 DMACORE_MUST_CHECK
 int dmacore_domain_replace(struct dmacore_domain *domain, struct dmacore_device *device);

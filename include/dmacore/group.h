@@ -22,7 +22,8 @@
  * - Free. The devices are in the group's default domain, or blocked if it has none. Whoever wants
  *   may set that by dmacore_domain_attach().
  * - In use by the DMA API. Drivers that use the mapping calls (mapping.h) say so by
- *   dmacore_device_use_default_domain(), each for its device. Meanwhile the default domain stays.
+ *   dmacore_device_use_default_domain(), each for its device, or are bound to it (driver.h). Meanwhile
+ *   the default domain stays.
  * - Owned. One owner, a driver with a domain of its own or user space, has the group to itself. It
  *   finds the devices blocked, never in the default domain.
  *
@@ -284,6 +285,32 @@ int dmacore_device_attach(struct dmacore_device *device, struct dmacore_domain *
  */
 DMACORE_MUST_CHECK
 int dmacore_device_detach(struct dmacore_device *device, const struct dmacore_dma_owner *owner);
+
+/**
+ * dmacore_group_set_default_type() - change what type the default domain of a group has
+ * @group: the group
+ * @type: DMACORE_DOMAIN_IDENTITY or DMACORE_DOMAIN_DMA (domain.h)
+ *
+ * A group that is free, and whose default domain is of another type or has none, gets a new one instead,
+ * without a gap as by dmacore_domain_replace(). If that is refused, a report (DMACORE_REPORT_ERROR) says
+ * who holds the group.
+ *
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
+ *   to end; calls the table allocator, and may call the report callback.
+ * Ownership: the group holds on to the new domain, and lets go of the old one.
+ * Return: 0, also if the type is that already; or with nothing changed
+ *   -EINVAL  @group is NULL, or the type is another. Never succeeds if retried.
+ *   -ENODEV  the group has no device behind an IOMMU. Never, until it has.
+ *   -EAGAIN  the IOMMU is announced and not there. Once it has started.
+ *   -EBUSY   the group is in use by the DMA API, or a device of it has live mappings or a mapping call
+ *            running. Succeeds once that has ended.
+ *   -EPERM   the group is owned; not until it is released. Or the type is DMACORE_DOMAIN_IDENTITY, and a
+ *            device of the group is not trusted; never.
+ *   -EOPNOTSUPP  the IOMMU's page tables cannot have DMA domains. Never.
+ *   -ENOMEM  no memory. May succeed later.
+ */
+DMACORE_MUST_CHECK
+int dmacore_group_set_default_type(struct dmacore_group *group, uint32_t type);
 
 /**
  * dmacore_group_describe() - say in words who has a group

@@ -12,6 +12,14 @@
  *
  *	error = dmacore_iommu_create(system, NULL, &iommu);
  *
+ * An IOMMU may be known of before it is there, as firmware names it before its driver has started it.
+ * It is announced then, devices are made that are behind it, and what needs it answers -EAGAIN until it
+ * starts:
+ *
+ *	error = dmacore_iommu_announce(system, &iommu);
+ *	... devices are made, and drivers bound to them: those binds are deferred (driver.h) ...
+ *	error = dmacore_iommu_start(iommu, NULL);
+ *
  * Stability: may change before 1.0.
  */
 
@@ -61,6 +69,41 @@ struct dmacore_iommu_options {
 DMACORE_MUST_CHECK
 int dmacore_iommu_create(struct dmacore_system *system, const struct dmacore_iommu_options *options,
 			 struct dmacore_iommu **out_iommu);
+
+/**
+ * dmacore_iommu_announce() - make an IOMMU that is not there yet
+ * @system: the system it belongs to
+ * @out_iommu: receives the IOMMU, or NULL on failure
+ *
+ * Devices may be behind it, which are blocked. Until dmacore_iommu_start() it has no domains, and
+ * drivers' binds to its devices are deferred (driver.h).
+ *
+ * Context: any thread; takes no lock; calls nothing back.
+ * Ownership: the caller gives the IOMMU back with dmacore_iommu_destroy(); it holds on to the
+ *   system.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL. Never succeeds if retried.
+ *   -ENOMEM  no memory. May succeed later.
+ */
+DMACORE_MUST_CHECK
+int dmacore_iommu_announce(struct dmacore_system *system, struct dmacore_iommu **out_iommu);
+
+/**
+ * dmacore_iommu_start() - say that an announced IOMMU is there
+ * @iommu: the IOMMU
+ * @options: how it is made; NULL: all defaults
+ *
+ * Then tries the binds that are deferred in the system, see driver.h.
+ *
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; bindings, rank 9), not while
+ *   a probe runs; calls probe of deferred drivers, and as dmacore_device_bind() does.
+ * Ownership: what a table allocator points to must outlive the IOMMU and its domains.
+ * Return: 0, whatever becomes of the deferred binds; or
+ *   -EEXIST  the IOMMU is there. Never succeeds if retried.
+ *   or as dmacore_iommu_create().
+ */
+DMACORE_MUST_CHECK
+int dmacore_iommu_start(struct dmacore_iommu *iommu, const struct dmacore_iommu_options *options);
 
 /**
  * dmacore_iommu_destroy() - give an IOMMU back

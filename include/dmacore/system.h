@@ -59,7 +59,8 @@ struct dmacore_memory_allocator {
  * struct dmacore_system_options - how a system is made
  * @struct_size: sizeof(struct dmacore_system_options)
  * @flags: bits of enum dmacore_system_flags
- * @reserved: zero
+ * @default_domain: what default domain groups get when a driver that does not mind is bound to a device
+ *   (driver.h): DMACORE_DOMAIN_IDENTITY or DMACORE_DOMAIN_DMA (domain.h); 0: DMACORE_DOMAIN_DMA
  * @report: receives messages for people; NULL: nobody does
  * @report_opaque: passed to @report
  * @memory_allocator: for dmacore_alloc_coherent(); copied; NULL: the heap of the process on a flat
@@ -68,7 +69,7 @@ struct dmacore_memory_allocator {
 struct dmacore_system_options {
 	size_t struct_size;
 	uint32_t flags;
-	uint32_t reserved;
+	uint32_t default_domain;
 	dmacore_report_fn report;
 	void *report_opaque;
 	const struct dmacore_memory_allocator *memory_allocator;
@@ -86,7 +87,7 @@ struct dmacore_system_options {
  * Ownership: the caller gives the system back with dmacore_system_destroy(). What
  *   @options->memory_allocator and @options->report point to must outlive the system.
  * Return: 0, or
- *   -EINVAL  @out_system is NULL, a flag is unknown, a reserved member is not zero, a structure is
+ *   -EINVAL  @out_system is NULL, a flag or the type of default domains is unknown, a structure is
  *            too short, or an allocator lacks a function. Never succeeds if retried.
  *   -E2BIG   a structure is longer than known and not zero there. Never.
  *   -ENOMEM  no memory. May succeed later.

@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import CDMACore
+import Primitives
+
+// Theory of operation: drivers and their devices.
+//
+// 1. Concepts
+// A bind configures a device and lets a driver probe it; `driver.h` has the diagram of a device's
+// states. A bind that needs what is not there yet is deferred, and tried again when something came.
+//
+// 2. Implementation
+// 2.1 Who moves a device out of a resting state (unbound, deferred, bound) does so under the lock of
+// the system's bindings, and has the device to itself until it puts it into the next: probing and
+// removing refuse everybody else. So configuring and the driver's functions run without a lock.
+// 2.2 What waits is a list through the devices. A device on it is not held: it leaves the list before it
+// ends.
+// 2.3 A retry goes once over what waits, and once more when a bind succeeded meanwhile, which may be what
+// another one waits for. So it ends.
+//
+// 3. Locking
+// One lock a system (rank 9), in which no other is taken.
+
+/// What drives devices, checked.
+@safe
+public struct Driver {
+  let descriptor: UnsafePointer<dmacore_driver>
+  let wish: Domain.Kind?
+
+  /// - Throws: `invalidArgument`.
+  public init(
+    _ descriptor: UnsafePointer<dmacore_driver>, _ checked: dmacore_driver
+  ) throws(Failure) {
+    guard unsafe checked.flags & ~DMACORE_DRIVER_MANAGES_DMA.rawValue == 0,
+      unsafe checked.name != nil && Name.fits(checked.name) && checked.probe != nil
+    else { throw .invalidArgument }
+    unsafe self.descriptor = descriptor
+    wish = unsafe try Domain.Kind(defaultDomain: checked.domain_type)
+  }
+
+  var managesDMA: Bool {
+    unsafe descriptor.pointee.flags & DMACORE_DRIVER_MANAGES_DMA.rawValue != 0
+  }
+
+  var name: UnsafePointer<CChar> { unsafe descriptor.pointee.name }
+
+  func probe(_ device: UnsafeMutablePointer<Device>) throws(Failure) {
+    ThreadRules.willCallBack()
+    let result = unsafe descriptor.pointee.probe(OpaquePointer(device), descriptor.pointee.opaque)
+    guard result != 0 else { return }
+    // No errno is above 4095.
+    throw result < 0 && result >= -4095 ? Failure(code: 0 &- result) : .invalidArgument
+  }
+
+  func remove(_ device: UnsafeMutablePointer<Device>) {
+    ThreadRules.willCallBack()
+    unsafe descriptor.pointee.remove?(OpaquePointer(device), descriptor.pointee.opaque)
+  }
+}
+
+/// What a device has to do with drivers. Guarded by the lock of the system's bindings.
+@safe
+struct Binding {
+  /// The values are those of `driver.h`.
+  enum State: UInt32 {
+    case unbound = 0
+    case deferred = 1
+    case probing = 2
+    case bound = 3
+    case removing = 4
+  }
+
+  var state = State.unbound
+  var driver: Driver? = nil
+  /// Whether the device was destroyed, and is nobody's to give.
+  var isGone = false
+  /// The next device that waits.
+  var next: UnsafeMutablePointer<Device>? = nil
+}
+
+/// The devices of a system whose binds are deferred, in the order in which they came. Locked, rank 9.
+@safe
+struct Bindings: ~Copyable {
+  // Not private: a debug build by files cannot link the type of a private property then.
+  @safe
+  struct State: ~Copyable {
+    var first: UnsafeMutablePointer<Device>? = nil
+    var count = 0
+    /// How often something came that a deferred bind may wait for.
+    var events: UInt64 = 0
+  }
+
+  private let state: Guarded<State>
+
+  init() throws(Failure) {
+    state = try Guarded<State>(.bindings) { () throws(Failure) in State() }
+  }
+
+  /// The result of `body`, which has all devices' bindings to itself.
+  func withLock<Result>(_ body: (inout State) throws(Failure) -> Result) throws(Failure) -> Result {
+    try state.withLock(body)
+  }
+
+  func withLock<Result>(_ body: (inout State) -> Result) -> Result { state.withLock(body) }
+}
+
+extension Bindings.State {
+  mutating func add(_ device: UnsafeMutablePointer<Device>) {
+    var link = unsafe first
+    if unsafe link == nil { unsafe first = device }
+    while let other = unsafe link {
+      unsafe link = other.pointee.member.pointee.binding.next
+      if unsafe link == nil { unsafe other.pointee.member.pointee.binding.next = device }
+    }
+    unsafe device.pointee.member.pointee.binding.next = nil
+    count += 1
+  }
+
+  mutating func remove(_ device: UnsafeMutablePointer<Device>) {
+    let next = unsafe device.pointee.member.pointee.binding.next
+    var link = unsafe first
+    if unsafe link == device { unsafe first = next }
+    while let other = unsafe link {
+      unsafe link = other.pointee.member.pointee.binding.next
+      if unsafe link == device { unsafe other.pointee.member.pointee.binding.next = next }
+    }
+    count -= 1
+  }
+}
+
+extension System {
+  /// Tries again what waits, because something came: an IOMMU, or a driver to its device.
+  public func retryDeferred() {
+    var left = somethingCame()
+    while left > 0, let device = unsafe takeDeferred() {
+      left -= 1
+      let driver = unsafe device.pointee.member.pointee.binding.driver!
+      do throws(Failure) {
+        unsafe try Device.probe(device)
+        left = somethingCame()
+      } catch {
+        if error != .tryAgain { unsafe device.pointee.reportFailedBind(error, by: driver) }
+      }
+      unsafe Box.letGo(device)
+    }
+  }
+
+  /// Returns how many wait.
+  private func somethingCame() -> Int {
+    bindings.withLock { state in
+      state.events &+= 1
+      return state.count
+    }
+  }
+
+  private func takeDeferred() -> UnsafeMutablePointer<Device>? {
+    unsafe bindings.withLock { state -> UnsafeMutablePointer<Device>? in
+      guard let device = unsafe state.first else { return nil }
+      unsafe state.remove(device)
+      unsafe device.pointee.member.pointee.binding.state = .probing
+      unsafe Box.hold(device)
+      return unsafe device
+    }
+  }
+}
+
+// What drivers are told of a device is the address of its cell, which these take.
+extension Device {
+  /// Gives a device to a driver.
+  ///
+  /// - Throws: `busy` when it has one or has mappings, `tryAgain` when the bind is deferred, what
+  ///   `configure` throws, and what the driver's probe returns.
+  public static func bind(
+    _ device: UnsafeMutablePointer<Device>, to driver: Driver
+  ) throws(Failure) {
+    unsafe Box.hold(device)
+    defer { unsafe Box.letGo(device) }
+    let system = unsafe device.pointee.system
+    let hasMappings = unsafe device.pointee.mappings.totals.count > 0
+    let isFree = unsafe system.pointee.bindings.withLock { _ in
+      let member = unsafe device.pointee.member
+      guard unsafe member.pointee.binding.state == .unbound && !hasMappings else { return false }
+      unsafe member.pointee.binding.state = .probing
+      unsafe member.pointee.binding.driver = driver
+      return true
+    }
+    guard isFree else { throw .busy }
+    try unsafe probe(device)
+    unsafe system.pointee.retryDeferred()
+  }
+
+  /// Configures and probes a device in the state for that, and brings it into the next.
+  fileprivate static func probe(_ device: UnsafeMutablePointer<Device>) throws(Failure) {
+    let system = unsafe device.pointee.system
+    let driver = unsafe device.pointee.member.pointee.binding.driver!
+    while true {
+      let events = unsafe system.pointee.bindings.withLock { $0.events }
+      do throws(Failure) {
+        try unsafe device.pointee.configure(for: driver)
+        do throws(Failure) {
+          try unsafe driver.probe(device)
+          _ = unsafe try settle(device, .bound)
+          return
+        } catch {
+          unsafe device.pointee.unconfigure(from: driver)
+          throw error
+        }
+      } catch {
+        guard error == .tryAgain else {
+          unsafe rest(device)
+          throw error
+        }
+        if unsafe try settle(device, .deferred, unlessAfter: events) { throw error }
+        // What came while it failed may be what it missed.
+      }
+    }
+  }
+
+  /// Brings a device that is being probed into the next state. Returns false, with the state as it was,
+  /// when something came after the event that it counted.
+  ///
+  /// - Throws: `noDevice` when it was destroyed meanwhile. Then it is unbound.
+  private static func settle(
+    _ device: UnsafeMutablePointer<Device>, _ next: Binding.State, unlessAfter events: UInt64? = nil
+  ) throws(Failure) -> Bool {
+    try unsafe device.pointee.system.pointee.bindings.withLock { (state) throws(Failure) -> Bool in
+      guard unsafe !device.pointee.member.pointee.binding.isGone else {
+        unsafe device.pointee.member.pointee.binding.state = .unbound
+        throw .noDevice
+      }
+      if let events, events != state.events { return false }
+      unsafe device.pointee.member.pointee.binding.state = next
+      if next == .deferred { unsafe state.add(device) }
+      return true
+    }
+  }
+
+  private static func rest(_ device: UnsafeMutablePointer<Device>) {
+    unsafe device.pointee.system.pointee.bindings.withLock { _ in
+      unsafe device.pointee.member.pointee.binding.state = .unbound
+    }
+  }
+
+  /// Takes the device from its driver.
+  ///
+  /// - Throws: `notFound` when it has none, `busy` while probe or remove runs.
+  public static func unbind(_ device: UnsafeMutablePointer<Device>) throws(Failure) {
+    let last = unsafe leave(device, forGood: false)
+    switch last {
+    case .unbound: throw .notFound
+    case .probing, .removing: throw .busy
+    case .deferred: break
+    case .bound: unsafe finish(device)
+    }
+  }
+
+  /// Ends the device for its driver and for whoever made it: undoes what is left mapped and takes it out
+  /// of its group. Views of the device may live on, and reach nothing.
+  ///
+  /// No mapping call is under way. The caller holds the device, so that what is called back may use
+  /// it.
+  public static func close(_ device: UnsafeMutablePointer<Device>) {
+    if unsafe leave(device, forGood: true) == .bound { unsafe finish(device) }
+    unsafe device.pointee.endMappings(of: nil)
+    unsafe device.pointee.leaveGroup()
+  }
+
+  /// Takes the device out of the state that it rests in, if it does. Returns that state.
+  private static func leave(
+    _ device: UnsafeMutablePointer<Device>, forGood: Bool
+  ) -> Binding.State {
+    unsafe device.pointee.system.pointee.bindings.withLock { state in
+      let member = unsafe device.pointee.member
+      let last = unsafe member.pointee.binding.state
+      if forGood { unsafe member.pointee.binding.isGone = true }
+      switch last {
+      case .unbound, .probing, .removing: break
+      case .deferred:
+        unsafe state.remove(device)
+        unsafe member.pointee.binding.state = .unbound
+      case .bound: unsafe member.pointee.binding.state = .removing
+      }
+      return last
+    }
+  }
+
+  private static func finish(_ device: UnsafeMutablePointer<Device>) {
+    let driver = unsafe device.pointee.member.pointee.binding.driver!
+    unsafe driver.remove(device)
+    unsafe device.pointee.unconfigure(from: driver)
+    unsafe rest(device)
+  }
+
+  // MARK: - Configuring
+
+  /// Sees to it that the device's addresses mean something, and that they go on to mean it.
+  ///
+  /// - Throws: `noDevice` when nothing could contain a device that is not trusted, `tryAgain` until its
+  ///   IOMMU is there, and what `Group.use` throws.
+  private func configure(for driver: Driver) throws(Failure) {
+    if let iommu = unsafe iommu {
+      guard unsafe iommu.pointee.isThere else { throw .tryAgain }
+    } else if isUntrusted {
+      throw .noDevice
+    }
+    if !driver.managesDMA { try useDefaultDomain(for: driver) }
+  }
+
+  /// Undoes what the driver has left, and what `configure` did.
+  private func unconfigure(from driver: Driver) {
+    endMappings(of: driver)
+    if !driver.managesDMA { unuseDefaultDomainOfDriver() }
+  }
+
+  /// Where the device is in its life, and the driver that it has to do with.
+  public var bindingState: (state: UInt32, driver: UnsafePointer<dmacore_driver>?) {
+    unsafe system.pointee.bindings.withLock { _ in
+      let state = unsafe member.pointee.binding.state
+      return unsafe (
+        state.rawValue, state == .unbound ? nil : member.pointee.binding.driver?.descriptor
+      )
+    }
+  }
+
+  /// Reports that a driver's demand on the group's default domain is against another device's.
+  func reportContradiction(
+    _ failure: Failure, to other: UnsafeMutablePointer<Device>, by driver: Driver
+  ) {
+    unsafe system.pointee.reporter.report(.error, failure, object: name) { text in
+      text.append("driver ")
+      unsafe text.append(cString: driver.name)
+      text.append(
+        driver.wish == .identity
+          ? " asks for an identity domain, and " : " asks for another default domain, and ")
+      unsafe text.append(cString: other.pointee.name)
+      text.append(
+        failure == .notPermitted
+          ? ", which has the same, is not trusted" : ", which has the same, uses the one that is")
+    }
+  }
+
+  fileprivate func reportFailedBind(_ failure: Failure, by driver: Driver) {
+    unsafe system.pointee.reporter.report(.error, failure, object: name) { text in
+      text.append("the deferred bind to driver ")
+      unsafe text.append(cString: driver.name)
+      text.append(" failed")
+    }
+  }
+}

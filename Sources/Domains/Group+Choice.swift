@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Primitives
+
+// How a group chooses its default domain. What devices and drivers demand is looked at under the group's
+// lock, where nothing can be allocated; so a choice that takes a new domain is put off until there is
+// one, and made anew.
+
+extension Group {
+  /// What choosing a default domain comes to.
+  @safe
+  private enum Choice {
+    case settled(Left)
+    /// Not without a new domain.
+    case needs(Domain.Kind)
+    /// The device, which is held, stands against it.
+    case refused(Failure, UnsafeMutablePointer<Device>?)
+  }
+
+  /// Lets `choose` see the group, and again with a domain of the kind that it needs.
+  ///
+  /// - Throws: what `Domain.init` throws.
+  private func choosing(
+    _ iommu: UnsafeMutablePointer<IOMMU>?,
+    _ choose: (inout State, UnsafeMutablePointer<Domain>?) -> Choice
+  ) throws(Failure) -> (Failure, UnsafeMutablePointer<Device>?)? {
+    var new: UnsafeMutablePointer<Domain>? = nil
+    defer { if let new = unsafe new { unsafe Box.letGo(new) } }
+    while true {
+      switch state.withLock({ state in unsafe choose(&state, new) }) {
+      case .settled(let left):
+        letGo(of: left)
+        return nil
+      case .refused(let failure, let device): return unsafe (failure, device)
+      case .needs(let kind):
+        guard let iommu = unsafe iommu else { return (.noDevice, nil) }
+        // One of another kind, if the group has changed meanwhile.
+        if let old = unsafe new { unsafe Box.letGo(old) }
+        unsafe new = nil
+        unsafe new = try Box<Domain>.place { () throws(Failure) in
+          unsafe try Domain(iommu: iommu, kind: kind, first: 0, last: 0)
+        }
+      }
+    }
+  }
+
+  /// Makes a domain the default domain that the group has chosen, if it is of the kind.
+  private static func take(
+    _ domain: UnsafeMutablePointer<Domain>?, _ kind: Domain.Kind, _ state: inout State
+  ) -> Choice {
+    guard let domain = unsafe domain, unsafe domain.pointee.kind == kind else {
+      return .needs(kind)
+    }
+    do throws(Failure) {
+      var left = unsafe try change(&state, to: domain)
+      unsafe setDefault(domain, &state, &left)
+      state.isDefaultChosen = true
+      return .settled(left)
+    } catch {
+      return unsafe .refused(error, nil)
+    }
+  }
+
+  private static func refuse(
+    _ failure: Failure, _ device: UnsafeMutablePointer<Device>?
+  ) -> Choice {
+    if let device = unsafe device { unsafe Box.hold(device) }
+    return unsafe .refused(failure, device)
+  }
+
+  /// Counts the use of a driver, and chooses a default domain first if there is none that suits.
+  ///
+  /// - Throws: `busy` when the group is owned, or in use with another kind of default domain than the
+  ///   driver asks for, or what it would leave has mappings; `notPermitted` when the driver asks for an
+  ///   identity domain and a device of the group is not trusted; what `Domain.init` throws. Demands that
+  ///   contradict each other are reported.
+  func use(_ member: UnsafeMutablePointer<Member>, for driver: Driver) throws(Failure) {
+    guard let device = unsafe member.pointee.device else { throw .noDevice }
+    let refusal = unsafe try choosing(device.pointee.iommu) { state, new in
+      unsafe Self.use(member, for: driver, &state, new)
+    }
+    guard let (failure, other) = unsafe refusal else { return }
+    if let other = unsafe other {
+      unsafe device.pointee.reportContradiction(failure, to: other, by: driver)
+      unsafe Box.letGo(other)
+    }
+    throw failure
+  }
+
+  private static func use(
+    _ member: UnsafeMutablePointer<Member>, for driver: Driver, _ state: inout State,
+    _ new: UnsafeMutablePointer<Domain>?
+  ) -> Choice {
+    guard let device = unsafe member.pointee.device else { return unsafe refuse(.noDevice, nil) }
+    guard unsafe state.owner == nil else { return unsafe refuse(.busy, nil) }
+    var choice = Choice.settled(Left())
+    if unsafe device.pointee.iommu != nil {
+      let untrusted = unsafe untrusted(in: state)
+      if driver.wish == .identity, let untrusted = unsafe untrusted {
+        return unsafe refuse(.notPermitted, untrusted)
+      }
+      let current = unsafe state.defaultDomain?.pointee.kind
+      let needed: Domain.Kind? = unsafe untrusted != nil ? .dma : driver.wish
+      if current == nil || (needed != nil && current != needed) {
+        let user = unsafe first(in: state) { $0.uses > 0 || $0.isUsedByDriver }
+        guard state.uses == 0, current == nil || state.isDefaultChosen else {
+          return unsafe refuse(.busy, user)
+        }
+        unsafe choice = take(
+          new, needed ?? device.pointee.system.pointee.defaultKind, &state)
+        guard case .settled = choice else { return choice }
+      }
+    }
+    unsafe countUse(&state, device, "dmacore_device_bind", by: driver)
+    unsafe member.pointee.isUsedByDriver = true
+    return choice
+  }
+
+  /// Ends the use that `use(_:for:)` counted.
+  func unuseOfDriver(_ member: UnsafeMutablePointer<Member>) {
+    state.withLock { state in
+      guard unsafe member.pointee.isUsedByDriver else { return }
+      unsafe member.pointee.isUsedByDriver = false
+      state.uses -= 1
+    }
+  }
+
+  /// Gives the group a default domain of another kind, if it has none of that.
+  ///
+  /// - Throws: `noDevice` when there is no device behind an IOMMU, `notPermitted` when the group is owned
+  ///   or a device must not have an identity domain, `busy` when it is in use or in the way is a mapping;
+  ///   what `Domain.init` throws. What the group is held by is reported.
+  public func setDefaultKind(_ kind: Domain.Kind) throws(Failure) {
+    // The IOMMU stays while it has a device in the group, or until this has a domain of it.
+    let iommu = unsafe state.withLock { state -> UnsafeMutablePointer<IOMMU>? in
+      let iommu = unsafe state.members?.pointee.device?.pointee.iommu
+      if let iommu = unsafe iommu { unsafe Box.hold(iommu) }
+      return unsafe iommu
+    }
+    guard let iommu = unsafe iommu else { throw .noDevice }
+    defer { unsafe Box.letGo(iommu) }
+    let refusal = unsafe try choosing(iommu) { state, new in
+      guard unsafe state.members?.pointee.device?.pointee.iommu == iommu else {
+        return unsafe Self.refuse(.noDevice, nil)
+      }
+      do throws(Failure) { try Self.requireFree(state) } catch {
+        return unsafe Self.refuse(error, nil)
+      }
+      guard unsafe kind != .identity || Self.untrusted(in: state) == nil else {
+        return unsafe Self.refuse(.notPermitted, nil)
+      }
+      if unsafe state.defaultDomain?.pointee.kind == kind { return .settled(Left()) }
+      return unsafe Self.take(new, kind, &state)
+    }
+    guard let (failure, _) = unsafe refusal else { return }
+    TextBuffer.with { name in
+      name.append("group")
+      unsafe system.pointee.reporter.report(.error, failure, object: name.cString) { text in
+        text.append("its default domain stays as it is; the group is ")
+        describe(&text)
+      }
+    }
+    throw failure
+  }
+}
