@@ -15,6 +15,7 @@
 #include "dmacore/mapping.h"
 #include "dmacore/memory.h"
 #include "dmacore/pagetable.h"
+#include "dmacore/reserved.h"
 #include "dmacore/system.h"
 #include "dmacore/types.h"
 #include "dmacore/version.h"

@@ -15,13 +15,15 @@ public func dmacore_domain_create(
   status { () throws(Failure) in
     unsafe try create(out) { () throws(Failure) in
       let iommu = unsafe try value(iommu, as: IOMMU.self)
-      var defaults = dmacore_domain_options()
-      defaults.type = DMACORE_DOMAIN_DMA.rawValue
+      var defaults = unsafe dmacore_domain_options()
+      unsafe defaults.type = DMACORE_DOMAIN_DMA.rawValue
       let options = unsafe try options(given, defaults: defaults)
-      guard let kind = Domain.Kind(rawValue: options.type) else { throw .invalidArgument }
-      try require(options.flags == 0)
+      guard let kind = unsafe Domain.Kind(rawValue: options.type) else { throw .invalidArgument }
+      try require(unsafe options.flags == 0)
+      // SAFETY: see `value`.
+      let group = unsafe options.group.map { unsafe UnsafeMutablePointer<Group>($0) }
       return unsafe try Domain(
-        iommu: iommu, kind: kind, first: options.first, last: options.last)
+        iommu: iommu, kind: kind, first: options.first, last: options.last, for: group)
     }
   }
 }

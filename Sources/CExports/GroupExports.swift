@@ -123,7 +123,7 @@ public func dmacore_group_set_default_type(_ group: OpaquePointer!, _ type: UInt
   status { () throws(Failure) in
     let group = unsafe try value(group, as: Group.self)
     guard let kind = try Domain.Kind(defaultDomain: type) else { throw .invalidArgument }
-    try unsafe group.pointee.setDefaultKind(kind)
+    try unsafe Group.setDefaultKind(of: group, kind)
   }
 }
 

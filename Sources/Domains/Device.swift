@@ -19,6 +19,8 @@ public struct DeviceDescription {
   let busLimit: UInt64
   let fault: dmacore_fault_fn?
   let faultOpaque: UnsafeMutableRawPointer?
+  let regions: UnsafePointer<ReservedRegions.Region>?
+  let regionCount: Int
 
   /// - Throws: `invalidArgument` for an IOMMU or a group of another system, a name or a ring that is
   ///   too long.
@@ -45,6 +47,8 @@ public struct DeviceDescription {
     busLimit = unsafe options.bus_limit
     unsafe fault = options.fault
     unsafe faultOpaque = options.fault_opaque
+    unsafe regions = options.reserved_regions
+    unsafe regionCount = Int(clamping: options.reserved_region_count)
   }
 }
 
@@ -72,6 +76,7 @@ public struct Device: ~Copyable, Held {
   let isUntrusted: Bool
   public let mappings: MappingTable
   public let faults: FaultRing
+  public let reserved: ReservedRegions
   /// The zero-copy mappings of a device that is mapped directly.
   public let pins: PinTable
   private let busLimit: UInt64
@@ -108,6 +113,8 @@ public struct Device: ~Copyable, Held {
   ) throws(Failure) {
     let mappings = try MappingTable()
     let faults = try FaultRing(capacity: description.faultCapacity)
+    let reserved = unsafe try ReservedRegions.checked(
+      description.regions, count: description.regionCount)
     let pins = try PinTable()
     let name = unsafe try Name(description.name, fallback: "device")
     let member = unsafe try Box<Group.Member>.place { () throws(Failure) in Group.Member() }
@@ -134,6 +141,7 @@ public struct Device: ~Copyable, Held {
     isUntrusted = description.isUntrusted
     self.mappings = mappings
     self.faults = faults
+    self.reserved = reserved
     self.pins = pins
     busLimit = description.busLimit
     streamingMask = Atomic(description.streamingMask)
@@ -308,6 +316,18 @@ public struct Device: ~Copyable, Held {
   }
 
   func leaveGroup() { unsafe group.pointee.remove(member) }
+
+  /// Reports that the device's group cannot be owned.
+  func reportDirect() {
+    guard let region = reserved.direct else { return }
+    unsafe system.pointee.reporter.report(.error, .notPermitted, object: name) { text in
+      text.append("its group cannot be owned: the device must reach ")
+      text.append(hexadecimal: region.first)
+      text.append(" to ")
+      text.append(hexadecimal: region.last)
+      text.append(" at all times")
+    }
+  }
 
   /// Reports that the device was destroyed while others hold it.
   public func reportEarlyDestroy() {

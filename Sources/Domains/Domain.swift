@@ -54,20 +54,25 @@ public struct Domain: ~Copyable, Held {
   public let pins: PinTable
   // nil where addresses stay as they are, or lead nowhere.
   public let translation: UnsafeMutablePointer<Translation>?
+  private let reserved: ReservedRegions
   private let deviceCount = Atomic<UInt64>(0)
   private let uses = UseCount()
 
   /// Holds the IOMMU until it ends.
   ///
   /// - Parameters first, last: the addresses to give out; 0 for the default.
+  /// - Parameter group: whose reserved regions it honours.
   /// - Throws: `invalidArgument`, `tryAgain` until the IOMMU is there, `notSupported` for a DMA domain of
   ///   large granules, `outOfRange` when `last` is above what the page table can translate, `noMemory`.
+  @inline(never)
   public init(
-    iommu: UnsafeMutablePointer<IOMMU>, kind: Kind, first: UInt64, last: UInt64
+    iommu: UnsafeMutablePointer<IOMMU>, kind: Kind, first: UInt64, last: UInt64,
+    for group: UnsafeMutablePointer<Group>? = nil
   ) throws(Failure) {
     guard kind == .dma || (first == 0 && last == 0) else { throw .invalidArgument }
     let configuration = unsafe try iommu.pointee.configuration()
     let pins = try PinTable()
+    let reserved = unsafe try Self.reserved(of: group, in: iommu.pointee.system)
     var translation: UnsafeMutablePointer<Translation>? = nil
     switch kind {
     case .identity, .blocked: break
@@ -93,12 +98,19 @@ public struct Domain: ~Copyable, Held {
         }
         return unsafe Translation(table: table, space: space)
       }
+      do throws(Failure) {
+        try unsafe translation!.pointee.honour(reserved)
+      } catch {
+        unsafe Box.destroy(translation!)
+        throw error
+      }
     }
     unsafe Box.hold(iommu)
     unsafe self.iommu = iommu
     self.kind = kind
     self.pins = pins
     unsafe self.translation = translation
+    self.reserved = reserved
   }
 
   deinit {
@@ -107,6 +119,24 @@ public struct Domain: ~Copyable, Held {
   }
 
   public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }
+
+  private static func reserved(
+    of group: UnsafeMutablePointer<Group>?, in system: UnsafeMutablePointer<System>
+  ) throws(Failure) -> ReservedRegions {
+    guard let group = unsafe group else { return try ReservedRegions(capacity: 0) }
+    guard unsafe group.pointee.system == system else { throw .invalidArgument }
+    return try unsafe group.pointee.reservedRegions()
+  }
+
+  /// Whether a device with these reserved regions may be attached.
+  func honours(_ regions: borrowing ReservedRegions) -> Bool {
+    switch kind {
+    case .identity: true
+    case .dma: reserved.cover(regions, butRelaxable: false)
+    case .blocked: regions.direct == nil
+    case .unmanaged: regions.direct == nil && reserved.cover(regions, butRelaxable: true)
+    }
+  }
 
   func countDevice() { deviceCount.wrappingAdd(1, ordering: .relaxed) }
 
@@ -182,12 +212,13 @@ extension Domain {
 
   /// Maps a range where the caller says.
   ///
-  /// - Throws: `notSupported` when the domain is not for this or cannot express the access, and what
-  ///   `AnyPageTable.map` throws.
+  /// - Throws: `notSupported` when the domain is not for this or cannot express the access,
+  ///   `notPermitted` when a part is reserved, and what `AnyPageTable.map` throws.
   public func map(
     _ input: IOVARange, to output: PhysicalAddress, access: Access
   ) throws(Failure) {
     let translation = unsafe try ownTranslation()
+    guard reserved.count == 0 || !reserved.forbid(input) else { throw .notPermitted }
     try takingTables { () throws(Failure) in
       try unsafe translation.pointee.table.map(input, to: output, access: access)
     }
@@ -252,6 +283,21 @@ extension Domain {
 // MARK: - Mappings of the domain's choice
 
 extension Domain.Translation {
+  /// Keeps reserved regions from being given out, and maps those 1:1 that must be.
+  ///
+  /// - Throws: `outOfRange` when one of those is too wide for the page table, `noMemory`.
+  func honour(_ regions: borrowing ReservedRegions) throws(Failure) {
+    guard regions.count > 0, let space = unsafe space else { return }
+    unsafe try regions.visit(space.pointee.bounds, where: { _ in true }) { range throws(Failure) in
+      try unsafe space.pointee.reserve(range)
+    }
+    let all = try IOVARange(first: IOVA(0), last: IOVA(UInt64.max))
+    try regions.visit(all, where: { $0 == .direct || $0 == .relaxable }) { range throws(Failure) in
+      try table.map(
+        range, to: PhysicalAddress(range.first.rawValue), access: table.expressible(.transfers))
+    }
+  }
+
   /// The alignment of an IOVA that lets a range of memory have the largest leaves it can: the
   /// largest leaf size that fits the range and that it starts at a multiple of.
   private func preferredAlignment(for pages: PhysicalRange) -> UInt64 {

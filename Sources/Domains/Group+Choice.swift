@@ -20,16 +20,16 @@ extension Group {
   /// Lets `choose` see the group, and again with a domain of the kind that it needs.
   ///
   /// - Throws: what `Domain.init` throws.
-  private func choosing(
-    _ iommu: UnsafeMutablePointer<IOMMU>?,
+  private static func choosing(
+    for group: UnsafeMutablePointer<Group>, _ iommu: UnsafeMutablePointer<IOMMU>?,
     _ choose: (inout State, UnsafeMutablePointer<Domain>?) -> Choice
   ) throws(Failure) -> (Failure, UnsafeMutablePointer<Device>?)? {
     var new: UnsafeMutablePointer<Domain>? = nil
     defer { if let new = unsafe new { unsafe Box.letGo(new) } }
     while true {
-      switch state.withLock({ state in unsafe choose(&state, new) }) {
+      switch unsafe group.pointee.state.withLock({ state in unsafe choose(&state, new) }) {
       case .settled(let left):
-        letGo(of: left)
+        unsafe group.pointee.letGo(of: left)
         return nil
       case .refused(let failure, let device): return unsafe (failure, device)
       case .needs(let kind):
@@ -38,7 +38,7 @@ extension Group {
         if let old = unsafe new { unsafe Box.letGo(old) }
         unsafe new = nil
         unsafe new = try Box<Domain>.place { () throws(Failure) in
-          unsafe try Domain(iommu: iommu, kind: kind, first: 0, last: 0)
+          unsafe try Domain(iommu: iommu, kind: kind, first: 0, last: 0, for: group)
         }
       }
     }
@@ -48,9 +48,9 @@ extension Group {
   private static func take(
     _ domain: UnsafeMutablePointer<Domain>?, _ kind: Domain.Kind, _ state: inout State
   ) -> Choice {
-    guard let domain = unsafe domain, unsafe domain.pointee.kind == kind else {
-      return .needs(kind)
-    }
+    guard let domain = unsafe domain, unsafe domain.pointee.kind == kind,
+      unsafe first(in: state, where: { unsafe !honours(domain, $0.device!) }) == nil
+    else { return .needs(kind) }
     do throws(Failure) {
       var left = unsafe try change(&state, to: domain)
       unsafe setDefault(domain, &state, &left)
@@ -76,7 +76,8 @@ extension Group {
   ///   contradict each other are reported.
   func use(_ member: UnsafeMutablePointer<Member>, for driver: Driver) throws(Failure) {
     guard let device = unsafe member.pointee.device else { throw .noDevice }
-    let refusal = unsafe try choosing(device.pointee.iommu) { state, new in
+    let refusal = unsafe try Self.choosing(for: device.pointee.group, device.pointee.iommu) {
+      state, new in
       unsafe Self.use(member, for: driver, &state, new)
     }
     guard let (failure, other) = unsafe refusal else { return }
@@ -130,16 +131,18 @@ extension Group {
   /// - Throws: `noDevice` when there is no device behind an IOMMU, `notPermitted` when the group is owned
   ///   or a device must not have an identity domain, `busy` when it is in use or in the way is a mapping;
   ///   what `Domain.init` throws. What the group is held by is reported.
-  public func setDefaultKind(_ kind: Domain.Kind) throws(Failure) {
+  public static func setDefaultKind(
+    of group: UnsafeMutablePointer<Group>, _ kind: Domain.Kind
+  ) throws(Failure) {
     // The IOMMU stays while it has a device in the group, or until this has a domain of it.
-    let iommu = unsafe state.withLock { state -> UnsafeMutablePointer<IOMMU>? in
+    let iommu = unsafe group.pointee.state.withLock { state -> UnsafeMutablePointer<IOMMU>? in
       let iommu = unsafe state.members?.pointee.device?.pointee.iommu
       if let iommu = unsafe iommu { unsafe Box.hold(iommu) }
       return unsafe iommu
     }
     guard let iommu = unsafe iommu else { throw .noDevice }
     defer { unsafe Box.letGo(iommu) }
-    let refusal = unsafe try choosing(iommu) { state, new in
+    let refusal = unsafe try choosing(for: group, iommu) { state, new in
       guard unsafe state.members?.pointee.device?.pointee.iommu == iommu else {
         return unsafe Self.refuse(.noDevice, nil)
       }
@@ -155,9 +158,10 @@ extension Group {
     guard let (failure, _) = unsafe refusal else { return }
     TextBuffer.with { name in
       name.append("group")
-      unsafe system.pointee.reporter.report(.error, failure, object: name.cString) { text in
+      unsafe group.pointee.system.pointee.reporter.report(.error, failure, object: name.cString) {
+        text in
         text.append("its default domain stays as it is; the group is ")
-        describe(&text)
+        unsafe group.pointee.describe(&text)
       }
     }
     throw failure

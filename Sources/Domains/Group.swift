@@ -121,7 +121,8 @@ public struct Group: ~Copyable, Held {
   /// Adds a device that nobody knows yet. It joins what the others are attached to.
   ///
   /// - Throws: `invalidArgument` when the others are behind another IOMMU, `notPermitted` when they are
-  ///   in an identity domain, or go back to one, and this device is not trusted.
+  ///   in an identity domain, or go back to one, and this device is not trusted; or when what they are
+  ///   in, or go back to, does not honour the device's reserved regions.
   func add(
     _ device: UnsafeMutablePointer<Device>, _ member: UnsafeMutablePointer<Member>
   ) throws(Failure) {
@@ -134,6 +135,10 @@ public struct Group: ~Copyable, Held {
           unsafe state.defaultDomain?.pointee.kind != .identity
         else { throw .notPermitted }
       }
+      guard unsafe Self.honours(state.domain, device),
+        unsafe Self.honours(state.defaultDomain, device),
+        unsafe state.owner == nil || device.pointee.reserved.direct == nil
+      else { throw .notPermitted }
       unsafe member.pointee.device = device
       unsafe member.pointee.next = state.members
       unsafe state.members = member
@@ -170,6 +175,40 @@ public struct Group: ~Copyable, Held {
       return left
     }
     letGo(of: left)
+  }
+
+  /// The reserved regions of all devices.
+  ///
+  /// - Throws: `noMemory`.
+  public func reservedRegions() throws(Failure) -> ReservedRegions {
+    var capacity = 0
+    while true {
+      var regions = try ReservedRegions(capacity: capacity)
+      let needed = state.withLock { state in unsafe Self.copyRegions(of: state.members, &regions) }
+      if needed <= capacity {
+        regions.merge()
+        return regions
+      }
+      capacity = needed
+    }
+  }
+
+  /// Returns how many there are; if they do not fit, not all are copied.
+  private static func copyRegions(
+    of members: UnsafeMutablePointer<Member>?, _ regions: inout ReservedRegions
+  ) -> Int {
+    var needed = 0
+    var next = unsafe members
+    while let member = unsafe next {
+      let device = unsafe member.pointee.device!
+      let count = unsafe device.pointee.reserved.count
+      for index in 0..<count where !regions.isFull {
+        unsafe regions.append(device.pointee.reserved[index])
+      }
+      needed += count
+      unsafe next = member.pointee.next
+    }
+    return needed
   }
 
   private static func set(
@@ -239,9 +278,21 @@ public struct Group: ~Copyable, Held {
     guard let iommu = unsafe state.members?.pointee.device?.pointee.iommu,
       unsafe domain.pointee.iommu == iommu
     else { throw .invalidArgument }
-    guard unsafe domain.pointee.kind != .identity || untrusted(in: state) == nil else {
-      throw .notPermitted
-    }
+    guard unsafe domain.pointee.kind != .identity || untrusted(in: state) == nil,
+      unsafe first(in: state, where: { unsafe !honours(domain, $0.device!) }) == nil
+    else { throw .notPermitted }
+  }
+
+  /// Whether a device may be attached to a domain, if there is one.
+  static func honours(
+    _ domain: UnsafeMutablePointer<Domain>?, _ device: UnsafeMutablePointer<Device>
+  ) -> Bool {
+    unsafe domain?.pointee.honours(device.pointee.reserved) ?? true
+  }
+
+  /// The first device that must reach some memory at all times.
+  private static func direct(in state: borrowing State) -> UnsafeMutablePointer<Device>? {
+    unsafe first(in: state) { unsafe $0.device!.pointee.reserved.direct != nil }
   }
 
   /// The first device that passes.
@@ -298,6 +349,7 @@ public struct Group: ~Copyable, Held {
     let left = try state.withLock { (state) throws(Failure) -> Left in
       guard unsafe state.defaultDomain == domain else { throw .invalidArgument }
       try Self.requireFree(state)
+      guard unsafe Self.direct(in: state) == nil else { throw .notPermitted }
       var left = unsafe try Self.change(&state, to: nil)
       unsafe left.defaultDomain = domain
       unsafe state.defaultDomain = nil
@@ -357,8 +409,16 @@ public struct Group: ~Copyable, Held {
   ///
   /// - Parameter name: of the device that the claim is made through; nil if it is that of the group.
   /// - Throws: `noDevice` when there is no IOMMU that could block, `notPermitted` when somebody else is
-  ///   the owner, `busy` when the group is in use, and as `change`.
+  ///   the owner or a device must reach some memory at all times, which is reported, `busy` when the group
+  ///   is in use, and as `change`.
   public func claim(_ owner: Owner, through name: UnsafePointer<CChar>?) throws(Failure) {
+    var direct: UnsafeMutablePointer<Device>? = nil
+    defer {
+      if let device = unsafe direct {
+        unsafe device.pointee.reportDirect()
+        unsafe Box.letGo(device)
+      }
+    }
     let left = try state.withLock { (state) throws(Failure) -> Left in
       guard unsafe state.members?.pointee.device?.pointee.iommu != nil else { throw .noDevice }
       if let holder = unsafe state.owner {
@@ -367,6 +427,11 @@ public struct Group: ~Copyable, Held {
         return Left()
       }
       guard state.uses == 0 else { throw .busy }
+      if let device = unsafe Self.direct(in: state) {
+        unsafe Box.hold(device)
+        unsafe direct = device
+        throw .notPermitted
+      }
       let left = unsafe try Self.change(&state, to: nil)
       unsafe state.owner = owner.token
       state.ownerKind = owner.kind

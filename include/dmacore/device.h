@@ -31,6 +31,7 @@
  */
 
 #include "fault.h"
+#include "reserved.h"
 #include "types.h"
 
 DMACORE_BEGIN_DECLS
@@ -75,6 +76,8 @@ enum dmacore_device_flags {
  * @fault_opaque: passed to @fault
  * @group: the group to join (group.h), whose other devices are behind the same IOMMU; NULL: one of its
  *   own. The device is attached to what the group is attached to
+ * @reserved_regions: addresses that are not free to be mapped for it (reserved.h); copied
+ * @reserved_region_count: how many
  */
 struct dmacore_device_options {
 	size_t struct_size;
@@ -88,10 +91,12 @@ struct dmacore_device_options {
 	dmacore_fault_fn fault;
 	void *fault_opaque;
 	struct dmacore_group *group;
+	const struct dmacore_reserved_region *reserved_regions;
+	size_t reserved_region_count;
 };
 
 #define DMACORE_DEVICE_OPTIONS_INIT \
-	{ sizeof(struct dmacore_device_options), 0, 0, NULL, NULL, 0, 0, 0, NULL, NULL, NULL }
+	{ sizeof(struct dmacore_device_options), 0, 0, NULL, NULL, 0, 0, 0, NULL, NULL, NULL, NULL, 0 }
 
 /**
  * struct dmacore_device_statistics - what a device has mapped and done
@@ -123,9 +128,11 @@ struct dmacore_device_statistics {
  * Return: 0, or
  *   -EINVAL  @system or @out_device is NULL, a flag is unknown, the name or the ring is too long,
  *            the IOMMU or the group is of another system, the group's devices are behind another
- *            IOMMU, or the structure is too short. Never succeeds if retried.
- *   -EPERM   the device is not trusted, and the group is in an identity domain. Not until that is
- *            replaced.
+ *            IOMMU, a reserved region is none or there are too many, or the structure is too short.
+ *            Never succeeds if retried.
+ *   -EPERM   the device is not trusted, and the group is in an identity domain; or its reserved regions
+ *            are not honoured by the domain that the group is in, or goes back to; or one is direct, and
+ *            the group is owned. Not until that is changed.
  *   -E2BIG   the structure is longer than known and not zero there. Never.
  *   -ENOMEM  no memory. May succeed later.
  */

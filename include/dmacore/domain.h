@@ -34,6 +34,7 @@ DMACORE_BEGIN_DECLS
 
 struct dmacore_device;
 struct dmacore_domain;
+struct dmacore_group;
 struct dmacore_iommu;
 
 enum dmacore_domain_type {
@@ -56,6 +57,8 @@ enum dmacore_domain_type {
  *   mapping starts at address 0
  * @last: DMACORE_DOMAIN_DMA: highest address to give out, inclusive, one less than a multiple of
  *   4096; 0: the highest that the page table can translate
+ * @group: the group whose devices' reserved regions (reserved.h) it honours; NULL: none. Looked at while
+ *   the domain is made
  */
 struct dmacore_domain_options {
 	size_t struct_size;
@@ -63,10 +66,11 @@ struct dmacore_domain_options {
 	uint32_t flags;
 	dmacore_iova_t first;
 	dmacore_iova_t last;
+	struct dmacore_group *group;
 };
 
 #define DMACORE_DOMAIN_OPTIONS_INIT \
-	{ sizeof(struct dmacore_domain_options), DMACORE_DOMAIN_DMA, 0, 0, 0 }
+	{ sizeof(struct dmacore_domain_options), DMACORE_DOMAIN_DMA, 0, 0, 0, NULL }
 
 /**
  * struct dmacore_domain_statistics - what a domain holds
@@ -96,14 +100,15 @@ struct dmacore_domain_statistics {
  * @options: how; NULL: a DMA domain over all that the page table can translate
  * @out_domain: receives the domain, or NULL on failure
  *
- * Context: any thread; takes no lock; calls the IOMMU's table allocator.
+ * Context: any thread; locked (group, rank 3) if there is one; calls the IOMMU's table allocator.
  * Ownership: the caller gives the domain back with dmacore_domain_destroy(); it holds on to the
  *   IOMMU.
  * Return: 0, or
  *   -EINVAL  @iommu or @out_domain is NULL, the type is unknown, a flag is set, @first or @last is
  *            not aligned, they are the wrong way round or given for a domain of another type than
  *            DMACORE_DOMAIN_DMA, or the structure is too short. Never succeeds if retried.
- *   -ERANGE  @last is above what the page table can translate. Never.
+ *   -ERANGE  @last is above what the page table can translate, or a region that must be mapped 1:1 is.
+ *            Never.
  *   -EAGAIN  the IOMMU is announced and not there. Once it has started.
  *   -EOPNOTSUPP  DMACORE_DOMAIN_DMA: the IOMMU's page tables have a granule of more than 4096 bytes.
  *            Never.
@@ -142,8 +147,9 @@ void dmacore_domain_destroy(struct dmacore_domain *domain);
  *   -EINVAL  a pointer is NULL, or the device is not behind the domain's IOMMU. Never succeeds if
  *            retried.
  *   -EBUSY   the group has a default domain, this one or another. Succeeds once it is detached.
- *   -EPERM   the group is owned; not until it is released. Or it is an identity domain, and a device
- *            of the group is not trusted (DMACORE_DEVICE_UNTRUSTED); never.
+ *   -EPERM   the group is owned; not until it is released. Or a device of the group may not have such a
+ *            domain: it is an identity domain, and the device is not trusted (DMACORE_DEVICE_UNTRUSTED),
+ *            or it does not honour the device's reserved regions (reserved.h); never.
  */
 DMACORE_MUST_CHECK
 int dmacore_domain_attach(struct dmacore_domain *domain, struct dmacore_device *device);
@@ -186,7 +192,8 @@ int dmacore_domain_replace(struct dmacore_domain *domain, struct dmacore_device 
  *   -EINVAL  a pointer is NULL, or the domain is not the default domain. Never succeeds if retried.
  *   -EBUSY   the group is in use by the DMA API, or a device of it has live mappings or a mapping
  *            call running. Succeeds once that has ended.
- *   -EPERM   the group is owned. Not until it is released.
+ *   -EPERM   the group is owned; not until it is released. Or a device of it has a region that must
+ *            always be mapped 1:1; never.
  */
 DMACORE_MUST_CHECK
 int dmacore_domain_detach(struct dmacore_domain *domain, struct dmacore_device *device);
@@ -212,6 +219,7 @@ int dmacore_domain_detach(struct dmacore_domain *domain, struct dmacore_device *
  *   -EINVAL  @domain is NULL, something is not aligned, the size is 0, the access permits nothing or
  *            has unknown bits. Never succeeds if retried.
  *   -EOPNOTSUPP  the domain is not unmanaged, or the page tables cannot express the access. Never.
+ *   -EPERM   a part is reserved (reserved.h) in the domain. Never.
  *   -ERANGE  a range wraps, or is too wide for the page tables. Never.
  *   -EEXIST  a part is mapped. Not until that is unmapped.
  *   -ENOMEM  no memory for table pages. May succeed later.

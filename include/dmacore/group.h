@@ -174,14 +174,16 @@ int dmacore_device_unuse_default_domain(struct dmacore_device *device);
  * of memory regions. Further claims of the same owner, through any device of the group, are counted.
  *
  * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
- *   to end; calls nothing back.
+ *   to end; may call the report callback.
  * Ownership: @owner stays the caller's, and must stay where it is until the last release.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, the kind is unknown, @reserved is not zero, the name is too long, or
  *            the structure is too short. Never succeeds if retried.
  *   -E2BIG   the structure is longer than known and not zero there. Never.
  *   -ENODEV  the device is behind no IOMMU, so that nothing could block it. Never.
- *   -EPERM   another owner has the group. Not until that releases it.
+ *   -EPERM   another owner has the group; not until that releases it. Or a device of the group has a
+ *            region that must always be mapped 1:1 (DMACORE_RESERVED_DIRECT), which is reported
+ *            (DMACORE_REPORT_ERROR); never.
  *   -EBUSY   the group is in use by the DMA API, or a device of it has live mappings or a mapping
  *            call running. Succeeds once that has ended.
  */
@@ -258,8 +260,8 @@ int dmacore_group_release_dma_owner(struct dmacore_group *group,
  * Ownership: each device of the group holds on to the domain.
  * Return: 0, also if the group is in @domain; or
  *   -EINVAL  a pointer is NULL, or the domain is of another IOMMU. Never succeeds if retried.
- *   -EPERM   @owner does not own the group, or may not have such a domain. Never, unless it claims
- *            it.
+ *   -EPERM   @owner does not own the group, or may not have such a domain, or a device of the group
+ *            may not (see dmacore_domain_attach()). Never, unless it claims it.
  *   -EBUSY   a device of the group has live mappings or a mapping call running. Succeeds once that
  *            has ended.
  */
