@@ -17,6 +17,7 @@
 #include "dmacore/pagetable.h"
 #include "dmacore/reserved.h"
 #include "dmacore/system.h"
+#include "dmacore/topology.h"
 #include "dmacore/types.h"
 #include "dmacore/version.h"
 #include "dmacore/view.h"

@@ -15,14 +15,18 @@ public func dmacore_device_create(
     unsafe try handOver(out) { () throws(Failure) in
       let system = unsafe try value(system, as: System.self)
       let options = unsafe try options(given, defaults: dmacore_device_options())
-      let known = DMACORE_DEVICE_TRACK_DIRECT.rawValue | DMACORE_DEVICE_UNTRUSTED.rawValue
+      let known =
+        DMACORE_DEVICE_TRACK_DIRECT.rawValue | DMACORE_DEVICE_UNTRUSTED.rawValue
+        | DMACORE_DEVICE_SHARES_SLOT.rawValue
       try require(unsafe options.flags & ~known == 0)
       // SAFETY: see `value`.
       let iommu = unsafe options.iommu.map { unsafe UnsafeMutablePointer<IOMMU>($0) }
       // SAFETY: see `value`.
       let group = unsafe options.group.map { unsafe UnsafeMutablePointer<Group>($0) }
+      // SAFETY: see `value`.
+      let bridge = unsafe options.bridge.map { unsafe UnsafeMutablePointer<Bridge>($0) }
       let description = unsafe try DeviceDescription(
-        options, iommu: iommu, group: group, system: system)
+        options, iommu: iommu, group: group, bridge: bridge, system: system)
       return unsafe try Device.place(system: system, description)
     }
   }

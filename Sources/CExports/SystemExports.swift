@@ -19,7 +19,8 @@ public func dmacore_system_create(
       return unsafe try System(
         isFlat: options.flags & DMACORE_SYSTEM_FLAT.rawValue != 0,
         reporter: Reporter(callback: options.report, opaque: options.report_opaque),
-        allocator: allocator, defaultKind: defaultKind ?? .dma)
+        allocator: allocator, defaultKind: defaultKind ?? .dma, findGroup: options.find_group,
+        findGroupOpaque: options.find_group_opaque)
     }
   }
 }

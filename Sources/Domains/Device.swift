@@ -21,21 +21,26 @@ public struct DeviceDescription {
   let faultOpaque: UnsafeMutableRawPointer?
   let regions: UnsafePointer<ReservedRegions.Region>?
   let regionCount: Int
+  let topology: Place
 
   /// - Throws: `invalidArgument` for an IOMMU or a group of another system, a name or a ring that is
   ///   too long.
   public init(
     _ options: dmacore_device_options, iommu: UnsafeMutablePointer<IOMMU>?,
-    group: UnsafeMutablePointer<Group>? = nil, system: UnsafeMutablePointer<System>
+    group: UnsafeMutablePointer<Group>? = nil, bridge: UnsafeMutablePointer<Bridge>? = nil,
+    system: UnsafeMutablePointer<System>
   ) throws(Failure) {
     let capacity = unsafe Int(options.fault_capacity)
     guard capacity <= 65536, unsafe Name.fits(options.name) else { throw .invalidArgument }
     if let iommu = unsafe iommu {
       guard unsafe iommu.pointee.system == system else { throw .invalidArgument }
     }
+    let topology = unsafe try Place(options, bridge: bridge, iommu: iommu, system: system)
+    let group = unsafe group ?? (topology.isKnown ? nil : system.pointee.askedGroup(for: options))
     if let group = unsafe group {
       guard unsafe group.pointee.system == system else { throw .invalidArgument }
     }
+    self.topology = topology
     tracksDirect = unsafe options.flags & DMACORE_DEVICE_TRACK_DIRECT.rawValue != 0
     isUntrusted = unsafe options.flags & DMACORE_DEVICE_UNTRUSTED.rawValue != 0
     faultCapacity = capacity == 0 ? 64 : capacity
@@ -91,7 +96,7 @@ public struct Device: ~Copyable, Held {
 
   /// A new device, in its group.
   ///
-  /// - Throws: `invalidArgument` when the group's devices are behind another IOMMU, `noMemory`.
+  /// - Throws: what `Topology.add` and `Group.add` throw, `noMemory`.
   public static func place(
     system: UnsafeMutablePointer<System>, _ description: DeviceDescription
   ) throws(Failure) -> UnsafeMutablePointer<Device> {
@@ -117,21 +122,17 @@ public struct Device: ~Copyable, Held {
       description.regions, count: description.regionCount)
     let pins = try PinTable()
     let name = unsafe try Name(description.name, fallback: "device")
-    let member = unsafe try Box<Group.Member>.place { () throws(Failure) in Group.Member() }
-    let group: UnsafeMutablePointer<Group>
-    if let given = unsafe description.group {
-      unsafe Box.hold(given)
-      unsafe group = given
-    } else {
-      do throws(Failure) {
-        unsafe group = try Box<Group>.place { () throws(Failure) in
-          unsafe try Group(system: system)
-        }
-      } catch {
-        unsafe Box.destroy(member)
-        throw error
-      }
+    let member = unsafe try Box<Group.Member>.place { () throws(Failure) in
+      unsafe Group.Member(place: description.topology)
     }
+    let group: UnsafeMutablePointer<Group>
+    do throws(Failure) {
+      unsafe group = try Self.group(for: member, given: description.group, in: system)
+    } catch {
+      unsafe Box.destroy(member)
+      throw error
+    }
+    if let bridge = unsafe description.topology.bridge { unsafe Box.hold(bridge) }
     unsafe Box.hold(system)
     if let iommu = unsafe description.iommu { unsafe Box.hold(iommu) }
     unsafe self.system = system
@@ -152,7 +153,29 @@ public struct Device: ~Copyable, Held {
     unsafe faultOpaque = description.faultOpaque
   }
 
+  /// The group that a device is made in, which is held: the one that is given, the one that it belongs to,
+  /// or one of its own.
+  private static func group(
+    for member: UnsafeMutablePointer<Group.Member>, given: UnsafeMutablePointer<Group>?,
+    in system: UnsafeMutablePointer<System>
+  ) throws(Failure) -> UnsafeMutablePointer<Group> {
+    let candidate: UnsafeMutablePointer<Group>
+    if let given = unsafe given {
+      unsafe Box.hold(given)
+      unsafe candidate = given
+    } else {
+      unsafe candidate = try Box<Group>.place { () throws(Failure) in
+        unsafe try Group(system: system)
+      }
+    }
+    guard unsafe member.pointee.place.isKnown else { return unsafe candidate }
+    defer { unsafe Box.letGo(candidate) }
+    return unsafe try system.pointee.topology.add(member, candidate, isGiven: given != nil)
+  }
+
   deinit {
+    unsafe system.pointee.topology.remove(member)
+    if let bridge = unsafe member.pointee.place.bridge { unsafe Box.letGo(bridge) }
     unsafe Box.destroy(member)
     unsafe Box.letGo(group)
     if let iommu = unsafe iommu { unsafe Box.letGo(iommu) }
@@ -315,7 +338,10 @@ public struct Device: ~Copyable, Held {
     }
   }
 
-  func leaveGroup() { unsafe group.pointee.remove(member) }
+  func leaveGroup() {
+    unsafe system.pointee.topology.remove(member)
+    unsafe group.pointee.remove(member)
+  }
 
   /// Reports that the device's group cannot be owned.
   func reportDirect() {

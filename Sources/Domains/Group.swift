@@ -63,8 +63,9 @@ public struct Group: ~Copyable, Held {
     var uses: UInt64 = 0
     /// Whether a driver that uses the DMA API is bound to it, or about to be.
     var isUsedByDriver = false
-    /// Not the group's, but a record of the device that does not move; see `Bindings`.
+    // Not the group's, but records of the device that do not move; see `Bindings` and `Topology`.
     var binding = Binding()
+    var place: Place
   }
 
   // Not private: a debug build by files cannot link the type of a private property then.

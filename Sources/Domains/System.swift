@@ -55,19 +55,27 @@ public struct System: ~Copyable, Held {
   /// What default domain groups get when nobody asks for another.
   let defaultKind: Domain.Kind
   let bindings: Bindings
+  let topology: Topology
+  private let findGroup: dmacore_find_group_fn?
+  private let findGroupOpaque: UnsafeMutableRawPointer?
   private let allocator: dmacore_memory_allocator?
   private let uses = UseCount()
 
   public init(
     isFlat: Bool, reporter: Reporter, allocator: dmacore_memory_allocator?,
-    defaultKind: Domain.Kind = .dma
+    defaultKind: Domain.Kind = .dma, findGroup: dmacore_find_group_fn? = nil,
+    findGroupOpaque: UnsafeMutableRawPointer? = nil
   ) throws(Failure) {
     let memory = try PhysicalMemory(isFlat: isFlat)
     let readers = try ReadSections()
     let bindings = try Bindings()
+    let topology = try Topology()
     self.memory = memory
     self.readers = readers
     self.bindings = bindings
+    self.topology = topology
+    unsafe self.findGroup = findGroup
+    unsafe self.findGroupOpaque = findGroupOpaque
     self.defaultKind = defaultKind
     self.reporter = reporter
     unsafe self.allocator = allocator
@@ -97,6 +105,15 @@ public struct System: ~Copyable, Held {
   }
 
   public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }
+
+  /// The group that whoever made the system puts a device into, if it knows one.
+  func askedGroup(for options: dmacore_device_options) -> UnsafeMutablePointer<Group>? {
+    guard let findGroup = unsafe findGroup else { return nil }
+    ThreadRules.willCallBack()
+    var options = unsafe options
+    // SAFETY: a handle that C gives for a group is the address of one.
+    return unsafe findGroup(&options, findGroupOpaque).map { unsafe UnsafeMutablePointer($0) }
+  }
 
   /// Whole pages of zeroes for a coherent allocation.
   ///

@@ -14,6 +14,7 @@ public enum LockRank: UInt32, Sendable {
   case iovaStore = 7
   case faultRing = 8
   case bindings = 9
+  case topology = 10
 }
 
 /// Mutual exclusion between threads.

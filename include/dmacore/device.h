@@ -32,6 +32,7 @@
 
 #include "fault.h"
 #include "reserved.h"
+#include "topology.h"
 #include "types.h"
 
 DMACORE_BEGIN_DECLS
@@ -55,6 +56,11 @@ enum dmacore_device_flags {
 	 * domain, and a driver is bound to it only behind an IOMMU.
 	 */
 	DMACORE_DEVICE_UNTRUSTED = 2,
+	/*
+	 * One function of a slot whose functions may reach each other: they have no access control. The
+	 * first of its IDs says which slot.
+	 */
+	DMACORE_DEVICE_SHARES_SLOT = 4,
 };
 
 /* The longest name of a device, its terminating null byte included. */
@@ -74,10 +80,14 @@ enum dmacore_device_flags {
  *   say; 0: no such limit
  * @fault: receives faults; NULL: nobody does
  * @fault_opaque: passed to @fault
- * @group: the group to join (group.h), whose other devices are behind the same IOMMU; NULL: one of its
- *   own. The device is attached to what the group is attached to
+ * @group: the group to join (group.h), whose other devices are behind the same IOMMU; NULL: the one that
+ *   it belongs to by the topology (topology.h), or one of its own. The device is attached to what the group is attached to
  * @reserved_regions: addresses that are not free to be mapped for it (reserved.h); copied
  * @reserved_region_count: how many
+ * @bridge: the bridge that it is below (topology.h); NULL: a root bus, or no bus that this concerns
+ * @ids: the IDs that its requests carry at the IOMMU, copied; of a PCI function its requester ID first
+ *   (segment, bus, device and function: 16, 8, 5 and 3 bits), and then the aliases
+ * @id_count: how many, at most DMACORE_DEVICE_IDS_MAX
  */
 struct dmacore_device_options {
 	size_t struct_size;
@@ -93,10 +103,13 @@ struct dmacore_device_options {
 	struct dmacore_group *group;
 	const struct dmacore_reserved_region *reserved_regions;
 	size_t reserved_region_count;
+	struct dmacore_bridge *bridge;
+	const uint32_t *ids;
+	size_t id_count;
 };
 
 #define DMACORE_DEVICE_OPTIONS_INIT \
-	{ sizeof(struct dmacore_device_options), 0, 0, NULL, NULL, 0, 0, 0, NULL, NULL, NULL, NULL, 0 }
+	{ sizeof(struct dmacore_device_options), 0, 0, NULL, NULL, 0, 0, 0, NULL, NULL, NULL, NULL, 0, NULL, NULL, 0 }
 
 /**
  * struct dmacore_device_statistics - what a device has mapped and done
@@ -122,14 +135,17 @@ struct dmacore_device_statistics {
  * @options: how; NULL: all defaults, which leave it without a mask
  * @out_device: receives the device, or NULL on failure
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4); calls nothing back.
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; topology, rank 10); may call the
+ *   system's find_group.
  * Ownership: the caller gives the device back with dmacore_device_destroy(); it holds on to the
- *   system, to the IOMMU and to its group. What @options->fault_opaque points to must outlive it.
+ *   system, to the IOMMU, to the bridge and to its group. What @options->fault_opaque points to must outlive it.
  * Return: 0, or
  *   -EINVAL  @system or @out_device is NULL, a flag is unknown, the name or the ring is too long,
  *            the IOMMU or the group is of another system, the group's devices are behind another
- *            IOMMU, a reserved region is none or there are too many, or the structure is too short.
- *            Never succeeds if retried.
+ *            IOMMU, it belongs to another group by the topology than to @options->group, a reserved
+ *            region is none, there are too many of those or of IDs, the bridge is of another system,
+ *            a function of a slot has no ID, or the structure is too short. Never succeeds if retried.
+ *   -EBUSY   by the topology it belongs to two groups, which there are. Not until one is gone.
  *   -EPERM   the device is not trusted, and the group is in an identity domain; or its reserved regions
  *            are not honoured by the domain that the group is in, or goes back to; or one is direct, and
  *            the group is owned. Not until that is changed.

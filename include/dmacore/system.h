@@ -55,6 +55,21 @@ struct dmacore_memory_allocator {
 #define DMACORE_MEMORY_ALLOCATOR_INIT \
 	{ sizeof(struct dmacore_memory_allocator), NULL, NULL, NULL }
 
+struct dmacore_device_options;
+struct dmacore_group;
+
+/**
+ * typedef dmacore_find_group_fn - say which group a device is to be put into
+ * @options: what the device is being made with
+ * @opaque: as in struct dmacore_system_options
+ *
+ * For buses of which the library knows nothing. Asked by dmacore_device_create(), under no lock, for
+ * devices that are given neither a group nor a topology. Returns a group of the system, which the caller
+ * keeps a handle of until dmacore_device_create() has returned; or NULL: the device has one to itself.
+ */
+typedef struct dmacore_group *(*dmacore_find_group_fn)(const struct dmacore_device_options *options,
+						       void *opaque);
+
 /**
  * struct dmacore_system_options - how a system is made
  * @struct_size: sizeof(struct dmacore_system_options)
@@ -65,6 +80,8 @@ struct dmacore_memory_allocator {
  * @report_opaque: passed to @report
  * @memory_allocator: for dmacore_alloc_coherent(); copied; NULL: the heap of the process on a flat
  *   system, and no coherent allocations on others
+ * @find_group: says which group a device is put into; NULL: nobody does
+ * @find_group_opaque: passed to @find_group
  */
 struct dmacore_system_options {
 	size_t struct_size;
@@ -73,10 +90,12 @@ struct dmacore_system_options {
 	dmacore_report_fn report;
 	void *report_opaque;
 	const struct dmacore_memory_allocator *memory_allocator;
+	dmacore_find_group_fn find_group;
+	void *find_group_opaque;
 };
 
 #define DMACORE_SYSTEM_OPTIONS_INIT \
-	{ sizeof(struct dmacore_system_options), 0, 0, NULL, NULL, NULL }
+	{ sizeof(struct dmacore_system_options), 0, 0, NULL, NULL, NULL, NULL, NULL }
 
 /**
  * dmacore_system_create() - make a system

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import CDMACore
+import Primitives
+
+// Theory of operation: topology.
+//
+// 1. Concepts
+// Devices that cannot be kept apart are one group; `topology.h` has the rules. Groups are found when
+// devices are made, one after another: a new device belongs to the group of those it cannot be kept
+// apart from.
+//
+// 2. Implementation
+// A system lists the places of its devices that have one. Looking for the group of a new one and
+// entering its place is one step under the lock, so that of two new devices the second finds the first.
+// A bridge that does not isolate knows the group of all below it, once there is one, as long as it lives.
+//
+// 3. Locking
+// One lock a system (rank 10), in which no other is taken.
+//
+// 4. What this does not do
+// Groups that exist are never joined into one: a device that would need that is refused.
+
+/// A bridge between buses. It never changes, but for the group of the devices below it.
+@safe
+public struct Bridge: ~Copyable, Held {
+  public let system: UnsafeMutablePointer<System>
+  let isolates: Bool
+  let parent: UnsafeMutablePointer<Bridge>?
+  // Guarded by the lock of the system's topology. The bridge holds it.
+  var group: UnsafeMutablePointer<Group>? = nil
+  private let uses = UseCount()
+
+  /// Holds the system and the parent until it ends.
+  ///
+  /// - Throws: `invalidArgument` for a parent of another system.
+  public init(
+    system: UnsafeMutablePointer<System>, parent: UnsafeMutablePointer<Bridge>?, isolates: Bool
+  ) throws(Failure) {
+    if let parent = unsafe parent {
+      guard unsafe parent.pointee.system == system else { throw .invalidArgument }
+      unsafe Box.hold(parent)
+    }
+    unsafe Box.hold(system)
+    unsafe self.system = system
+    unsafe self.parent = parent
+    self.isolates = isolates
+  }
+
+  deinit {
+    if let group = unsafe group { unsafe Box.letGo(group) }
+    if let parent = unsafe parent { unsafe Box.letGo(parent) }
+    unsafe Box.letGo(system)
+  }
+
+  public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }
+}
+
+/// Where a device is. It does not change while the device is listed.
+@safe
+struct Place {
+  var bridge: UnsafeMutablePointer<Bridge>? = nil
+  var iommu: UnsafeMutablePointer<IOMMU>? = nil
+  var group: UnsafeMutablePointer<Group>? = nil
+  var sharesSlot = false
+  // 16: DMACORE_DEVICE_IDS_MAX.
+  private var ids = InlineArray<16, UInt32>(repeating: 0)
+  private var idCount = 0
+  /// Its neighbours in the list.
+  var next: UnsafeMutablePointer<Group.Member>? = nil
+  var previous: UnsafeMutablePointer<Group.Member>? = nil
+  var isListed = false
+
+  /// - Throws: `invalidArgument` for too many IDs, a bridge of another system, or a function of a slot
+  ///   that has no ID.
+  init(
+    _ options: dmacore_device_options, bridge: UnsafeMutablePointer<Bridge>?,
+    iommu: UnsafeMutablePointer<IOMMU>?, system: UnsafeMutablePointer<System>
+  ) throws(Failure) {
+    unsafe sharesSlot = options.flags & DMACORE_DEVICE_SHARES_SLOT.rawValue != 0
+    let count = unsafe options.id_count
+    guard count >= 0 && count <= Int(DMACORE_DEVICE_IDS_MAX),
+      unsafe count == 0 ? !sharesSlot : options.ids != nil
+    else { throw .invalidArgument }
+    if let bridge = unsafe bridge {
+      guard unsafe bridge.pointee.system == system else { throw .invalidArgument }
+    }
+    unsafe self.bridge = bridge
+    unsafe self.iommu = iommu
+    idCount = count
+    for index in 0..<count { ids[index] = unsafe options.ids[index] }
+  }
+
+  init() {}
+
+  /// Whether there is anything to find a group by.
+  var isKnown: Bool { unsafe bridge != nil || idCount > 0 }
+
+  /// Whether the two devices cannot be kept apart, wherever their bridges are.
+  func isLike(_ other: Place) -> Bool {
+    if unsafe iommu == other.iommu {
+      for own in 0..<idCount {
+        for index in 0..<other.idCount where ids[own] == other.ids[index] { return true }
+      }
+    }
+    // A requester ID has the function in its lowest three bits (PCI Express 5.0, 2.2.4.2).
+    return unsafe sharesSlot && other.sharesSlot && bridge == other.bridge
+      && ids[0] >> 3 == other.ids[0] >> 3
+  }
+
+  /// The topmost bridge above it that does not isolate.
+  var anchor: UnsafeMutablePointer<Bridge>? {
+    var anchor: UnsafeMutablePointer<Bridge>? = nil
+    var next = unsafe bridge
+    while let bridge = unsafe next {
+      if unsafe !bridge.pointee.isolates { unsafe anchor = bridge }
+      unsafe next = bridge.pointee.parent
+    }
+    return unsafe anchor
+  }
+}
+
+/// The places of a system's devices. Locked, rank 10.
+@safe
+struct Topology: ~Copyable {
+  // Not private: a debug build by files cannot link the type of a private property then.
+  @safe
+  struct State: ~Copyable {
+    var first: UnsafeMutablePointer<Group.Member>? = nil
+  }
+
+  private let state: Guarded<State>
+
+  init() throws(Failure) {
+    state = try Guarded<State>(.topology) { () throws(Failure) in State() }
+  }
+
+  /// Lists a device at its place, in the group that it belongs to.
+  ///
+  /// - Parameters:
+  ///   - candidate: the group to be in if it belongs to none.
+  ///   - isGiven: whether it must be that.
+  /// - Returns: the group, which is held.
+  /// - Throws: `busy` when it belongs to two groups, `invalidArgument` when it belongs to another than
+  ///   the one that is given.
+  func add(
+    _ member: UnsafeMutablePointer<Group.Member>, _ candidate: UnsafeMutablePointer<Group>,
+    isGiven: Bool
+  ) throws(Failure) -> UnsafeMutablePointer<Group> {
+    try unsafe state.withLock { (state) throws(Failure) -> UnsafeMutablePointer<Group> in
+      let anchor = unsafe member.pointee.place.anchor
+      var found = unsafe anchor?.pointee.group
+      var next = unsafe state.first
+      while let other = unsafe next {
+        if unsafe member.pointee.place.isLike(other.pointee.place) {
+          guard unsafe found == nil || found == other.pointee.place.group else { throw .busy }
+          unsafe found = other.pointee.place.group
+        }
+        unsafe next = other.pointee.place.next
+      }
+      guard unsafe !isGiven || found == nil || found == candidate else { throw .invalidArgument }
+      let group = unsafe found ?? candidate
+      if let anchor = unsafe anchor, unsafe anchor.pointee.group == nil {
+        unsafe Box.hold(group)
+        unsafe anchor.pointee.group = group
+      }
+      unsafe Box.hold(group)
+      unsafe member.pointee.place.group = group
+      unsafe member.pointee.place.isListed = true
+      unsafe member.pointee.place.next = state.first
+      unsafe state.first?.pointee.place.previous = member
+      unsafe state.first = member
+      return unsafe group
+    }
+  }
+
+  /// Takes a device out of the list, if it is there.
+  func remove(_ member: UnsafeMutablePointer<Group.Member>) {
+    state.withLock { state in
+      guard unsafe member.pointee.place.isListed else { return }
+      unsafe member.pointee.place.isListed = false
+      let (previous, next) = unsafe (member.pointee.place.previous, member.pointee.place.next)
+      unsafe next?.pointee.place.previous = previous
+      if let previous = unsafe previous {
+        unsafe previous.pointee.place.next = next
+      } else {
+        unsafe state.first = next
+      }
+    }
+  }
+}
