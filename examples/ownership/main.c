@@ -23,10 +23,18 @@ static unsigned failed;
 struct machine {
 	struct dmacore_system *system;
 	struct dmacore_iommu *iommu;
-	struct dmacore_domain *kernel;
-	struct dmacore_group *group;
+	/* Passes requests of one port to the other: it has no access control. */
+	struct dmacore_bridge *adapter;
 	struct dmacore_device *port[2];
+	struct dmacore_group *group;
 	struct dmacore_view *view;
+};
+
+/* A driver that has a domain of its own, which it attaches when it probes a device. */
+struct private_driver {
+	struct dmacore_driver descriptor;
+	struct dmacore_dma_owner owner;
+	struct dmacore_domain *domain;
 };
 
 /* Says how a step ended, and whether it had to end so. */
@@ -35,7 +43,10 @@ static void step(const struct machine *machine, const char *who, const char *wha
 {
 	char text[DMACORE_DESCRIPTION_SIZE] = "";
 
-	printf("%-12s %-42s %s", who, what, result ? strerror(-result) : "done");
+	printf("%-12s %-42s %s", who, what,
+	       result == -EAGAIN ? "deferred" :
+	       result		 ? strerror(-result) :
+				   "done");
 	if (result != expected) {
 		printf(", but expected: %s", expected ? strerror(-expected) : "done");
 		failed++;
@@ -62,6 +73,13 @@ static void access_memory(const struct machine *machine, uint64_t address, int e
 		failed++;
 }
 
+static void print_report(const struct dmacore_report *report, void *opaque)
+{
+	(void)opaque;
+	printf("%-12s %s: %s\n", "  report", report->object, report->text);
+}
+
+/* The IOMMU is announced and not there yet, as at the start of a machine. */
 static int set_up(struct machine *machine)
 {
 	struct dmacore_system_options system = DMACORE_SYSTEM_OPTIONS_INIT;
@@ -70,22 +88,21 @@ static int set_up(struct machine *machine)
 	int error;
 
 	system.flags = DMACORE_SYSTEM_FLAT;
+	system.report = print_report;
 	error = dmacore_system_create(&system, &machine->system);
 	if (!error)
-		error = dmacore_iommu_create(machine->system, NULL, &machine->iommu);
+		error = dmacore_iommu_announce(machine->system, &machine->iommu);
 	if (!error)
-		error = dmacore_domain_create(machine->iommu, NULL, &machine->kernel);
-	if (!error)
-		error = dmacore_group_create(machine->system, &machine->group);
+		error = dmacore_bridge_create(machine->system, NULL, &machine->adapter);
 	device.iommu = machine->iommu;
-	device.group = machine->group;
+	device.bridge = machine->adapter;
 	device.streaming_mask = DMACORE_BIT_MASK(64);
 	for (int i = 0; i < 2 && !error; i++) {
 		device.name = names[i];
 		error = dmacore_device_create(machine->system, &device, &machine->port[i]);
 	}
 	if (!error)
-		error = dmacore_domain_attach(machine->kernel, machine->port[0]);
+		error = dmacore_device_group(machine->port[0], &machine->group);
 	if (!error)
 		error = dmacore_view_create(machine->port[0], &machine->view);
 	return error;
@@ -97,74 +114,149 @@ static void tear_down(struct machine *machine)
 	for (int i = 0; i < 2; i++)
 		dmacore_device_destroy(machine->port[i]);
 	dmacore_group_destroy(machine->group);
-	dmacore_domain_destroy(machine->kernel);
+	dmacore_bridge_destroy(machine->adapter);
 	dmacore_iommu_destroy(machine->iommu);
 	dmacore_system_destroy(machine->system);
+}
+
+/* A real driver would set the masks of its port here, and map its queues. */
+static int probe_nic(struct dmacore_device *device, void *opaque)
+{
+	(void)device;
+	(void)opaque;
+	printf("%-12s probes a port\n", "nic driver");
+	return 0;
 }
 
 /* A driver of the second port uses the DMA API; nobody gets the group meanwhile. */
 static void use_dma_api(struct machine *machine, const struct dmacore_dma_owner *other)
 {
+	static const struct dmacore_driver nic = { .struct_size = sizeof(nic),
+						   .name = "nic",
+						   .probe = probe_nic };
 	static char buffer[PAGE] = "kernel";
 	dmacore_dma_t dma = 0;
 
-	step(machine, "nic driver", "uses the DMA API for port1",
-	     dmacore_device_use_default_domain(machine->port[1]), 0);
+	step(machine, "nic driver", "is bound to port1",
+	     dmacore_device_bind(machine->port[1], &nic), -EAGAIN);
+	step(machine, "the IOMMU", "starts", dmacore_iommu_start(machine->iommu, NULL), 0);
 	step(machine, "nic driver", "maps a buffer for port0",
 	     dmacore_map_single(machine->port[0], buffer, PAGE, DMACORE_TO_DEVICE, 0, &dma), 0);
 	access_memory(machine, dma, 0);
 	step(machine, other->name, "claims port0",
 	     dmacore_device_claim_dma_owner(machine->port[0], other), -EBUSY);
-	step(machine, "nic driver", "has done with port1",
-	     dmacore_device_unuse_default_domain(machine->port[1]), 0);
+	step(machine, "nic driver", "is unbound from port1",
+	     dmacore_device_unbind(machine->port[1]), 0);
 	step(machine, other->name, "claims port0",
 	     dmacore_device_claim_dma_owner(machine->port[0], other), -EBUSY);
 	step(machine, "nic driver", "unmaps its buffer",
 	     dmacore_unmap(machine->port[0], dma, PAGE, DMACORE_TO_DEVICE, 0), 0);
 }
 
-/* Somebody owns the group and maps in a domain of its own; @other is refused all along. */
-static void own(struct machine *machine, const struct dmacore_dma_owner *owner,
-		const struct dmacore_dma_owner *other)
+/* While @owner has the group @other is refused, and so is a driver that uses the DMA API. */
+static void refuse(struct machine *machine, const struct dmacore_dma_owner *owner,
+		   const struct dmacore_dma_owner *other)
 {
-	static char memory[PAGE] __attribute__((aligned(PAGE)));
-	struct dmacore_domain_options options = DMACORE_DOMAIN_OPTIONS_INIT;
-	struct dmacore_domain *domain = NULL;
+	static const struct dmacore_driver nic = { .struct_size = sizeof(nic),
+						   .name = "nic",
+						   .probe = probe_nic };
 
-	options.type = DMACORE_DOMAIN_UNMANAGED;
-	snprintf(memory, sizeof(memory), "%s", owner->name);
-	step(machine, owner->name, "makes a domain and maps its memory there",
-	     dmacore_domain_create(machine->iommu, &options, &domain), 0);
-	if (dmacore_domain_map(domain, ADDRESS, (uintptr_t)memory, PAGE, DMACORE_ACCESS_READ))
-		failed++;
-	step(machine, owner->name, "claims port0",
-	     dmacore_device_claim_dma_owner(machine->port[0], owner), 0);
-	access_memory(machine, ADDRESS, -EPERM);
-	step(machine, owner->name, "attaches its domain",
-	     dmacore_device_attach(machine->port[0], domain, owner), 0);
 	access_memory(machine, ADDRESS, 0);
 	step(machine, other->name, "claims port1",
 	     dmacore_device_claim_dma_owner(machine->port[1], other), -EPERM);
-	step(machine, other->name, "attaches the kernel's domain to port1",
-	     dmacore_domain_replace(machine->kernel, machine->port[1]), -EPERM);
-	step(machine, "nic driver", "uses the DMA API for port1",
-	     dmacore_device_use_default_domain(machine->port[1]), -EBUSY);
+	step(machine, other->name, "blocks port1", dmacore_device_detach(machine->port[1], other),
+	     -EPERM);
+	step(machine, "nic driver", "is bound to port1",
+	     dmacore_device_bind(machine->port[1], &nic), -EBUSY);
 	step(machine, other->name, "releases what is not its own",
 	     dmacore_device_release_dma_owner(machine->port[0], other), -EPERM);
 	step(machine, owner->name, "releases port0",
 	     dmacore_device_release_dma_owner(machine->port[0], owner), 0);
 	access_memory(machine, ADDRESS, -ENOENT);
+}
+
+/* A domain in which @memory can be read, which says whose it is. */
+static int make_domain(struct machine *machine, const char *name, char *memory,
+		       struct dmacore_domain **out_domain)
+{
+	struct dmacore_domain_options options = DMACORE_DOMAIN_OPTIONS_INIT;
+	int error;
+
+	options.type = DMACORE_DOMAIN_UNMANAGED;
+	snprintf(memory, PAGE, "%s", name);
+	error = dmacore_domain_create(machine->iommu, &options, out_domain);
+	if (!error)
+		error = dmacore_domain_map(*out_domain, ADDRESS, (uintptr_t)memory, PAGE,
+					   DMACORE_ACCESS_READ);
+	return error;
+}
+
+static int probe_private(struct dmacore_device *device, void *opaque)
+{
+	struct private_driver *driver = opaque;
+	int error = dmacore_device_claim_dma_owner(device, &driver->owner);
+
+	if (error)
+		return error;
+	error = dmacore_device_attach(device, driver->domain, &driver->owner);
+	if (error)
+		failed += dmacore_device_release_dma_owner(device, &driver->owner) != 0;
+	return error;
+}
+
+/* A driver declares that it manages DMA itself, and attaches its own domain when it probes. */
+static void own_as_driver(struct machine *machine, struct private_driver *driver,
+			  const struct dmacore_dma_owner *other)
+{
+	static char memory[PAGE] __attribute__((aligned(PAGE)));
+	dmacore_dma_t dma;
+
+	step(machine, driver->owner.name, "makes a domain and maps its memory there",
+	     make_domain(machine, driver->owner.name, memory, &driver->domain), 0);
+	step(machine, driver->owner.name, "is bound to port0, claims and attaches",
+	     dmacore_device_bind(machine->port[0], &driver->descriptor), 0);
+	step(machine, driver->owner.name, "calls the DMA API by mistake",
+	     dmacore_map_single(machine->port[0], memory, PAGE, DMACORE_TO_DEVICE, 0, &dma),
+	     -EPERM);
+	refuse(machine, &driver->owner, other);
+	step(machine, driver->owner.name, "is unbound from port0",
+	     dmacore_device_unbind(machine->port[0]), 0);
+	dmacore_domain_destroy(driver->domain);
+}
+
+/* User space claims a port, finds it blocked, and attaches its domain. */
+static void own_as_user(struct machine *machine, const struct dmacore_dma_owner *user,
+			const struct dmacore_dma_owner *other)
+{
+	static char memory[PAGE] __attribute__((aligned(PAGE)));
+	struct dmacore_domain *domain = NULL;
+
+	step(machine, user->name, "makes a domain and maps its memory there",
+	     make_domain(machine, user->name, memory, &domain), 0);
+	step(machine, user->name, "claims port0",
+	     dmacore_device_claim_dma_owner(machine->port[0], user), 0);
+	access_memory(machine, ADDRESS, -EPERM);
+	step(machine, user->name, "attaches its domain",
+	     dmacore_device_attach(machine->port[0], domain, user), 0);
+	refuse(machine, user, other);
 	dmacore_domain_destroy(domain);
 }
 
 int main(void)
 {
-	struct dmacore_dma_owner driver = DMACORE_DMA_OWNER_INIT;
-	struct dmacore_dma_owner user = DMACORE_DMA_OWNER_INIT;
+	struct dmacore_dma_owner owner = DMACORE_DMA_OWNER_INIT, user = owner;
+	struct private_driver gpu = {
+		.descriptor = { .struct_size = sizeof(struct dmacore_driver),
+				.flags = DMACORE_DRIVER_MANAGES_DMA,
+				.name = "gpu",
+				.probe = probe_private,
+				.opaque = &gpu },
+		.owner = owner,
+	};
 	struct machine machine = { 0 };
 	int error;
 
-	driver.name = "gpu driver";
+	gpu.owner.name = "gpu driver";
 	user.kind = DMACORE_OWNER_USER;
 	user.name = "vm3";
 	error = set_up(&machine);
@@ -172,8 +264,8 @@ int main(void)
 		fprintf(stderr, "ownership: cannot set the machine up: %s\n", strerror(-error));
 	} else {
 		use_dma_api(&machine, &user);
-		own(&machine, &driver, &user);
-		own(&machine, &user, &driver);
+		own_as_driver(&machine, &gpu, &user);
+		own_as_user(&machine, &user, &gpu.owner);
 	}
 	tear_down(&machine);
 	if (error || failed) {
