@@ -210,6 +210,8 @@ private struct FindLeaf: FormatUse {
   let input: UInt64
   let wanted: Access
 
+  // There is one for each format.
+  @_optimize(size)
   @inline(never)
   func with<Format: PageTableFormat>(_: Format.Type) throws(WalkFault) -> FoundLeaf {
     guard let format = try? Format(table.options) else {
