@@ -42,6 +42,7 @@ extension IOVASpace {
   ///
   /// A part ends where more is free than it has covered so far, and enough to be worth a line. So
   /// what is close together is drawn large, however far from it the rest is.
+  @_optimize(size)
   private func drawMap(_ dump: IOVADump) {
     let leastBetween = granule.bytes > UInt64.max / 64 ? UInt64.max : granule.bytes &* 64
     var isInPart = false
@@ -65,6 +66,7 @@ extension IOVASpace {
     if isInPart { drawPart(dump, first: first, last: last) }
   }
 
+  @_optimize(size)
   private func drawPart(_ dump: IOVADump, first: UInt64, last: UInt64) {
     IOVAMapRow.with(first: first, last: last, granule: granule) { row in
       visit(from: first) { range, use in
@@ -180,6 +182,7 @@ struct IOVADump {
     unsafe self.opaque = opaque
   }
 
+  @_optimize(size)
   private func write(_ compose: (inout TextBuffer) -> Void) {
     ThreadRules.willCallBack()
     TextBuffer.with { text in
@@ -188,6 +191,7 @@ struct IOVADump {
     }
   }
 
+  @_optimize(size)
   func write(_ statistics: IOVASpace.Statistics, bounds: IOVARange, granule: Granule) {
     write { text in
       text.append("IOVA space ")
@@ -219,6 +223,7 @@ struct IOVADump {
     }
   }
 
+  @_optimize(size)
   func write(_ row: borrowing IOVAMapRow) {
     write { text in
       text.append("  ")

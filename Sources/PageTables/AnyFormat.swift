@@ -77,6 +77,7 @@ struct AnyFormat: PageTableFormat, @unchecked Sendable {
   /// - Parameter granule: the size of the smallest leaf in bytes; 0 for 4 KiB.
   /// - Throws: `invalidArgument` when the format lacks it or has no such table, `notSupported` for a
   ///   feature that it does not have, `noMemory`.
+  @_optimize(size)
   init(_ kind: PageTableKind, granule: UInt64, _ options: PageTableOptions) throws(Failure) {
     choice = try Choice(kind, granule: granule)
     cell = try choice.with(Make(options: options))

@@ -11,6 +11,7 @@ extension PageTable {
   /// What is mapped stays the same at every moment, and is known to have been written through as before.
   ///
   /// - Throws: `noMemory`; then nothing has changed.
+  @_optimize(size)
   func split(_ first: UInt64, _ last: UInt64) throws(Failure) {
     var stock = Stock()
     let cutsLast = isLeafCut(behind: last)
@@ -54,6 +55,7 @@ extension PageTable {
   }
 
   /// The leaf that has the offset and the one before it.
+  @_optimize(size)
   private func cut(before border: UInt64) -> Cut? {
     var node = root
     guard border > 0, border <= lastOffset(node) else { return nil }

@@ -158,6 +158,7 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
   /// Puts a root above the root until the tree reaches an offset that the format can map.
   ///
   /// - Throws: `noMemory`; the tree has grown as far as there was memory.
+  @_optimize(size)
   func grow(to offset: UInt64) throws(Failure) {
     var old = root
     while lastOffset(old) < offset {

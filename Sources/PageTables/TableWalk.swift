@@ -86,6 +86,7 @@ public struct ForeignTable {
   /// - Parameter granule: the size of the smallest leaf in bytes; 0 for 4 KiB.
   /// - Throws: `invalidArgument` for tables that the format does not have and for a root that is not
   ///   aligned to its size, `notSupported` for a feature that the format does not have.
+  @_optimize(size)
   public init(
     kind: PageTableKind, granule: UInt64 = 0, options: PageTableOptions, root: PhysicalAddress,
     read: Read, opaque: UnsafeMutableRawPointer?

@@ -33,12 +33,15 @@ public struct TextBuffer: ~Copyable {
   /// Copies the text to C's memory, as much as fits, with a null byte at its end.
   ///
   /// - Parameter size: not 0.
+  @_optimize(size)
   public func copy(to out: UnsafeMutablePointer<CChar>, size: UInt) {
     let length = min(count, Int(min(size, 256)) - 1)
     for index in 0..<length { unsafe out[index] = CChar(bitPattern: bytes[index]) }
     unsafe out[length] = 0
   }
 
+  @_optimize(size)
+  @inline(never)
   public mutating func append(_ text: StaticString) {
     text.withUTF8Buffer { utf8 in
       for index in utf8.indices { append(byte: unsafe utf8[index]) }
@@ -46,6 +49,8 @@ public struct TextBuffer: ~Copyable {
   }
 
   /// Appends the bytes up to the null byte that ends them.
+  @_optimize(size)
+  @inline(never)
   public mutating func append(cString text: UnsafePointer<CChar>) {
     var next = unsafe text
     while unsafe next.pointee != 0 {
@@ -54,15 +59,20 @@ public struct TextBuffer: ~Copyable {
     }
   }
 
+  @_optimize(size)
+  @inline(never)
   public mutating func append(decimal value: UInt64) {
     append(value, radix: 10)
   }
 
+  @_optimize(size)
+  @inline(never)
   public mutating func append(hexadecimal value: UInt64) {
     append("0x")
     append(value, radix: 16)
   }
 
+  @_optimize(size)
   private mutating func append(_ value: UInt64, radix: UInt64) {
     if value >= radix { append(value / radix, radix: radix) }
     let digit = UInt8(truncatingIfNeeded: value % radix)
@@ -70,6 +80,7 @@ public struct TextBuffer: ~Copyable {
     append(byte: digit < 10 ? 48 + digit : 87 + digit)
   }
 
+  @_optimize(size)
   private mutating func append(byte: UInt8) {
     guard unsafe count + 1 < bytes.count else { return }
     unsafe bytes[count] = byte
