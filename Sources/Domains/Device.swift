@@ -17,6 +17,8 @@ public struct DeviceDescription {
   let streamingMask: UInt64
   let coherentMask: UInt64
   let busLimit: UInt64
+  let ranges: UnsafePointer<dmacore_dma_range>?
+  let rangeCount: Int
   let fault: dmacore_fault_fn?
   let faultOpaque: UnsafeMutableRawPointer?
   let regions: UnsafePointer<ReservedRegions.Region>?
@@ -50,6 +52,8 @@ public struct DeviceDescription {
     streamingMask = unsafe options.streaming_mask
     coherentMask = unsafe options.coherent_mask
     busLimit = unsafe options.bus_limit
+    unsafe ranges = options.ranges
+    rangeCount = unsafe options.range_count
     unsafe fault = options.fault
     unsafe faultOpaque = options.fault_opaque
     unsafe regions = options.reserved_regions
@@ -60,7 +64,7 @@ public struct DeviceDescription {
 /// How a device's addresses reach memory.
 @safe
 public enum DevicePath {
-  /// Addresses are physical.
+  /// Addresses are those of the device's bus.
   case direct
   /// The domain translates them.
   case translated(UnsafeMutablePointer<Domain.Translation>, UnsafeMutablePointer<Domain>)
@@ -84,6 +88,7 @@ public struct Device: ~Copyable, Held {
   public let reserved: ReservedRegions
   /// The zero-copy mappings of a device that is mapped directly.
   public let pins: PinTable
+  public let ranges: DMARanges
   private let busLimit: UInt64
   private let streamingMask: Atomic<UInt64>
   private let coherentMask: Atomic<UInt64>
@@ -96,7 +101,8 @@ public struct Device: ~Copyable, Held {
 
   /// A new device, in its group.
   ///
-  /// - Throws: what `Topology.add` and `Group.add` throw, `noMemory`.
+  /// - Throws: what `Topology.add` and `Group.add` throw, `invalidArgument` when the DMA ranges or reserved
+  ///   regions are none, `noMemory`.
   public static func place(
     system: UnsafeMutablePointer<System>, _ description: DeviceDescription
   ) throws(Failure) -> UnsafeMutablePointer<Device> {
@@ -116,6 +122,7 @@ public struct Device: ~Copyable, Held {
   private init(
     system: UnsafeMutablePointer<System>, _ description: DeviceDescription
   ) throws(Failure) {
+    let ranges = unsafe try DMARanges(description.ranges, count: description.rangeCount)
     let mappings = try MappingTable()
     let faults = try FaultRing(capacity: description.faultCapacity)
     let reserved = unsafe try ReservedRegions.checked(
@@ -144,6 +151,7 @@ public struct Device: ~Copyable, Held {
     self.faults = faults
     self.reserved = reserved
     self.pins = pins
+    self.ranges = ranges
     busLimit = description.busLimit
     streamingMask = Atomic(description.streamingMask)
     coherentMask = Atomic(description.coherentMask)

@@ -311,24 +311,25 @@ extension Domain.Translation {
 
   /// Allocates an IOVA range for whole pages of memory and maps them there.
   ///
-  /// - Parameter limit: highest address that the device reaches.
-  /// - Throws: `notPermitted` in an unmanaged domain, `outOfRange` when no address of the space lies
-  ///   under the limit or the memory is too wide for the page table, `noSpace`, `noMemory`. Then
-  ///   nothing has changed.
+  /// - Parameters limit, ranges: highest address that the device reaches, and which of them its bus
+  ///   passes.
+  /// - Throws: `notPermitted` in an unmanaged domain, `outOfRange` when no addresses of the space in a
+  ///   row are so many, lie under the limit and are passed by the bus, or the memory is too wide for
+  ///   the page table; `noSpace`, `noMemory`. Then nothing has changed.
   public func map(
-    _ pages: PhysicalRange, access: Access, limit: UInt64
+    _ pages: PhysicalRange, access: Access, limit: UInt64, in ranges: borrowing DMARanges
   ) throws(Failure) -> IOVARange {
     guard let space = unsafe space else { throw .notPermitted }
-    let bounds = unsafe space.pointee.bounds
-    let lowest = bounds.first.rawValue
-    let highest = min(limit, bounds.last.rawValue)
-    // What fits a page table's output is less than 2^64 bytes, so that its extent has a next number.
-    guard pages.last <= table.facts.lastOutput, highest >= lowest, highest &- lowest >= pages.extent
-    else { throw .outOfRange }
-    let size = pages.extent &+ 1
-    let first = unsafe try Self.allocate(
-      in: space, size: size, alignment: preferredAlignment(for: pages), limit: limit)
-    let range = try IOVARange(first: first, size: size)
+    guard pages.last <= table.facts.lastOutput else { throw .outOfRange }
+    let alignment = preferredAlignment(for: pages)
+    let range: IOVARange
+    do throws(Failure) {
+      range = try unsafe Self.allocate(pages.extent, alignment, limit, ranges, from: space)
+    } catch {
+      guard error == .noSpace, alignment > Device.granule.bytes else { throw error }
+      // Small leaves at a place that is not aligned are better than no place.
+      range = try unsafe Self.allocate(pages.extent, 0, limit, ranges, from: space)
+    }
     do throws(Failure) {
       // The space says that the range is free, whatever somebody wrote to the table's pages.
       try table.map(
@@ -340,16 +341,33 @@ extension Domain.Translation {
     }
   }
 
+  /// Allocates from the highest run of bus addresses that has room.
+  ///
+  /// - Parameter extent: the size less one. It fits a page table's output, so that it has a next number.
   private static func allocate(
-    in space: UnsafeMutablePointer<IOVASpace>, size: UInt64, alignment: UInt64, limit: UInt64
-  ) throws(Failure) -> IOVA {
-    do throws(Failure) {
-      return try unsafe space.pointee.allocate(size: size, alignment: alignment, limit: limit)
-    } catch {
-      guard error == .noSpace, alignment > Device.granule.bytes else { throw error }
-      // Small leaves at a place that is not aligned are better than no place.
-      return try unsafe space.pointee.allocate(size: size, alignment: 0, limit: limit)
+    _ extent: UInt64, _ alignment: UInt64, _ limit: UInt64, _ ranges: borrowing DMARanges,
+    from space: UnsafeMutablePointer<IOVASpace>
+  ) throws(Failure) -> IOVARange {
+    let bounds = unsafe space.pointee.bounds
+    var failure = Failure.outOfRange
+    var index = ranges.runCount
+    while index > 0 {
+      index -= 1
+      let run = ranges.run(index)
+      let lowest = max(run.first, bounds.first.rawValue)
+      let highest = min(run.last, limit, bounds.last.rawValue)
+      guard highest >= lowest, highest &- lowest >= extent else { continue }
+      do throws(Failure) {
+        let size = extent &+ 1
+        let first = try unsafe space.pointee.allocate(
+          size: size, IOVAConstraints(alignment: alignment, first: run.first, last: highest))
+        return try IOVARange(first: first, size: size)
+      } catch {
+        guard error == .noSpace else { throw error }
+        failure = error
+      }
     }
+    throw failure
   }
 
   /// Frees a range that `map` returned, when no translation of it is left.

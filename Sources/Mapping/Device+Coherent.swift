@@ -20,7 +20,9 @@ extension Device {
       var memoryLimit = UInt64.max
       switch unsafe path(with: domain) {
       case .blocked: throw .notPermitted
-      case .direct: memoryLimit = limit.highest
+      case .direct:
+        guard let last = ranges.lastPhysical(under: limit.highest) else { throw .outOfRange }
+        memoryLimit = last
       case .translated(_, let domain): unsafe try requireMappingCalls(in: domain)
       }
       let memory = unsafe try system.pointee.allocateMemory(size: size, limit: memoryLimit)

@@ -13,7 +13,7 @@ import Primitives
 // mapping takes is decided once, when it is made, and written into its record (MappingTable); undoing
 // and syncing go by the record.
 //
-//   device without an IOMMU, or attached to an identity domain:   direct
+//   device without an IOMMU, or attached to an identity domain:   direct, by its DMA ranges
 //   device attached to a DMA domain:                              IOVA space + page table
 //   device behind an IOMMU, attached to anything else or nothing: refused
 //
@@ -41,10 +41,7 @@ extension Device {
   ///   reach the memory, `noSpace`, `noMemory`.
   public func map(_ memory: PhysicalRange, _ direction: Direction) throws(Failure) -> DMAAddress {
     let limit = try limit(for: .streaming)
-    if isUntracked {
-      guard memory.last.rawValue <= limit.highest else { throw .outOfRange }
-      return DMAAddress(memory.first.rawValue)
-    }
+    if isUntracked { return try bus(of: memory, limit).first }
     let (cell, domain) = unsafe try mappings.take()
     do throws(Failure) {
       let translating = unsafe translating(domain)
@@ -106,6 +103,19 @@ extension Device {
     unsafe !tracksDirect && (iommu == nil || mappings.hasIdentity)
   }
 
+  /// The addresses of memory that is mapped directly.
+  ///
+  /// - Throws: `outOfRange` when the bus does not have all of it in a row, or above the limit.
+  @inline(__always)
+  private func bus(
+    of memory: PhysicalRange, _ limit: AddressLimit
+  ) throws(Failure) -> DMARange {
+    guard let range = ranges.bus(of: memory), range.last.rawValue <= limit.highest else {
+      throw .outOfRange
+    }
+    return range
+  }
+
   /// The domain if it translates: what a record remembers.
   func translating(_ domain: UnsafeMutablePointer<Domain>?) -> UnsafeMutablePointer<Domain>? {
     guard let domain = unsafe domain, unsafe domain.pointee.translation != nil else { return nil }
@@ -129,14 +139,13 @@ extension Device {
     case .blocked:
       throw .notPermitted
     case .direct:
-      guard memory.last.rawValue <= limit.highest else { throw .outOfRange }
-      return try DMARange(
-        first: DMAAddress(memory.first.rawValue), last: DMAAddress(memory.last.rawValue))
+      return try bus(of: memory, limit)
     case .translated(let translation, let domain):
       unsafe try requireMappingCalls(in: domain)
       let pages = memory.rounded(to: Self.granule)
       let range = try unsafe domain.pointee.takingTables { () throws(Failure) in
-        unsafe try translation.pointee.map(pages, access: access, limit: limit.highest)
+        unsafe try translation.pointee.map(
+          pages, access: access, limit: limit.highest, in: ranges)
       }
       // The memory lies in the pages, at the same offset on both sides.
       let first = range.first.rawValue &+ (memory.first.rawValue & Self.granule.mask)

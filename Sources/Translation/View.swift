@@ -88,7 +88,39 @@ extension View {
   }
 
   /// Translates one address by a path that was read in the read section the caller is inside.
+  @inline(__always)
   private func translated(
+    _ address: UInt64, _ access: Access, by path: DevicePath
+  ) -> Translated {
+    let found = allTranslated(address, access, by: path)
+    if unsafe device.pointee.ranges.isEmpty { return found }
+    return inRanges(found, address, by: path)
+  }
+
+  /// What is left of a translation where the bus passes some addresses alone.
+  @inline(never)
+  private func inRanges(
+    _ found: Translated, _ address: UInt64, by path: DevicePath
+  ) -> Translated {
+    if case .blocked = path { return found }
+    let (window, holeLast) = unsafe device.pointee.ranges.find(address)
+    guard let window else { return .refused(.notMapped, last: holeLast) }
+    let (first, last) = (window.bus.first.rawValue, window.bus.last.rawValue)
+    switch found {
+    case .refused(let reason, let refusedLast):
+      return .refused(reason, last: min(refusedLast, last))
+    case .found(let whole):
+      let start = max(whole.first, first)
+      var target = whole.target &+ (start &- whole.first)
+      if case .direct = path { target = window.physical.first.rawValue &+ (start &- first) }
+      return .found(
+        DeviceTranslation(
+          first: start, last: min(whole.last, last), target: target, access: whole.access))
+    }
+  }
+
+  /// As `translated`, where the bus passes all addresses.
+  private func allTranslated(
     _ address: UInt64, _ access: Access, by path: DevicePath
   ) -> Translated {
     switch path {

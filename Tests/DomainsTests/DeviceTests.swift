@@ -166,7 +166,7 @@ struct DeviceTests {
     let translation = domain!.pointee.translation!
     let stamp = domain!.pointee.pins.stamp
     let range = try translation.pointee.map(
-      try physical(physicalFirst, size: 4096), access: .read, limit: UInt64.max)
+      try physical(physicalFirst, size: 4096), access: .read, limit: UInt64.max, in: DMARanges())
     let record = MappingRecord(
       kind: memory == nil ? .streaming : .coherent, direction: .toDevice, domain: domain,
       memory: memory, stamp: stamp)

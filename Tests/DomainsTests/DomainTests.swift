@@ -70,11 +70,11 @@ struct DomainTests {
   /// Maps memory and checks that each end leads where it must.
   private func map(
     _ domain: UnsafeMutablePointer<Domain>, _ first: UInt64, _ size: UInt64,
-    limit: UInt64 = UInt64.max
+    limit: UInt64 = UInt64.max, in ranges: borrowing DMARanges = DMARanges()
   ) throws -> (range: IOVARange, leafSize: UInt64) {
     let translation = domain.pointee.translation!
     let range = try translation.pointee.map(
-      try physical(first, size: size), access: [.read, .write], limit: limit)
+      try physical(first, size: size), access: [.read, .write], limit: limit, in: ranges)
     #expect(range.extent == size - 1)
     for offset in [0, size - 1] {
       let iova = range.first.rawValue + offset

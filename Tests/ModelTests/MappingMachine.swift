@@ -10,6 +10,13 @@ enum MachinePath: CaseIterable, Sendable {
   case trackedDirect
   case trackedIdentity
   case translated
+  // The same with DMA ranges.
+  case rangedDirect
+  case rangedIdentity
+  case rangedTranslated
+
+  var isBehindIOMMU: Bool { self != .trackedDirect && self != .rangedDirect }
+  var isTranslated: Bool { self == .translated || self == .rangedTranslated }
 }
 
 /// A machine made by the functions that C calls: memory of every backing, and one device with a view.
@@ -30,6 +37,21 @@ final class MappingMachine {
     DeviceModel.Region(base: windowBase + 12 * page, isReadOnly: true, size: 2 * 4096),
     DeviceModel.Region(base: windowBase + 14 * page, isHost: false, size: 2 * 4096),
     DeviceModel.Region(base: poolBase, size: poolPages * 4096),
+  ]
+
+  // Two that adjoin on both sides, one that adjoins the memory before it alone, and the pool's, which
+  // adjoins on the bus alone.
+  static let directRanges = [
+    dmacore_dma_range(bus: poolBus + 6 * page, phys: windowBase + 10 * page, size: 6 * page),
+    dmacore_dma_range(bus: poolBus - 3 * page, phys: windowBase + 7 * page, size: 3 * page),
+    dmacore_dma_range(bus: poolBus, phys: poolBase, size: 6 * page),
+    dmacore_dma_range(bus: poolBus - 10 * page, phys: windowBase, size: 7 * page),
+  ]
+  static let poolBus: UInt64 = 0x1_2345_6000
+
+  static let translatedRanges = [
+    dmacore_dma_range(bus: 0x4000_0000, phys: 0x1000, size: 0x10_0000),
+    dmacore_dma_range(bus: 0x20_0000_0000, phys: 0x100_0000, size: 0x3000),
   ]
 
   /// What the library calls back, apart from the machine, which its calls come from.
@@ -86,9 +108,9 @@ final class MappingMachine {
     self.path = path
     try makeSystem()
     for (index, region) in Self.regions.enumerated() { try add(region, index) }
-    if path != .trackedDirect { try makeIOMMU() }
+    if path.isBehindIOMMU { try makeIOMMU() }
     try makeDevice()
-    if path != .trackedDirect {
+    if path.isBehindIOMMU {
       try demandSame(dmacore_domain_attach(domain, device), 0, "attach")
     }
     try demandSame(dmacore_view_create(device, &view), 0, "create a view")
@@ -158,7 +180,7 @@ final class MappingMachine {
     var options = dmacore_domain_options()
     options.struct_size = MemoryLayout<dmacore_domain_options>.size
     options.type =
-      path == .translated ? DMACORE_DOMAIN_DMA.rawValue : DMACORE_DOMAIN_IDENTITY.rawValue
+      path.isTranslated ? DMACORE_DOMAIN_DMA.rawValue : DMACORE_DOMAIN_IDENTITY.rawValue
     try demandSame(dmacore_domain_create(iommu, &options, &domain), 0, "create a domain")
   }
 
@@ -172,7 +194,35 @@ final class MappingMachine {
     options.coherent_mask = UInt64.max
     options.fault = { _, _, opaque in Host.from(opaque).faultCount += 1 }
     options.fault_opaque = host.opaque
-    try demandSame(dmacore_device_create(system, &options, &device), 0, "create a device")
+    try ranges.withUnsafeBufferPointer { ranges in
+      options.ranges = ranges.baseAddress
+      options.range_count = ranges.count
+      try demandSame(dmacore_device_create(system, &options, &device), 0, "create a device")
+    }
+  }
+
+  private var ranges: [dmacore_dma_range] {
+    switch path {
+    case .trackedDirect, .trackedIdentity, .translated: []
+    case .rangedDirect, .rangedIdentity: Self.directRanges
+    case .rangedTranslated: Self.translatedRanges
+    }
+  }
+
+  /// The address of memory that is mapped directly; nil if the bus does not have it in a row.
+  func directAddress(of physical: UInt64, count: Int) -> UInt64? {
+    if ranges.isEmpty { return physical }
+    let addresses = (0..<UInt64(count)).map { offset in
+      ranges.first { $0.phys <= physical + offset && physical + offset - $0.phys < $0.size }
+        .map { $0.bus + (physical + offset - $0.phys) }
+    }
+    guard let first = addresses[0] else { return nil }
+    return addresses.enumerated().allSatisfy { $1 == first + UInt64($0) } ? first : nil
+  }
+
+  /// Whether the bus passes an address to the IOMMU.
+  func passes(_ address: UInt64) -> Bool {
+    ranges.isEmpty || ranges.contains { $0.bus <= address && address - $0.bus < $0.size }
   }
 
   deinit { destroy() }

@@ -48,7 +48,7 @@ final class MappingWorld: World {
   init(_ path: MachinePath) throws {
     machine = try MappingMachine(path)
     model = DeviceModel(
-      granule: path == .translated ? 4096 : 1, faultCapacity: MappingMachine.faultCapacity,
+      granule: path.isTranslated ? 4096 : 1, faultCapacity: MappingMachine.faultCapacity,
       regions: MappingMachine.regions)
   }
 
@@ -112,27 +112,37 @@ final class MappingWorld: World {
     guard pages.upperBound < Machine.windowPages, isFree(pages) else { return }
     let physical = Machine.windowBase + UInt64(start)
     var address: UInt64 = 0
+    let bus = machine.path.isTranslated ? 0 : machine.directAddress(of: physical, count: size)
+    let code = bus == nil ? -ERANGE : 0
     if byPointer, let host = machine.host(of: physical, count: size),
       // Memory behind callbacks has no pointer.
       pages.upperBound < 14
     {
       let found = dmacore_map_single(machine.device, host, UInt64(size), direction, 0, &address)
-      try demandSame(found, 0, "result of map_single")
+      try demandSame(found, code, "result of map_single")
     } else {
       let found = dmacore_map_phys(machine.device, physical, UInt64(size), direction, 0, &address)
-      try demandSame(found, 0, "result of map_phys")
+      try demandSame(found, code, "result of map_phys")
     }
     log.note(
-      "dmacore_map_phys(device, \(hex(physical)), \(size), \(direction), 0, &dma)", gives: 0)
+      "dmacore_map_phys(device, \(hex(physical)), \(size), \(direction), 0, &dma)", gives: code)
+    guard code == 0 else { return }
     log.note("assert_int_equal(dma, \(hex(address)));")
-    if machine.path == .translated {
+    if machine.path.isTranslated {
       try demandSame(address % 4096, UInt64(offset), "offset within the page")
+      try demandPassed(address, size)
     } else {
-      try demandSame(address, physical, "address of a direct mapping")
+      try demandSame(address, bus, "address of a direct mapping")
     }
     let access: UInt32 = [3, 1, 2][Int(direction)]
     model.map(physical, size: UInt64(size), access: access, direction: direction, at: address)
     setOwner(of: physical, size, model.mappings.last!.number)
+  }
+
+  private func demandPassed(_ address: UInt64, _ size: Int) throws {
+    for offset in 0..<UInt64(size) {
+      try demand(machine.passes(address + offset), "\(hex(address)) is not passed by the bus")
+    }
   }
 
   private func isFree(_ pages: ClosedRange<Int>) -> Bool {
@@ -202,6 +212,12 @@ final class MappingWorld: World {
     try demandSame(found, code, "result of alloc_coherent")
     guard code == 0, let cpu else { return }
     let physical = machine.poolPhysical(of: cpu)
+    if machine.path.isTranslated {
+      try demandPassed(address, pages * 4096)
+    } else {
+      let bus = machine.directAddress(of: physical, count: pages * 4096)
+      try demandSame(address, bus, "address of coherent memory")
+    }
     model.map(
       physical, size: UInt64(pages * 4096), access: 3, direction: nil, at: address)
     model.fill(physical, count: pages * 4096, 0)
@@ -376,7 +392,7 @@ final class MappingWorld: World {
     try demandSame(machine.faultCount, model.faultTotal, "faults handed over")
     try demandSame(machine.errorCount, errorCount, "errors reported")
     try demandSame(machine.warningCount, warningCount, "warnings reported")
-    guard machine.path == .translated else { return }
+    guard machine.path.isTranslated else { return }
     let reached = model.mappings.map { mapping in
       let reach = model.reach(of: mapping)
       return reach.upperBound - reach.lowerBound + 1

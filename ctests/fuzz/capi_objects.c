@@ -141,6 +141,30 @@ static int create_iommu(struct object *object, union handle *out)
 		      EINVAL, E2BIG, EOPNOTSUPP, ENOMEM);
 }
 
+/* Mostly good ones, with the memory of the process among them. */
+static void choose_ranges(struct dmacore_device_options *options)
+{
+	static struct dmacore_dma_range ranges[DMACORE_DMA_RANGES_MAX];
+	size_t count = one_in(16) ? byte() % (DMACORE_DMA_RANGES_MAX + 1) : 1 + byte() % 4;
+
+	for (size_t i = 0; i < count; i++) {
+		struct dmacore_dma_range *range = &ranges[i];
+
+		range->bus = ((uint64_t)i << 20) + byte() % 16 * PAGE;
+		range->phys = ((uint64_t)(count - i) << 20) + byte() % 16 * PAGE;
+		range->size = byte() % 32 * 8 * PAGE;
+		if (range->size == 0)
+			*range = (struct dmacore_dma_range){ range->bus, (uintptr_t)world.ram,
+							     RAM_PAGES * PAGE };
+		else if (one_in(64))
+			range->size = number("size of a range");
+	}
+	options->ranges = one_in(64) ? NULL : ranges;
+	options->range_count = one_in(64) ? number("count of ranges") : count;
+	if (options->range_count > DMACORE_DMA_RANGES_MAX)
+		fuzz_trace("    too many ranges");
+}
+
 static int create_device(struct object *object, union handle *out)
 {
 	static const char *const names[] = { NULL, "", "nvme0",
@@ -162,6 +186,8 @@ static int create_device(struct object *object, union handle *out)
 	options.device.bus_limit = one_in(8) ? mask() : 0;
 	options.device.fault = one_in(8) ? NULL : on_fault;
 	options.device.fault_opaque = &world;
+	if (one_in(4))
+		choose_ranges(&options.device);
 	object->is_flat = system->is_flat;
 	return RESULT(dmacore_device_create(system->handle, one_in(32) ? NULL : &options.device,
 					    OUT(&out->device)),

@@ -85,8 +85,10 @@ static void create__of_every_object_unwinds_every_failed_allocation(void **state
 	unsigned live = oom.live_count;
 	struct dmacore_iommu *iommu;
 	struct dmacore_domain *domain;
-	struct dmacore_device *device;
+	struct dmacore_device *device, *refused;
 	struct dmacore_view *view;
+	struct dmacore_dma_range ranges[] = { { 0, 0, PAGE }, { PAGE, 0x10000, PAGE } };
+	unsigned live_with_device;
 	struct dmacore_domain_options domain_options = DMACORE_DOMAIN_OPTIONS_INIT;
 	struct dmacore_device_options device_options_;
 	static struct machine machine;
@@ -112,6 +114,17 @@ static void create__of_every_object_unwinds_every_failed_allocation(void **state
 	device_options_.fault_capacity = 65536;
 	assert_creates_after_failures(
 		dmacore_device_create(machine.system, &device_options_, &device), device);
+	dmacore_device_destroy(device);
+	device_options_.ranges = ranges;
+	device_options_.range_count = 2;
+	assert_creates_after_failures(
+		dmacore_device_create(machine.system, &device_options_, &device), device);
+	/* Nor do refused ranges leave anything. */
+	ranges[1].bus = 0;
+	live_with_device = oom.live_count;
+	assert_creates_nothing(dmacore_device_create(machine.system, &device_options_, &refused),
+			       EINVAL, refused);
+	assert_int_equal(oom.live_count, live_with_device);
 	assert_creates_after_failures(dmacore_view_create(device, &view), view);
 
 	/* From here on nothing may ask for memory. */

@@ -46,8 +46,9 @@ struct dmacore_device;
  *   -EOPNOTSUPP  the system is not flat and was given no memory allocator. Never.
  *   -EFAULT  the memory allocator gave memory that is not inside a writable region of the system,
  *            or does not start at a multiple of the page size on both sides. Never.
- *   -ERANGE  on the direct path the memory lies above the coherent mask or the bus limit; through
- *            an IOMMU too few addresses of the domain lie under them. Not under this mask.
+ *   -ERANGE  on the direct path the memory lies above the coherent mask or the bus limit, or in no
+ *            DMA range of the device; through an IOMMU too few addresses of the domain lie under them
+ *            and in such a range. Not under this mask.
  *   -ENOSPC  no free IOVA under the limit. May succeed later.
  *   -ENOMEM  no memory. May succeed later.
  */

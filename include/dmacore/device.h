@@ -18,14 +18,31 @@
  *	error = dmacore_device_create(system, &options, &device);
  *
  * A device with no IOMMU, or attached to an identity domain, is mapped directly: the address that
- * the device is told is the physical address. A device attached to a DMA domain is mapped through
- * the IOMMU. A device attached to an unmanaged domain reaches what that maps, and its mapping calls
- * refuse. A device behind an IOMMU that is attached to no domain, or to a blocked one, is blocked.
+ * the device is told is the physical address, or what its DMA ranges make of that. A device attached
+ * to a DMA domain is mapped through the IOMMU. A device attached to an unmanaged domain reaches what
+ * that maps, and its mapping calls refuse. A device behind an IOMMU that is attached to no domain, or
+ * to a blocked one, is blocked.
  *
  * Masks are the highest address that the device can put on the bus: the streaming mask for buffers
  * that are mapped, the coherent mask for memory that is allocated. A device whose mask is 0 has
  * none, and the calls that need it refuse. They bound what the driver is given; a view makes any
  * access that the device asks for, as a bus does.
+ *
+ * DMA ranges say which physical memory the device's bus has, and at which bus addresses: what
+ * firmware calls "dma-ranges".
+ *
+ *	const struct dmacore_dma_range ranges[] = {
+ *		{ .bus = 0xc0000000, .phys = 0, .size = 0x40000000 },
+ *	};
+ *
+ *	options.ranges = ranges;
+ *	options.range_count = 1;
+ *
+ * A device that is mapped directly gets bus addresses, which masks and the bus limit are compared
+ * with, and only memory that lies in one range, or in several that adjoin on both sides. Behind an
+ * IOMMU the ranges say which addresses the bus passes to it, and nothing is added to them: mapping
+ * calls give out no others. On either path an access through a view to an address in no range meets
+ * nothing mapped.
  *
  * Stability: may change before 1.0.
  */
@@ -66,6 +83,21 @@ enum dmacore_device_flags {
 /* The longest name of a device, its terminating null byte included. */
 #define DMACORE_DEVICE_NAME_SIZE 32
 
+/* The most DMA ranges of a device. */
+#define DMACORE_DMA_RANGES_MAX 64
+
+/**
+ * struct dmacore_dma_range - physical memory as a device's bus has it
+ * @bus: first bus address, a multiple of 4096
+ * @phys: first physical address, a multiple of 4096
+ * @size: bytes, a multiple of 4096, not 0
+ */
+struct dmacore_dma_range {
+	dmacore_dma_t bus;
+	dmacore_phys_t phys;
+	uint64_t size;
+};
+
 /**
  * struct dmacore_device_options - how a device is made
  * @struct_size: sizeof(struct dmacore_device_options)
@@ -81,13 +113,17 @@ enum dmacore_device_flags {
  * @fault: receives faults; NULL: nobody does
  * @fault_opaque: passed to @fault
  * @group: the group to join (group.h), whose other devices are behind the same IOMMU; NULL: the one that
- *   it belongs to by the topology (topology.h), or one of its own. The device is attached to what the group is attached to
+ *   it belongs to by the topology (topology.h), or one of its own. The device is attached to what the
+ *   group is attached to
  * @reserved_regions: addresses that are not free to be mapped for it (reserved.h); copied
  * @reserved_region_count: how many
  * @bridge: the bridge that it is below (topology.h); NULL: a root bus, or no bus that this concerns
  * @ids: the IDs that its requests carry at the IOMMU, copied; of a PCI function its requester ID first
  *   (segment, bus, device and function: 16, 8, 5 and 3 bits), and then the aliases
  * @id_count: how many, at most DMACORE_DEVICE_IDS_MAX
+ * @ranges: DMA ranges, of which no two overlap, be it in bus or in physical addresses; copied
+ * @range_count: how many, at most DMACORE_DMA_RANGES_MAX; 0: bus addresses are physical addresses,
+ *   and the bus has all of them
  */
 struct dmacore_device_options {
 	size_t struct_size;
@@ -106,10 +142,13 @@ struct dmacore_device_options {
 	struct dmacore_bridge *bridge;
 	const uint32_t *ids;
 	size_t id_count;
+	const struct dmacore_dma_range *ranges;
+	size_t range_count;
 };
 
-#define DMACORE_DEVICE_OPTIONS_INIT \
-	{ sizeof(struct dmacore_device_options), 0, 0, NULL, NULL, 0, 0, 0, NULL, NULL, NULL, NULL, 0, NULL, NULL, 0 }
+#define DMACORE_DEVICE_OPTIONS_INIT                                                              \
+	{ sizeof(struct dmacore_device_options), 0, 0, NULL, NULL, 0, 0, 0, NULL, NULL, NULL, NULL, 0, \
+	  NULL, NULL, 0, NULL, 0 }
 
 /**
  * struct dmacore_device_statistics - what a device has mapped and done
@@ -144,7 +183,9 @@ struct dmacore_device_statistics {
  *            the IOMMU or the group is of another system, the group's devices are behind another
  *            IOMMU, it belongs to another group by the topology than to @options->group, a reserved
  *            region is none, there are too many of those or of IDs, the bridge is of another system,
- *            a function of a slot has no ID, or the structure is too short. Never succeeds if retried.
+ *            a function of a slot has no ID, the DMA ranges are too many or NULL, one of them is not
+ *            aligned, empty, wraps or overlaps another, or the structure is too short. Never succeeds if
+ *            retried.
  *   -EBUSY   by the topology it belongs to two groups, which there are. Not until one is gone.
  *   -EPERM   the device is not trusted, and the group is in an identity domain; or its reserved regions
  *            are not honoured by the domain that the group is in, or goes back to; or one is direct, and

@@ -78,9 +78,9 @@ enum dmacore_direction {
  *            one, which is reported too. Not until it is attached to another.
  *   -EFAULT  the buffer is not in the system's memory. Never.
  *   -ERANGE  the buffer cannot be reached: on the direct path it lies above the mask or the bus
- *            limit; through an IOMMU its physical address is too wide for the page table, or the
- *            addresses of the domain that lie under the mask and the bus limit are too few for it.
- *            Not under this mask.
+ *            limit, or in no DMA range of the device; through an IOMMU its physical address is too
+ *            wide for the page table, or the addresses of the domain that lie in a row under the mask
+ *            and the bus limit, and in a DMA range, are too few for it. Not under this mask.
  *   -ENOSPC  no free IOVA under the limit. May succeed later.
  *   -ENOMEM  no memory for table pages or for the record. May succeed later.
  */

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import CDMACore
+import Primitives
+
+/// The DMA ranges of a device: which physical memory its bus has, and at which addresses.
+///
+/// A device without any has all of it, where it is. The table never changes, so that any thread may
+/// read it.
+@safe
+public struct DMARanges: ~Copyable {
+  /// A range, or several that adjoin on both sides.
+  public struct Window: Sendable {
+    /// As large as `physical`.
+    public let bus: DMARange
+    public let physical: PhysicalRange
+
+    /// - Throws: `invalidArgument` for a range that is empty, wraps or is not of whole pages.
+    fileprivate init(_ range: dmacore_dma_range) throws(Failure) {
+      bus = try DMARange(first: DMAAddress(range.bus), size: range.size)
+      physical = try PhysicalRange(first: PhysicalAddress(range.phys), size: range.size)
+      guard bus.isAligned(to: Device.granule), physical.isAligned(to: Device.granule) else {
+        throw .invalidArgument
+      }
+    }
+
+    private init(bus: DMARange, physical: PhysicalRange) {
+      self.bus = bus
+      self.physical = physical
+    }
+
+    fileprivate func overlaps(_ other: Window) -> Bool {
+      bus.overlaps(other.bus) || physical.overlaps(other.physical)
+    }
+
+    /// This window with one behind it, if that adjoins on both sides.
+    fileprivate func joined(with next: Window) -> Window? {
+      // What starts above the end of another has an address before its first.
+      guard next.bus.first > bus.last, next.bus.first.rawValue &- 1 == bus.last.rawValue,
+        next.physical.first > physical.last,
+        next.physical.first.rawValue &- 1 == physical.last.rawValue,
+        let bus = try? DMARange(first: bus.first, last: next.bus.last),
+        let physical = try? PhysicalRange(first: physical.first, last: next.physical.last)
+      else { return nil }
+      return Window(bus: bus, physical: physical)
+    }
+  }
+
+  // Invariant: sorted by bus address; no two overlap, or adjoin on both sides. Nil if there are none.
+  private let windows: UnsafeMutablePointer<Window>?
+  private let count: Int
+
+  /// All memory, where it is.
+  public init() {
+    unsafe windows = nil
+    count = 0
+  }
+
+  /// - Throws: `invalidArgument` when there are too many, one is no range of whole pages, or two
+  ///   overlap on either side; `noMemory`.
+  init(_ given: UnsafePointer<dmacore_dma_range>?, count: Int) throws(Failure) {
+    guard count != 0 else {
+      unsafe self.windows = nil
+      self.count = 0
+      return
+    }
+    guard let given = unsafe given, 0...Int(DMACORE_DMA_RANGES_MAX) ~= count else {
+      throw .invalidArgument
+    }
+    let raw = unsafe try RawMemory.allocate(
+      count * MemoryLayout<Window>.stride, alignment: MemoryLayout<UInt64>.alignment)
+    // SAFETY: the allocation is so many windows long.
+    let windows = unsafe raw.bindMemory(to: Window.self, capacity: count)
+    do throws(Failure) {
+      for index in 0..<count {
+        unsafe try Self.insert(try Window(given[index]), into: windows, count: index)
+      }
+    } catch {
+      unsafe RawMemory.free(raw)
+      throw error
+    }
+    unsafe self.windows = windows
+    self.count = unsafe Self.join(windows, count: count)
+  }
+
+  deinit { if let windows = unsafe windows { unsafe RawMemory.free(windows) } }
+
+  private static func insert(
+    _ new: Window, into windows: UnsafeMutablePointer<Window>, count: Int
+  ) throws(Failure) {
+    var place = 0
+    for index in 0..<count {
+      let other = unsafe windows[index]
+      if other.overlaps(new) { throw .invalidArgument }
+      if other.bus.first < new.bus.first { place = index + 1 }
+    }
+    unsafe (windows + place + 1).moveInitialize(from: windows + place, count: count - place)
+    unsafe (windows + place).initialize(to: new)
+  }
+
+  /// Makes one of windows that adjoin, and returns how many there are then.
+  private static func join(_ windows: UnsafeMutablePointer<Window>, count: Int) -> Int {
+    var last = 0
+    for index in 1..<max(count, 1) {
+      if let joined = unsafe windows[last].joined(with: windows[index]) {
+        unsafe windows[last] = joined
+      } else {
+        last += 1
+        unsafe windows[last] = windows[index]
+      }
+    }
+    return last + 1
+  }
+
+  /// Whether there are none, so that bus addresses are physical ones.
+  @inline(__always)
+  public var isEmpty: Bool { unsafe windows == nil }
+
+  // MARK: - Looking up
+
+  /// The bus addresses of memory, if they are in a row.
+  @inline(__always)
+  public func bus(of memory: PhysicalRange) -> DMARange? {
+    isEmpty
+      ? try? DMARange(
+        first: DMAAddress(memory.first.rawValue), last: DMAAddress(memory.last.rawValue))
+      : findBus(of: memory)
+  }
+
+  @inline(never)
+  private func findBus(of memory: PhysicalRange) -> DMARange? {
+    for index in 0..<count {
+      let window = unsafe windows![index]
+      guard window.physical.contains(memory) else { continue }
+      // Inside the window on the other side too.
+      let first =
+        window.bus.first.rawValue &+ (memory.first.rawValue &- window.physical.first.rawValue)
+      return try? DMARange(
+        first: DMAAddress(first), last: DMAAddress(first &+ memory.extent))
+    }
+    return nil
+  }
+
+  /// The window that a bus address lies in; or the last address of the hole that it lies in. There are
+  /// windows.
+  public func find(_ address: UInt64) -> (window: Window?, holeLast: UInt64) {
+    for index in 0..<count {
+      let window = unsafe windows![index]
+      guard window.bus.last.rawValue >= address else { continue }
+      if window.bus.first.rawValue <= address { return (window, 0) }
+      // It starts above an address, so there is one before it.
+      return (nil, window.bus.first.rawValue &- 1)
+    }
+    return (nil, UInt64.max)
+  }
+
+  /// The highest physical address that has a bus address up to `limit`.
+  public func lastPhysical(under limit: UInt64) -> UInt64? {
+    if isEmpty { return limit }
+    var highest: UInt64? = nil
+    for index in 0..<count {
+      let window = unsafe windows![index]
+      guard window.bus.first.rawValue <= limit else { break }
+      let extent = min(window.bus.extent, limit &- window.bus.first.rawValue)
+      highest = max(highest ?? 0, window.physical.first.rawValue &+ extent)
+    }
+    return highest
+  }
+
+  /// How many runs of bus addresses there are; all of them are one where there are no ranges.
+  var runCount: Int { isEmpty ? 1 : count }
+
+  /// The ends of a run of bus addresses, the lowest first.
+  func run(_ index: Int) -> (first: UInt64, last: UInt64) {
+    guard let windows = unsafe windows else { return (0, UInt64.max) }
+    let bus = unsafe windows[index].bus
+    return (bus.first.rawValue, bus.last.rawValue)
+  }
+}
