@@ -19,15 +19,20 @@ extension PageTable {
     _ input: IOVARange, clearing: Bool, _ body: (_ first: UInt64, _ last: UInt64) -> Void
   ) throws(Failure) {
     try forEachLeaf(input) { node, indexes, first, last in
-      var isDirty = false
-      for index in indexes {
-        let word = unsafe cplatform_load_relaxed(node.page.words + index)
-        isDirty = isDirty || format.isDirty(word)
-      }
-      guard isDirty else { return }
+      guard isDirty(node, indexes) else { return }
       if clearing { setDirty(node, indexes, false) }
       body(geometry.input(first), geometry.input(last))
     }
+  }
+
+  /// Whether any word of a run says that it was written through.
+  func isDirty(_ node: TableNode, _ indexes: Range<Int>) -> Bool {
+    var isDirty = false
+    for index in indexes {
+      let word = unsafe cplatform_load_relaxed(node.page.words + index)
+      isDirty = isDirty || format.isDirty(word)
+    }
+    return isDirty
   }
 
   /// Lets leaves count as written through, or not.

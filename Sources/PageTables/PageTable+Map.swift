@@ -246,8 +246,12 @@ extension PageTable {
   }
 
   /// Stores a leaf of 2^order words, also in place of tables.
+  ///
+  /// - Parameter inPlaceOfLeaf: whether it leads to a part of what a larger leaf leads to. What hardware
+  ///   notes meanwhile stays in the words that it is in.
   func storeLeaf(
-    _ node: TableNode, at first: Int, _ output: UInt64, _ content: LeafContent, order: Int
+    _ node: TableNode, at first: Int, _ output: UInt64, _ content: LeafContent, order: Int,
+    inPlaceOfLeaf: Bool = false
   ) {
     let attributes = attributes(content, order: order, level: node.level)
     var next = output
@@ -257,6 +261,13 @@ extension PageTable {
       if node.level > 0, let child = child(of: node, at: index) {
         // A table that was left empty. One that has leaves is that of an overlapping call.
         replaceTable(child, below: node.page, at: index, by: word)
+      } else if inPlaceOfLeaf {
+        let place = unsafe node.page.words + index
+        while true {
+          let old = unsafe cplatform_load_relaxed(place)
+          let new = format.settingDirty(word, content.isDirty || format.isDirty(old))
+          if unsafe cplatform_replace_release(place, old, new) { break }
+        }
       } else {
         // Release: as in storeLeaves.
         unsafe cplatform_store_release(node.page.words + index, word)

@@ -70,11 +70,14 @@ extension PageTable {
       let mask = node.spanMask
       let whole = node.runMask(order: leaf.order)
       guard border & whole != 0 else { return nil }
-      let word = unsafe cplatform_load_relaxed(node.page.words + index)
+      let count = 1 &<< leaf.order
+      let start = index & ~(count &- 1)
       return Cut(
         node: node, first: border & ~whole, last: border | whole,
         output: leaf.output.rawValue &- (border & whole & ~mask),
-        content: LeafContent(access: leaf.access, isDirty: format.isDirty(word)),
+        content: LeafContent(
+          access: leaf.access,
+          isDirty: isDirty(node, unsafe Range(uncheckedBounds: (start, start &+ count)))),
         entry: border & mask == 0 ? nil : (border & ~mask, border | mask))
     }
   }
@@ -158,7 +161,8 @@ extension PageTable {
       let last: UInt64
       if let order = leafOrder(at: offset, of: part, level: node.level) {
         storeLeaf(
-          node, at: node.index(of: offset), output &+ (offset &- part.first), content, order: order)
+          node, at: node.index(of: offset), output &+ (offset &- part.first), content, order: order,
+          inPlaceOfLeaf: true)
         last = offset | node.runMask(order: order)
       } else {
         let entryPart = part.entry(at: offset, spanMask: node.spanMask)
