@@ -2,6 +2,7 @@
 
 // C: include/dmacore/iommu.h
 
+import Addressing
 import CDMACore
 import Domains
 import PageTables
@@ -46,6 +47,26 @@ public func dmacore_iommu_start(
   status { () throws(Failure) in
     let iommu = unsafe try value(iommu, as: IOMMU.self)
     try unsafe iommu.pointee.start(configuration(given))
+  }
+}
+
+@implementation @_cdecl("dmacore_iommu_capabilities")
+public func dmacore_iommu_capabilities(
+  _ iommu: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_iommu_capabilities>!
+) -> CInt {
+  status { () throws(Failure) in
+    let iommu = unsafe try value(iommu, as: IOMMU.self)
+    unsafe try fill(out) { () throws(Failure) in
+      let found = unsafe try iommu.pointee.configuration().capabilities
+      let flags =
+        (found.notesDirty ? DMACORE_IOMMU_DIRTY_TRACKING.rawValue : 0)
+        | (found.granule == Device.granule ? DMACORE_IOMMU_DMA_DOMAINS.rawValue : 0)
+        | (found.isSigned ? DMACORE_IOMMU_SIGNED_INPUT.rawValue : 0)
+      return dmacore_iommu_capabilities(
+        struct_size: 0, leaf_sizes: found.leafSizes, granule: found.granule.bytes,
+        last_input: found.lastInput, last_output: found.lastOutput,
+        access: found.access.rawValue, flags: flags)
+    }
   }
 }
 

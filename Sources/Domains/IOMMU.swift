@@ -48,7 +48,7 @@ public struct IOMMU: ~Copyable, Held {
   var isThere: Bool { unsafe cell != nil }
 
   /// - Throws: `tryAgain` until the IOMMU is there.
-  func configuration() throws(Failure) -> PageTableConfiguration {
+  public func configuration() throws(Failure) -> PageTableConfiguration {
     guard let cell = unsafe cell else { throw .tryAgain }
     return unsafe cell.pointee
   }

@@ -11,6 +11,7 @@ public struct PageTableConfiguration {
   let granule: UInt64
   let options: PageTableOptions
   let allocator: dmacore_table_allocator?
+  public let capabilities: PageTableCapabilities
 
   /// - Parameter granule: the size of the smallest leaf, for formats that have several; 0 for 4 KiB.
   /// - Throws: `invalidArgument` for a table that the format does not have, `notSupported` for a feature
@@ -27,10 +28,51 @@ public struct PageTableConfiguration {
     self.granule = granule
     self.options = options
     unsafe self.allocator = allocator
-    try format().destroy()
+    let format = try AnyFormat(kind, granule: granule, options)
+    capabilities = PageTableCapabilities(format)
+    format.destroy()
   }
 
   func format() throws(Failure) -> AnyFormat { try AnyFormat(kind, granule: granule, options) }
+}
+
+/// What tables can do that are made from one configuration.
+public struct PageTableCapabilities: Sendable {
+  /// A bit for each size of a leaf, which is a power of two.
+  public let leafSizes: UInt64
+  public let granule: Granule
+  /// The highest address that can be mapped, of those that are not negative.
+  public let lastInput: UInt64
+  public let lastOutput: UInt64
+  public let isSigned: Bool
+  public let notesDirty: Bool
+  /// All that a leaf can be asked to permit, by itself or beside something else.
+  public let access: Access
+
+  init(_ format: AnyFormat) {
+    let geometry = format.geometry
+    // A leaf is not larger than what it maps, or leads to.
+    let largest = min(geometry.lastLowInput, geometry.outputMask)
+    var sizes: UInt64 = 0
+    for level in 0..<geometry.levelsMax {
+      let orders = UInt64(format.leafOrders(at: level))
+      for order in 0..<32 where orders &>> UInt64(order) & 1 != 0 {
+        let mask = format.runMask(at: level, order: order)
+        if mask <= largest { sizes |= mask &+ 1 }
+      }
+    }
+    var access: Access = []
+    for bits in 1...Access.all.rawValue where format.canExpress(Access(rawValue: bits)) {
+      access.formUnion(Access(rawValue: bits))
+    }
+    leafSizes = sizes
+    granule = format.granule
+    lastInput = geometry.lastLowInput
+    lastOutput = geometry.outputMask
+    isSigned = geometry.isSigned
+    notesDirty = format.notesDirty
+    self.access = access
+  }
 }
 
 /// A page table whose format was chosen at run time.

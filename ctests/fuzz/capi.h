@@ -128,6 +128,7 @@ union storage {
 	struct dmacore_domain_statistics domain_statistics;
 	struct dmacore_iova_space_statistics space_statistics;
 	struct dmacore_pagetable_statistics table_statistics;
+	struct dmacore_iommu_capabilities capabilities;
 	struct dmacore_pagetable_vtd vtd;
 	struct dmacore_pagetable_x86_64 x86_64;
 	struct dmacore_pagetable_amd_v1 amd_v1;

@@ -562,8 +562,15 @@ static void call_table(void)
 static void call_statistics(void)
 {
 	union storage storage;
+	uint8_t how = byte();
 
-	switch (byte() % 4) {
+	if (how >= 0xf0) {
+		structure(&storage, sizeof(storage.capabilities));
+		(void)RESULT(dmacore_iommu_capabilities(pick(IOMMU), OUT(&storage.capabilities)),
+			     EINVAL, E2BIG);
+		return;
+	}
+	switch (how % 4) {
 	case 0:
 		structure(&storage, sizeof(storage.device_statistics));
 		(void)RESULT(

@@ -20,6 +20,13 @@
  *	... devices are made, and drivers bound to them: those binds are deferred (driver.h) ...
  *	error = dmacore_iommu_start(iommu, NULL);
  *
+ * What its domains can do follows from the format of their page tables:
+ *
+ *	struct dmacore_iommu_capabilities capabilities;
+ *
+ *	capabilities.struct_size = sizeof(capabilities);
+ *	error = dmacore_iommu_capabilities(iommu, &capabilities);
+ *
  * Stability: may change before 1.0.
  */
 
@@ -48,6 +55,38 @@ struct dmacore_iommu_options {
 
 #define DMACORE_IOMMU_OPTIONS_INIT \
 	{ sizeof(struct dmacore_iommu_options), 0, 0, NULL }
+
+enum dmacore_iommu_capability_flags {
+	/* Domains can note what devices write: dmacore_domain_set_dirty_tracking(). */
+	DMACORE_IOMMU_DIRTY_TRACKING = 1,
+	/* DMACORE_DOMAIN_DMA can be made. */
+	DMACORE_IOMMU_DMA_DOMAINS = 2,
+	/* Input addresses are signed: as many as up to last_input end at 2^64 - 1. */
+	DMACORE_IOMMU_SIGNED_INPUT = 4,
+};
+
+/**
+ * struct dmacore_iommu_capabilities - what the domains of an IOMMU can do
+ * @struct_size: set to sizeof(struct dmacore_iommu_capabilities) before the call
+ * @leaf_sizes: the sizes of leaves, each a bit of its own: 4096 is bit 12
+ * @granule: the smallest of them, of which what is mapped is a multiple
+ * @last_input: highest address that devices can be given, of those that are not negative
+ * @last_output: highest physical address that they can reach
+ * @access: what they can be permitted, bits of enum dmacore_access; a format may have some beside
+ *   others alone (pagetable.h)
+ * @flags: bits of enum dmacore_iommu_capability_flags
+ *
+ * Unmapping is strict in all domains; none defers it.
+ */
+struct dmacore_iommu_capabilities {
+	size_t struct_size;
+	uint64_t leaf_sizes;
+	uint64_t granule;
+	dmacore_iova_t last_input;
+	dmacore_phys_t last_output;
+	uint32_t access;
+	uint32_t flags;
+};
 
 /**
  * dmacore_iommu_create() - make a software IOMMU
@@ -116,6 +155,25 @@ int dmacore_iommu_start(struct dmacore_iommu *iommu, const struct dmacore_iommu_
  * Return: nothing; cannot fail.
  */
 void dmacore_iommu_destroy(struct dmacore_iommu *iommu);
+
+/**
+ * dmacore_iommu_capabilities() - read what the domains of an IOMMU can do
+ * @iommu: the IOMMU
+ * @out_capabilities: receives it; @out_capabilities->struct_size says how much of it there is room
+ *   for
+ *
+ * The answer is the same for as long as the IOMMU is there.
+ *
+ * Context: any thread; lock-free; calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.
+ *   -E2BIG   the size is that of no structure. Never.
+ *   -EAGAIN  the IOMMU is announced and not there. Once it has started.
+ */
+DMACORE_MUST_CHECK
+int dmacore_iommu_capabilities(struct dmacore_iommu *iommu,
+			       struct dmacore_iommu_capabilities *out_capabilities);
 
 DMACORE_END_DECLS
 
