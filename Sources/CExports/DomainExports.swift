@@ -104,6 +104,29 @@ public func dmacore_domain_translate(
   }
 }
 
+@implementation @_cdecl("dmacore_domain_set_dirty_tracking")
+public func dmacore_domain_set_dirty_tracking(
+  _ domain: OpaquePointer!, _ isTracked: CBool
+) -> CInt {
+  status { () throws(Failure) in
+    try unsafe value(domain, as: Domain.self).pointee.setDirtyTracking(isTracked)
+  }
+}
+
+@implementation @_cdecl("dmacore_domain_read_dirty")
+public func dmacore_domain_read_dirty(
+  _ domain: OpaquePointer!, _ iova: dmacore_iova_t, _ size: UInt64, _ flags: UInt32,
+  _ bitmap: UnsafeMutablePointer<UInt64>!
+) -> CInt {
+  status { () throws(Failure) in
+    let domain = unsafe try value(domain, as: Domain.self)
+    let bitmap = unsafe try output(bitmap)
+    try require(flags & ~DMACORE_DIRTY_CLEAR.rawValue == 0)
+    let range = try IOVARange(first: IOVA(iova), size: size, wrap: .outOfRange)
+    try unsafe domain.pointee.readDirty(range, into: bitmap, clearing: flags != 0)
+  }
+}
+
 @implementation @_cdecl("dmacore_domain_statistics")
 public func dmacore_domain_statistics(
   _ domain: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_domain_statistics>!

@@ -19,13 +19,19 @@ public struct PinTable: ~Copyable {
     }
 
     let state: State
+    /// Whether the memory is written through it.
+    public let isForWriting: Bool
     /// For a pin, its own stamp, the greatest until it is settled: it may be of any mapping. For a
     /// closed range, the stamp of the mapping that is about to go: older pins are not of it.
     fileprivate(set) var stamp: UInt64
 
-    public static var pinned: Pin { Pin(state: .pinned, stamp: UInt64.max) }
+    public static func pinned(_ access: Access) -> Pin {
+      Pin(state: .pinned, isForWriting: access.contains(.write), stamp: UInt64.max)
+    }
 
-    public static func closed(of stamp: UInt64) -> Pin { Pin(state: .closed, stamp: stamp) }
+    public static func closed(of stamp: UInt64) -> Pin {
+      Pin(state: .closed, isForWriting: false, stamp: stamp)
+    }
   }
 
   private let ranges: Guarded<Treap<Node>>
@@ -76,6 +82,22 @@ public struct PinTable: ~Copyable {
   public func remove(_ node: UnsafeMutablePointer<Node>) {
     ranges.withLock { tree in unsafe tree.remove(node) }
     count.wrappingSubtract(1, ordering: .relaxed)
+  }
+
+  /// The first part of a range that a zero-copy mapping for writing holds.
+  func firstWritten(from first: UInt64, through last: UInt64) -> (first: UInt64, last: UInt64)? {
+    guard count.load(ordering: .relaxed) != 0 else { return nil }
+    return ranges.withLock { tree in
+      var found: (UInt64, UInt64)? = nil
+      unsafe tree.visitOverlapping(first: first, last: last) { node in
+        let isWritten = unsafe node.pointee.payload.isForWriting
+        if isWritten {
+          found = unsafe (max(node.pointee.first, first), min(node.pointee.last, last))
+        }
+        return !isWritten
+      }
+      return found
+    }
   }
 
   /// Whether a zero-copy mapping that was made through a mapping with this stamp holds a part of its

@@ -106,7 +106,7 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
 
   var inputBits: UInt32 { UInt32(truncatingIfNeeded: unsafe table.pointee.geometry.inputBits) }
   var outputBits: UInt32 { UInt32(truncatingIfNeeded: unsafe table.pointee.geometry.outputBits) }
-  var notesDirty: Bool { format.notesDirty }
+  public var notesDirty: Bool { format.notesDirty }
 
   public var facts: PageTableFacts { unsafe table.pointee.facts }
 
@@ -153,17 +153,24 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
     _ input: IOVARange, into bitmap: UnsafeMutablePointer<UInt64>, clearing: Bool
   ) throws(Failure) {
     let start = input.first.rawValue
-    let shift = unsafe UInt64(truncatingIfNeeded: table.pointee.granule.shift)
     try unsafe table.pointee.forEachDirty(input, clearing: clearing) { first, last in
-      for granule in (first &- start) &>> shift...(last &- start) &>> shift {
-        unsafe bitmap[Int(truncatingIfNeeded: granule &>> 6)] |= 1 &<< (granule & 63)
-      }
+      unsafe mark(first &- start, last &- start, in: bitmap)
+    }
+  }
+
+  /// Sets the bits of granules, by offsets from where the bitmap starts.
+  public func mark(_ first: UInt64, _ last: UInt64, in bitmap: UnsafeMutablePointer<UInt64>) {
+    let shift = unsafe UInt64(truncatingIfNeeded: table.pointee.granule.shift)
+    for granule in first &>> shift...last &>> shift {
+      unsafe bitmap[Int(truncatingIfNeeded: granule &>> 6)] |= 1 &<< (granule & 63)
     }
   }
 
   public func setDirty(_ input: IOVARange, _ isDirty: Bool) throws(Failure) {
     try unsafe table.pointee.setDirty(input, isDirty)
   }
+
+  public func clearDirty() throws(Failure) { try unsafe table.pointee.clearDirty() }
 
   /// How many tables wait for `reclaim`.
   public var retiredTables: UInt64 { unsafe table.pointee.retiredTables }

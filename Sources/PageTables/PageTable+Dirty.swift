@@ -44,6 +44,16 @@ extension PageTable {
     try forEachLeaf(input) { node, indexes, _, _ in setDirty(node, indexes, isDirty) }
   }
 
+  /// Lets no leaf of the whole table count as written through. The caller sees to it that no table is
+  /// freed meanwhile.
+  ///
+  /// - Throws: `notSupported`, as `forEachDirty`.
+  func clearDirty() throws(Failure) {
+    guard format.notesDirty else { throw .notSupported }
+    let root = root
+    forEachLeaf(root, 0, lastOffset(root)) { node, indexes, _, _ in setDirty(node, indexes, false) }
+  }
+
   private func setDirty(_ node: TableNode, _ indexes: Range<Int>, _ isDirty: Bool) {
     for index in indexes {
       let place = unsafe node.page.words + index

@@ -70,14 +70,22 @@ extension View {
     guard range.extent < Self.copySize else { return false }
     let token = unsafe device.pointee.system.pointee.readers.enter()
     defer { unsafe device.pointee.system.pointee.readers.leave(token) }
-    let found = unsafe step(
-      from: range.first.rawValue, through: range.last.rawValue, transfer.access,
-      by: device.pointee.currentPath)
+    let path = unsafe device.pointee.currentPath
+    let found = step(
+      from: range.first.rawValue, through: range.last.rawValue, transfer.access, by: path)
     guard case .memory(let host, _, let last) = found, last == range.last.rawValue else {
       return false
     }
     unsafe transfer.copy(host, offset: 0, size: Int(range.extent) + 1)
+    note(transfer, range.first.rawValue, last, by: path)
     return true
+  }
+
+  /// Lets the domain know what was written, once it is.
+  @inline(__always)
+  private func note(_ transfer: Transfer, _ first: UInt64, _ last: UInt64, by path: DevicePath) {
+    guard case .write = transfer, case .translated(let translation, _) = path else { return }
+    unsafe translation.pointee.noteWrite(first, last)
   }
 
   /// Moves the first run of what is left of an access and returns where it ends.
@@ -89,11 +97,11 @@ extension View {
     let token = unsafe device.pointee.system.pointee.readers.enter()
     let boundedLast =
       last &- address < Self.copySize ? last : address &+ (Self.copySize &- 1)
-    switch unsafe step(
-      from: address, through: boundedLast, transfer.access, by: device.pointee.currentPath)
-    {
+    let path = unsafe device.pointee.currentPath
+    switch step(from: address, through: boundedLast, transfer.access, by: path) {
     case .memory(let host, _, let runLast):
       unsafe transfer.copy(host, offset: offset, size: Int(runLast &- address) + 1)
+      note(transfer, address, runLast, by: path)
       unsafe device.pointee.system.pointee.readers.leave(token)
       return runLast
     case .callbacks(let region, let regionOffset, let runLast):
@@ -102,7 +110,13 @@ extension View {
       guard isPinned else {
         throw refuse(.noMemory, first: address, known: runLast, last: last, transfer.access)
       }
-      defer { unsafe region.pointee.unpin() }
+      defer {
+        unsafe region.pointee.unpin()
+        // Also what a callback that failed may have written.
+        let token = unsafe device.pointee.system.pointee.readers.enter()
+        unsafe note(transfer, address, runLast, by: device.pointee.currentPath)
+        unsafe device.pointee.system.pointee.readers.leave(token)
+      }
       try unsafe transfer.callBack(
         region, at: regionOffset, offset: offset, size: Int(runLast &- address) + 1)
       return runLast

@@ -39,7 +39,8 @@ public struct ViewMapping: ~Copyable {
   ) throws(Failure) {
     let device = unsafe view.pointee.device
     let node = unsafe try Box<PinTable.Node>.place { () throws(Failure) in
-      PinTable.Node(first: range.first.rawValue, last: range.last.rawValue, payload: .pinned)
+      PinTable.Node(
+        first: range.first.rawValue, last: range.last.rawValue, payload: .pinned(access))
     }
     do throws(Failure) {
       let (lists, domain) = unsafe try Self.make(view, range, access, node)
@@ -55,10 +56,23 @@ public struct ViewMapping: ~Copyable {
   }
 
   deinit {
+    noteWrite()
     unsafe Self.unpin(node, device, domain)
     unsafe Box.destroy(node)
     lists.unpinAndFree()
     unsafe Box.letGo(device)
+  }
+
+  /// Lets the domain know what may have been written, while the range is still pinned there: who reads
+  /// what was written finds the one or the other.
+  private func noteWrite() {
+    let pin = unsafe node.pointee
+    guard pin.payload.isForWriting, let translation = unsafe domain?.pointee.translation else {
+      return
+    }
+    let token = unsafe device.pointee.system.pointee.readers.enter()
+    unsafe translation.pointee.noteWrite(pin.first, pin.last)
+    unsafe device.pointee.system.pointee.readers.leave(token)
   }
 
   /// A domain that is held, or the knowledge that none is needed.

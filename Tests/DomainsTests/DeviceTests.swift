@@ -220,7 +220,7 @@ struct DeviceTests {
       let node = UnsafeMutablePointer<PinTable.Node>.allocate(capacity: 1)
       defer { node.deallocate() }
       let first = range.first.rawValue
-      node.initialize(to: PinTable.Node(first: first, last: first, payload: .pinned))
+      node.initialize(to: PinTable.Node(first: first, last: first, payload: .pinned(.read)))
       #expect(domain.pointee.pins.add(node) == true)
       Device.close(device)
       #expect(machine.memory.liveCount == 1)

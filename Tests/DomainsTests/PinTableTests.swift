@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-import Domains
+import Addressing
 import Primitives
 import ReferenceModels
 import TestSupport
 import Testing
+
+@testable import Domains
 
 /// A pin table beside its naive twin, with nodes that are known by numbers.
 private final class Pins {
@@ -21,7 +23,7 @@ private final class Pins {
 
   /// The name of the new pin, or nil when it is refused.
   func pin(_ range: ClosedRange<UInt64>) throws -> Int? {
-    let name = add(range, .pinned)
+    let name = add(range, .pinned(.read))
     try demandSame(name != nil, model.pin(range, named: nextName), "whether \(range) is pinned")
     return name
   }
@@ -145,5 +147,33 @@ struct PinTableTests {
       default: _ = try pins.pin(range)
       }
     }
+  }
+
+  @Test func whatIsHeldForWritingIsFoundInOrder() throws {
+    let table = try PinTable()
+    let pins: [(ClosedRange<UInt64>, PinTable.Pin)] = [
+      (10...19, .pinned(.read)), (15...29, .pinned([.read, .write])), (40...49, .closed(of: 0)),
+      (50...UInt64.max, .pinned(.write)), (60...60, .pinned(.read)),
+    ]
+    let nodes = UnsafeMutablePointer<PinTable.Node>.allocate(capacity: pins.count)
+    defer { nodes.deallocate() }
+    func found(_ first: UInt64, _ last: UInt64) -> [UInt64] {
+      table.firstWritten(from: first, through: last).map { [$0.first, $0.last] } ?? []
+    }
+    #expect(found(0, UInt64.max) == [])
+    for (index, (range, pin)) in pins.enumerated() {
+      (nodes + index).initialize(
+        to: PinTable.Node(first: range.lowerBound, last: range.upperBound, payload: pin))
+      try demandSame(table.add(nodes + index), true, "whether it is added")
+    }
+    #expect(found(0, 14) == [])
+    #expect(found(0, 15) == [15, 15])
+    #expect(found(0, UInt64.max) == [15, 29])
+    #expect(found(20, 25) == [20, 25])
+    #expect(found(30, 49) == [])
+    #expect(found(30, UInt64.max) == [50, UInt64.max])
+    #expect(found(60, 60) == [60, 60])
+    for index in pins.indices { table.remove(nodes + index) }
+    #expect(found(0, UInt64.max) == [])
   }
 }

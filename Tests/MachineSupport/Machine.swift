@@ -18,7 +18,7 @@ package final class Machine: @unchecked Sendable {
   private var domains: [UnsafeMutablePointer<Domain>] = []
   private var devices: [UnsafeMutablePointer<Device>] = []
 
-  fileprivate init() throws {
+  fileprivate init(notesDirty: Bool) throws {
     let (reports, memory, tables) = (reports, memory, tables)
     let system = try Box<System>.place { () throws(Failure) in
       try System(isFlat: true, reporter: reports.reporter, allocator: memory.allocator)
@@ -28,7 +28,8 @@ package final class Machine: @unchecked Sendable {
       try IOMMU(
         system: system,
         configuration: try PageTableConfiguration(
-          kind: .vtdSecondStage, allocator: tables.allocator))
+          kind: .vtdSecondStage, options: PageTableOptions(features: notesDirty ? .dirty : []),
+          allocator: tables.allocator))
     }
   }
 
@@ -70,8 +71,10 @@ package final class Machine: @unchecked Sendable {
 }
 
 /// Runs a test with a machine of its own, and looks for what is left of it.
-package func withMachine(_ body: (Machine) throws -> Void) throws {
-  let machine = try Machine()
+package func withMachine(
+  notesDirty: Bool = false, _ body: (Machine) throws -> Void
+) throws {
+  let machine = try Machine(notesDirty: notesDirty)
   do {
     defer { machine.end() }
     try body(machine)

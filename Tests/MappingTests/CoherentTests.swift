@@ -87,7 +87,7 @@ struct CoherentTests {
       let node = UnsafeMutablePointer<PinTable.Node>.allocate(capacity: 1)
       defer { node.deallocate() }
       let last = address.rawValue + 4095
-      node.initialize(to: PinTable.Node(first: last, last: last, payload: .pinned))
+      node.initialize(to: PinTable.Node(first: last, last: last, payload: .pinned(.read)))
       device.pointee.withPins(of: record.domain) { pins in
         #expect(pins.add(node) == true)
         pins.settle(node)

@@ -171,7 +171,7 @@ struct MapTests {
       let address = try device.pointee.map(try physical(0x7000, size: 0x1000), .toDevice)
       let node = UnsafeMutablePointer<PinTable.Node>.allocate(capacity: 1)
       defer { node.deallocate() }
-      node.initialize(to: PinTable.Node(first: 0x7FFF, last: 0x7FFF, payload: .pinned))
+      node.initialize(to: PinTable.Node(first: 0x7FFF, last: 0x7FFF, payload: .pinned(.read)))
       #expect(device.pointee.pins.add(node) == true)
       device.pointee.pins.settle(node)
       let range = try dma(address.rawValue, size: 0x1000)

@@ -171,6 +171,21 @@ static void map_domain(struct object *domain, uint64_t iova, uint64_t size, uint
 		remember(iova, size);
 }
 
+static void call_domain_dirty(struct object *domain, uint64_t iova, uint64_t size)
+{
+	uint64_t bits[(1 << 24) / PAGE / 64] = { 0 };
+
+	/* Of so much the bits fit the array. */
+	size &= (1 << 24) - 1;
+	if (one_in(2))
+		(void)RESULT(dmacore_domain_set_dirty_tracking(domain->handle, one_in(2)), EINVAL,
+			     EOPNOTSUPP);
+	else
+		(void)RESULT(dmacore_domain_read_dirty(domain->handle, iova, size,
+						       one_in(32) ? byte() : one_in(2), OUT(bits)),
+			     EINVAL, ERANGE, EOPNOTSUPP);
+}
+
 static void call_domain_table(void)
 {
 	struct object *domain = pick_object(DOMAIN);
@@ -184,7 +199,13 @@ static void call_domain_table(void)
 
 	iova &= ~unaligned;
 	size = (size + unaligned) & ~unaligned;
-	switch (byte() % 4) {
+	uint8_t how = byte();
+
+	if (how >= 0xf0) {
+		call_domain_dirty(domain, iova, size);
+		return;
+	}
+	switch (how % 4) {
 	case 0:
 	case 1:
 		map_domain(domain, iova, size, access, unaligned);

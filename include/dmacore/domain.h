@@ -22,12 +22,26 @@
  *	... the device reads at 0x10000 ...
  *	error = dmacore_domain_unmap(domain, 0x10000, 4096, 0, NULL);
  *
- * In an identity domain every device address is the physical address. In a blocked domain none leads
- * anywhere.
+ * In an identity domain every device address is the physical address, or what a device's DMA ranges
+ * make of it (device.h). In a blocked domain none leads anywhere.
+ *
+ * A domain whose page tables have a place for it (DMACORE_PAGETABLE_DIRTY) can note what devices
+ * write, for who copies the memory of a running machine:
+ *
+ *	uint64_t bitmap[16] = { 0 };
+ *
+ *	error = dmacore_domain_set_dirty_tracking(domain, true);
+ *	... copy all of the memory; then, again and again, what was written meanwhile:
+ *	error = dmacore_domain_read_dirty(domain, dma, size, DMACORE_DIRTY_CLEAR, bitmap);
+ *
+ * A write through a view counts when it is done, before the call that makes it returns. A zero-copy
+ * mapping for writing counts as long as it lives, and once more when it ends. What is noted goes with
+ * the mapping: read it before you unmap.
  *
  * Stability: may change before 1.0.
  */
 
+#include "pagetable.h"
 #include "types.h"
 
 DMACORE_BEGIN_DECLS
@@ -276,6 +290,55 @@ int dmacore_domain_unmap(struct dmacore_domain *domain, dmacore_iova_t iova, uin
 DMACORE_MUST_CHECK
 int dmacore_domain_translate(struct dmacore_domain *domain, dmacore_iova_t iova, uint32_t access,
 			     struct dmacore_translation *out_translation);
+
+/**
+ * dmacore_domain_set_dirty_tracking() - let writes of devices be noted, or not
+ * @domain: a DMA domain or an unmanaged one
+ * @is_tracked: whether they are
+ *
+ * They are not, at first. Every write that ends after a call which switches noting on is noted, and
+ * what was noted before is forgotten. After a call that switches it off the page tables are not
+ * written to for a view, and what was noted stays. A call that changes nothing does nothing.
+ *
+ * Context: any thread, but one such call at a time for a domain; lock-free; looks at all of the page
+ *   table when it switches noting on; waits for accesses in flight to end; calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  @domain is NULL. Never succeeds if retried.
+ *   -EOPNOTSUPP  the domain translates nothing, or its page tables were made without
+ *            DMACORE_PAGETABLE_DIRTY. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_domain_set_dirty_tracking(struct dmacore_domain *domain, bool is_tracked);
+
+/**
+ * dmacore_domain_read_dirty() - find out what devices have written
+ * @domain: a DMA domain or an unmanaged one
+ * @iova: first address of the devices, a multiple of the page tables' granule
+ * @size: bytes, a multiple of the granule, not 0
+ * @flags: bits of enum dmacore_dirty_flags (pagetable.h)
+ * @bitmap: a bit for each granule of the range, the lowest of the first word for the first; bits are
+ *   set here, and none is cleared
+ *
+ * A write is noted for its whole leaf, so that all granules of that are marked, as far as they lie in
+ * the range; map in small leaves what is to be told apart. No write that had ended before the call is
+ * missed. With DMACORE_DIRTY_CLEAR a write that is under way meanwhile is in memory when the call
+ * returns, or noted for the next call, or both. A write that a callback of a memory region carries out
+ * is noted when that returns, if the device uses the domain then.
+ *
+ * Context: any thread; locked (zero-copy mappings, rank 5); with DMACORE_DIRTY_CLEAR waits for
+ *   accesses in flight to end; calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or with @bitmap as it was
+ *   -EINVAL  a pointer is NULL, the size is 0, something is not aligned, or a flag is unknown. Never
+ *            succeeds if retried.
+ *   -ERANGE  the range wraps, or is too wide for the page tables. Never.
+ *   -EOPNOTSUPP  the domain translates nothing, or its page tables were made without
+ *            DMACORE_PAGETABLE_DIRTY. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_domain_read_dirty(struct dmacore_domain *domain, dmacore_iova_t iova, uint64_t size,
+			      uint32_t flags, uint64_t *bitmap);
 
 /**
  * dmacore_domain_statistics() - read what a domain holds
