@@ -76,6 +76,21 @@ public func dmacore_domain_map(
   }
 }
 
+@implementation @_cdecl("dmacore_domain_map_list")
+public func dmacore_domain_map_list(
+  _ domain: OpaquePointer!, _ iova: dmacore_iova_t,
+  _ segments: UnsafePointer<dmacore_domain_segment>!, _ count: Int, _ access: UInt32
+) -> CInt {
+  status { () throws(Failure) in
+    let domain = unsafe try value(domain, as: Domain.self)
+    let access = try Access(checking: access, among: .all)
+    guard let segments = unsafe segments, count > 0 else { throw .invalidArgument }
+    // SAFETY: so many segments are there, says the caller.
+    let list = unsafe UnsafeBufferPointer(start: segments, count: count)
+    try unsafe domain.pointee.map(list, at: IOVA(iova), access: access)
+  }
+}
+
 @implementation @_cdecl("dmacore_domain_unmap")
 public func dmacore_domain_unmap(
   _ domain: OpaquePointer!, _ iova: dmacore_iova_t, _ size: UInt64, _ flags: UInt32,

@@ -283,6 +283,57 @@ extension Domain {
   }
 }
 
+// MARK: - Lists
+
+extension Domain {
+  /// Maps runs of memory one behind the other from an address on, all of them or none.
+  ///
+  /// - Throws: as `map`.
+  public func map(
+    _ segments: UnsafeBufferPointer<dmacore_domain_segment>, at start: IOVA, access: Access
+  ) throws(Failure) {
+    let table = unsafe try ownTranslation()
+    let granule = unsafe table.pointee.table.facts.granule
+    var next = start.rawValue
+    do throws(Failure) {
+      var index = 0
+      while index < segments.count {
+        // As long as can be, for large leaves.
+        var run = try unsafe Self.memory(segments[index], granule)
+        index += 1
+        while index < segments.count {
+          let memory = try unsafe Self.memory(segments[index], granule)
+          guard memory.first > run.last, memory.first.rawValue &- 1 == run.last.rawValue else {
+            break
+          }
+          run = try PhysicalRange(first: run.first, last: memory.last)
+          index += 1
+        }
+        let (last, overflow) = next.addingReportingOverflow(run.extent)
+        guard !overflow, last != UInt64.max || index == segments.count else { throw .outOfRange }
+        try map(IOVARange(first: IOVA(next), last: IOVA(last)), to: run.first, access: access)
+        next = last &+ 1
+      }
+    } catch {
+      if next > start.rawValue {
+        // Whole leaves that no one else maps, so that this can't fail.
+        let done = try IOVARange(first: start, last: IOVA(next &- 1))
+        _ = try unmap(done, crossingHoles: true, splitting: false)
+      }
+      throw error
+    }
+  }
+
+  private static func memory(
+    _ segment: dmacore_domain_segment, _ granule: Granule
+  ) throws(Failure) -> PhysicalRange {
+    let memory = try PhysicalRange(
+      first: PhysicalAddress(segment.phys), size: segment.size, wrap: .outOfRange)
+    guard memory.isAligned(to: granule) else { throw .invalidArgument }
+    return memory
+  }
+}
+
 // MARK: - What was written
 
 extension Domain {

@@ -171,6 +171,35 @@ static void map_domain(struct object *domain, uint64_t iova, uint64_t size, uint
 		remember(iova, size);
 }
 
+static void map_list(struct object *domain, uint64_t iova, uint32_t access)
+{
+	struct dmacore_domain_segment segments[4];
+	size_t count = 1 + byte() % 4;
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		uint64_t size = (1 + byte() % 4) * PAGE, phys;
+		/* Often what adjoins the one before. */
+		bool adjoins = i != 0 && one_in(2) && !domain->is_flat;
+
+		phys = domain->is_flat ? (uintptr_t)ram_range(&size) : (uint64_t)byte() << 16;
+		segments[i].phys =
+			adjoins ? segments[i - 1].phys + segments[i - 1].size : phys & ~(PAGE - 1);
+		segments[i].size = size & ~(PAGE - 1);
+		if (one_in(32) && !domain->is_flat)
+			segments[i].phys = number("phys");
+		if (one_in(32) && !domain->is_flat)
+			segments[i].size = number("size");
+		sum += segments[i].size;
+		fuzz_trace("    segment %#" PRIx64 ", size %#" PRIx64, segments[i].phys,
+			   segments[i].size);
+	}
+	if (RESULT(dmacore_domain_map_list(domain->handle, iova, OUT(segments),
+					   one_in(64) ? 0 : count, access),
+		   EINVAL, EOPNOTSUPP, ERANGE, EEXIST, ENOMEM) == 0)
+		remember(iova, sum);
+}
+
 static void call_domain_dirty(struct object *domain, uint64_t iova, uint64_t size)
 {
 	uint64_t bits[(1 << 24) / PAGE / 64] = { 0 };
@@ -203,6 +232,10 @@ static void call_domain_table(void)
 
 	if (how >= 0xf0) {
 		call_domain_dirty(domain, iova, size);
+		return;
+	}
+	if (how >= 0xe0) {
+		map_list(domain, iova, access);
 		return;
 	}
 	switch (how % 4) {

@@ -357,6 +357,71 @@ static void domain_map__changes_nothing_when_an_allocation_fails(void **state)
 	}
 }
 
+/* Scattered, each piece with tables of its own; and what is written is found without memory. */
+static void domain_map_list__maps_nothing_when_an_allocation_fails(void **state)
+{
+	static const struct dmacore_domain_segment segments[] = {
+		{ 0, 2 * MIB - PAGE }, { GIB, PAGE },	     { 4 * GIB, 2 * MIB },
+		{ 8 * GIB, GIB },      { 5 * GIB, 3 * MIB },
+	};
+	const uint64_t iova = 512 * GIB - 2 * MIB, size = GIB + 7 * MIB;
+	static struct machine machine;
+	unsigned live = oom.live_count;
+	unsigned long failures = 0;
+	const unsigned count = sizeof(segments) / sizeof(*segments);
+
+	(void)state;
+	for (unsigned hook = 0; hook < 2; hook++) {
+		struct dmacore_pagetable_options tables = DMACORE_PAGETABLE_OPTIONS_INIT;
+		struct dmacore_iommu_options options = DMACORE_IOMMU_OPTIONS_INIT;
+		struct dmacore_domain_options domain_options = DMACORE_DOMAIN_OPTIONS_INIT;
+		struct dmacore_iommu_capabilities capabilities = {
+			.struct_size = sizeof(capabilities),
+		};
+		struct dmacore_iommu *iommu;
+		struct dmacore_domain *domain;
+		uint64_t bits[4] = { 0 };
+
+		machine_start(&machine, TRANSLATED);
+		tables.features = DMACORE_PAGETABLE_DIRTY;
+		tables.allocator = hook ? &machine.tables.allocator : NULL;
+		options.pagetable = &tables;
+		domain_options.type = DMACORE_DOMAIN_UNMANAGED;
+		assert_ok(dmacore_iommu_create(machine.system, &options, &iommu));
+		assert_ok(dmacore_domain_create(iommu, &domain_options, &domain));
+		for (int left = 0;; left++) {
+			int error;
+
+			machine.tables.left = hook ? left : -1;
+			oom.left = hook ? -1 : left;
+			error = dmacore_domain_map_list(domain, iova, segments, count,
+							DMACORE_ACCESS_WRITE);
+			machine.tables.left = -1;
+			oom.left = -1;
+			if (!error)
+				break;
+			assert_int_equal(error, -ENOMEM);
+			assert_int_equal(domain_statistics(domain).mapped_bytes, 0);
+			failures++;
+		}
+		assert_int_equal(domain_statistics(domain).mapped_bytes, size);
+		assert_needs_no_memory({
+			assert_ok(dmacore_iommu_capabilities(iommu, &capabilities));
+			assert_ok(dmacore_domain_set_dirty_tracking(domain, true));
+			assert_ok(dmacore_domain_read_dirty(domain, iova, MIB, DMACORE_DIRTY_CLEAR,
+							    bits));
+			assert_ok(dmacore_domain_set_dirty_tracking(domain, false));
+			assert_ok(dmacore_domain_unmap(domain, iova, size, 0, NULL));
+			assert_int_equal(domain_statistics(domain).mapped_bytes, 0);
+			dmacore_domain_destroy(domain);
+			dmacore_iommu_destroy(iommu);
+			machine_stop(&machine);
+		});
+		assert_int_equal(oom.live_count, live);
+	}
+	assert_true(failures > 4);
+}
+
 static void domain_unmap__splits_nothing_when_an_allocation_fails(void **state)
 {
 	static struct owner owner;
@@ -462,6 +527,7 @@ int main(void)
 		cmocka_unit_test(alloc_coherent__gives_its_memory_back_when_the_tables_run_out),
 		cmocka_unit_test(view_map__unwinds_every_failed_allocation),
 		cmocka_unit_test(domain_map__changes_nothing_when_an_allocation_fails),
+		cmocka_unit_test(domain_map_list__maps_nothing_when_an_allocation_fails),
 		cmocka_unit_test(domain_unmap__splits_nothing_when_an_allocation_fails),
 		cmocka_unit_test(domain_map__frees_what_waits_for_readers_before_it_fails),
 		cmocka_unit_test(device_destroy__needs_no_memory),

@@ -87,6 +87,16 @@ struct dmacore_domain_options {
 	{ sizeof(struct dmacore_domain_options), DMACORE_DOMAIN_DMA, 0, 0, 0, NULL }
 
 /**
+ * struct dmacore_domain_segment - a run of bytes in physical memory
+ * @phys: first physical address, a multiple of the page tables' granule
+ * @size: bytes, a multiple of the granule, not 0
+ */
+struct dmacore_domain_segment {
+	dmacore_phys_t phys;
+	uint64_t size;
+};
+
+/**
  * struct dmacore_domain_statistics - what a domain holds
  * @struct_size: set to sizeof(struct dmacore_domain_statistics) before the call
  * @device_count: devices attached
@@ -241,6 +251,37 @@ int dmacore_domain_detach(struct dmacore_domain *domain, struct dmacore_device *
 DMACORE_MUST_CHECK
 int dmacore_domain_map(struct dmacore_domain *domain, dmacore_iova_t iova, dmacore_phys_t phys,
 		       uint64_t size, uint32_t access);
+
+/**
+ * dmacore_domain_map_list() - map scattered memory to one range in an unmanaged domain
+ * @domain: the domain
+ * @iova: first address of the devices, a multiple of the page tables' granule
+ * @segments: the memory, in the order of the devices' addresses
+ * @count: how many segments, at least 1
+ * @access: as for dmacore_domain_map()
+ *
+ * As dmacore_domain_map() for one segment after the other, where segments that adjoin are one, for
+ * larger leaves; but all are mapped or none. While the call runs, devices may reach those that are
+ * mapped already; when it has failed none is reached, and no access through one is in flight but those
+ * that mapping.h names. Table pages that were made for a part may stay.
+ *
+ * Context: any thread; lock-free, but locked (zero-copy mappings, rank 5) when a part is unmapped
+ *   again; calls the table allocator, and may wait for accesses in flight to end, and call the report
+ *   callback.
+ * Ownership: the memory stays whose it was and must outlive the mapping; @segments is the caller's
+ *   again.
+ * Return: 0, or with everything mapped as before
+ *   -EINVAL  a pointer is NULL, @count is 0, something is not aligned, a size is 0, the access permits
+ *            nothing or has unknown bits. Never succeeds if retried.
+ *   -EOPNOTSUPP  the domain is not unmanaged, or the page tables cannot express the access. Never.
+ *   -ERANGE  a range wraps, or is too wide for the page tables. Never.
+ *   -EEXIST  a part of the devices' addresses is mapped. Not until that is unmapped.
+ *   -ENOMEM  no memory for table pages. May succeed later.
+ */
+DMACORE_MUST_CHECK
+int dmacore_domain_map_list(struct dmacore_domain *domain, dmacore_iova_t iova,
+			    const struct dmacore_domain_segment *segments, size_t count,
+			    uint32_t access);
 
 /**
  * dmacore_domain_unmap() - unmap a range in an unmanaged domain
