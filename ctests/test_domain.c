@@ -40,7 +40,7 @@ static void domain_create__rejects_bad_options(void **state)
 		int error;
 	} wrong[] = {
 		{ 0, 0, 0, 0, EINVAL },
-		{ 5, 0, 0, 0, EINVAL },
+		{ 6, 0, 0, 0, EINVAL },
 		{ UINT32_MAX, 0, 0, 0, EINVAL },
 		{ DMACORE_DOMAIN_DMA, 1, 0, 0, EINVAL },
 		{ DMACORE_DOMAIN_DMA, UINT32_C(1) << 31, 0, 0, EINVAL },

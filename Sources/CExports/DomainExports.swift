@@ -18,12 +18,17 @@ public func dmacore_domain_create(
       var defaults = unsafe dmacore_domain_options()
       unsafe defaults.type = DMACORE_DOMAIN_DMA.rawValue
       let options = unsafe try options(given, defaults: defaults)
-      guard let kind = unsafe Domain.Kind(rawValue: options.type) else { throw .invalidArgument }
-      try require(unsafe options.flags == 0)
+      let isLazy = unsafe options.type == DMACORE_DOMAIN_DMA_LAZY.rawValue
+      guard let kind = unsafe isLazy ? .dma : Domain.Kind(rawValue: options.type) else {
+        throw .invalidArgument
+      }
+      try require(unsafe options.flags == 0 && options.reserved == 0)
+      try require(unsafe isLazy || options.flush_entries == 0 && options.flush_age == 0)
       // SAFETY: see `value`.
       let group = unsafe options.group.map { unsafe UnsafeMutablePointer<Group>($0) }
       return unsafe try Domain(
-        iommu: iommu, kind: kind, first: options.first, last: options.last, for: group)
+        iommu: iommu, kind: kind, first: options.first, last: options.last, isLazy: isLazy,
+        FlushQueue.Limits(entries: options.flush_entries, age: options.flush_age), for: group)
     }
   }
 }
@@ -106,6 +111,11 @@ public func dmacore_domain_unmap(
   }
 }
 
+@implementation @_cdecl("dmacore_domain_flush")
+public func dmacore_domain_flush(_ domain: OpaquePointer!) -> CInt {
+  status { () throws(Failure) in try unsafe value(domain, as: Domain.self).pointee.flush() }
+}
+
 @implementation @_cdecl("dmacore_domain_translate")
 public func dmacore_domain_translate(
   _ domain: OpaquePointer!, _ iova: dmacore_iova_t, _ access: UInt32,
@@ -154,7 +164,8 @@ public func dmacore_domain_statistics(
         struct_size: 0, device_count: statistics.deviceCount,
         mapping_count: statistics.mappingCount, iova_bytes: statistics.iovaBytes,
         mapped_bytes: statistics.mappedBytes, table_count: statistics.tableCount,
-        table_bytes: statistics.tableBytes)
+        table_bytes: statistics.tableBytes, queued_count: statistics.queued.count,
+        queued_bytes: statistics.queued.bytes, flush_count: statistics.queued.flushes)
     }
   }
 }

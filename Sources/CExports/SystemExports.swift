@@ -44,3 +44,8 @@ public func dmacore_system_destroy(_ system: OpaquePointer!) {
   }
   unsafe Box.letGo(cell)
 }
+
+@implementation @_cdecl("dmacore_system_tick")
+public func dmacore_system_tick(_ system: OpaquePointer!, _ now: UInt64) -> CInt {
+  status { () throws(Failure) in unsafe try value(system, as: System.self).pointee.tick(now) }
+}

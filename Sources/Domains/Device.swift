@@ -274,11 +274,31 @@ public struct Device: ~Copyable, Held {
     return body(pins)
   }
 
+  /// Ends a mapping whose record has been claimed, as strictly as its domain wants it, lets others
+  /// have its addresses, and gives the record back. Returns whether a zero-copy mapping still holds
+  /// it.
+  @_optimize(speed)
+  public func undo(_ node: MappingTable.Link) -> Bool {
+    guard unsafe node.pointee.payload.kind == .streaming,
+      let (translation, pages) = unsafe translated(node),
+      let queue = unsafe translation.pointee.queue, unsafe queue.pointee.isLazy
+    else {
+      let isHeld = unsafe end(node)
+      unsafe release(node)
+      return isHeld
+    }
+    unsafe translation.pointee.unmap(pages)
+    // Looked at while the addresses are nobody else's.
+    let isHeld = unsafe isHeld(node, first: pages.first.rawValue, last: pages.last.rawValue)
+    unsafe queue.pointee.freeLater(pages)
+    unsafe mappings.giveBack(node)
+    return isHeld
+  }
+
   /// Ends a mapping whose record has been claimed, strictly: when this returns no access through it
   /// is under way, but for those of zero-copy mappings and inside callbacks of memory regions.
   /// Returns whether a zero-copy mapping still holds it. The addresses stay taken.
   public func end(_ node: MappingTable.Link) -> Bool {
-    let record = unsafe node.pointee.payload
     var (first, last) = unsafe (node.pointee.first, node.pointee.last)
     if let (translation, pages) = unsafe translated(node) {
       (first, last) = (pages.first.rawValue, pages.last.rawValue)
@@ -286,8 +306,12 @@ public struct Device: ~Copyable, Held {
     }
     // A direct mapping is out of the table already, so that a view finds it no more.
     unsafe system.pointee.readers.waitForReaders()
-    return unsafe withPins(of: record.domain) { pins in
-      pins.holds(first: first, last: last, since: record.stamp)
+    return unsafe isHeld(node, first: first, last: last)
+  }
+
+  private func isHeld(_ node: MappingTable.Link, first: UInt64, last: UInt64) -> Bool {
+    unsafe withPins(of: node.pointee.payload.domain) { pins in
+      unsafe pins.holds(first: first, last: last, since: node.pointee.payload.stamp)
     }
   }
 
@@ -318,8 +342,7 @@ public struct Device: ~Copyable, Held {
     while let node = unsafe mappings.claimAny() {
       let record = unsafe node.pointee.payload
       let size = unsafe node.pointee.last &- node.pointee.first &+ 1
-      let isHeld = unsafe end(node)
-      unsafe release(node)
+      let isHeld = unsafe undo(node)
       count += 1
       bytes &+= size
       guard let memory = record.memory else { continue }

@@ -14,13 +14,15 @@ public struct Domain: ~Copyable, Held {
   @safe
   public struct Translation: ~Copyable {
     public let table: AnyPageTable
-    /// Of a DMA domain: the addresses that mapping calls may take. In an unmanaged domain the caller
-    /// chooses.
-    let space: UnsafeMutablePointer<IOVASpace>?
+    /// Of a DMA domain: the addresses that mapping calls may take, and those that they may not take
+    /// yet. In an unmanaged domain the caller chooses.
+    let queue: UnsafeMutablePointer<FlushQueue>?
     // Whether writes of devices are noted in the table.
     fileprivate let tracksDirty = Atomic<Bool>(false)
 
-    deinit { if let space = unsafe space { unsafe Box.destroy(space) } }
+    var space: UnsafeMutablePointer<IOVASpace>? { unsafe queue?.pointee.space }
+
+    deinit { if let queue = unsafe queue { unsafe FlushQueue.end(queue) } }
   }
 
   /// What kind of domain to make. The values are those of `domain.h`.
@@ -50,6 +52,7 @@ public struct Domain: ~Copyable, Held {
     public let mappedBytes: UInt64
     public let tableCount: UInt64
     public let tableBytes: UInt64
+    public let queued: FlushQueue.Counts
   }
 
   public let iommu: UnsafeMutablePointer<IOMMU>
@@ -63,16 +66,19 @@ public struct Domain: ~Copyable, Held {
 
   /// Holds the IOMMU until it ends.
   ///
-  /// - Parameters first, last: the addresses to give out; 0 for the default.
-  /// - Parameter group: whose reserved regions it honours.
+  /// - Parameters:
+  ///   - first, last: the addresses to give out; 0 for the default.
+  ///   - isLazy: whether unmaps are lazy at first, and `limits` how lazy they are when they are.
+  ///   - group: whose reserved regions it honours.
   /// - Throws: `invalidArgument`, `tryAgain` until the IOMMU is there, `notSupported` for a DMA domain of
   ///   large granules, `outOfRange` when `last` is above what the page table can translate, `noMemory`.
   @inline(never)
   public init(
     iommu: UnsafeMutablePointer<IOMMU>, kind: Kind, first: UInt64, last: UInt64,
+    isLazy: Bool = false, _ limits: FlushQueue.Limits = FlushQueue.Limits(),
     for group: UnsafeMutablePointer<Group>? = nil
   ) throws(Failure) {
-    guard kind == .dma || (first == 0 && last == 0) else { throw .invalidArgument }
+    guard kind == .dma || (first == 0 && last == 0 && !isLazy) else { throw .invalidArgument }
     let configuration = unsafe try iommu.pointee.configuration()
     let pins = try PinTable()
     let reserved = unsafe try Self.reserved(of: group, in: iommu.pointee.system)
@@ -81,7 +87,7 @@ public struct Domain: ~Copyable, Held {
     case .identity, .blocked: break
     case .unmanaged:
       unsafe translation = try Box<Translation>.place { () throws(Failure) in
-        unsafe Translation(table: try AnyPageTable(configuration), space: nil)
+        unsafe Translation(table: try AnyPageTable(configuration), queue: nil)
       }
     case .dma:
       unsafe translation = try Box<Translation>.place { () throws(Failure) in
@@ -94,12 +100,17 @@ public struct Domain: ~Copyable, Held {
           last: IOVA(last == 0 ? highest : last))
         guard bounds.isAligned(to: Device.granule) else { throw .invalidArgument }
         guard bounds.last.rawValue <= highest else { throw .outOfRange }
-        let reporter = unsafe iommu.pointee.system.pointee.reporter
-        let space = unsafe try Box<IOVASpace>.place { () throws(Failure) in
-          try IOVASpace(
-            bounds: bounds, granule: Device.granule, isChecked: false, reporter: reporter)
+        let system = unsafe iommu.pointee.system
+        let queue = unsafe try Box<FlushQueue>.place { () throws(Failure) in
+          unsafe try FlushQueue(bounds, limits, system: system)
         }
-        return unsafe Translation(table: table, space: space)
+        do throws(Failure) {
+          if isLazy { unsafe try FlushQueue.setLazy(queue, true) }
+        } catch {
+          unsafe Box.letGo(queue)
+          throw error
+        }
+        return unsafe Translation(table: table, queue: queue)
       }
       do throws(Failure) {
         try unsafe translation!.pointee.honour(reserved)
@@ -150,7 +161,7 @@ public struct Domain: ~Copyable, Held {
     guard let translation = unsafe translation else {
       return Statistics(
         deviceCount: devices, mappingCount: 0, iovaBytes: 0, mappedBytes: 0, tableCount: 0,
-        tableBytes: 0)
+        tableBytes: 0, queued: FlushQueue.Counts())
     }
     let space = unsafe translation.pointee.space?.pointee.statistics
     // It walks the tables, which nobody may free meanwhile.
@@ -160,8 +171,33 @@ public struct Domain: ~Copyable, Held {
     return Statistics(
       deviceCount: devices, mappingCount: space?.allocatedCount ?? 0,
       iovaBytes: space?.allocatedBytes ?? 0, mappedBytes: table.mappedBytes,
-      tableCount: table.tableCount, tableBytes: table.tableBytes)
+      tableCount: table.tableCount, tableBytes: table.tableBytes,
+      queued: unsafe translation.pointee.queue?.pointee.counts ?? FlushQueue.Counts())
   }
+}
+
+// MARK: - Laziness
+
+extension Domain {
+  /// - Throws: `notSupported` when this is no DMA domain.
+  private func ownQueue() throws(Failure) -> UnsafeMutablePointer<FlushQueue> {
+    guard let queue = unsafe translation?.pointee.queue else { throw .notSupported }
+    return unsafe queue
+  }
+
+  /// Makes the unmaps of a DMA domain lazy or strict from here on, beside any mapping calls. When
+  /// this returns from making them strict nothing is queued, and nothing will be.
+  ///
+  /// - Throws: `notSupported` when this is no DMA domain; `noMemory` when it is to be lazy for the
+  ///   first time.
+  public func setLazy(_ isLazy: Bool) throws(Failure) {
+    unsafe try FlushQueue.setLazy(ownQueue(), isLazy)
+  }
+
+  /// Returns when everything that was queued at the call is free.
+  ///
+  /// - Throws: `notSupported` when this is no DMA domain.
+  public func flush() throws(Failure) { unsafe try ownQueue().pointee.flush() }
 }
 
 // MARK: - Table pages
@@ -453,16 +489,18 @@ extension Domain.Translation {
   public func map(
     _ pages: PhysicalRange, access: Access, limit: UInt64, in ranges: borrowing DMARanges
   ) throws(Failure) -> IOVARange {
-    guard let space = unsafe space else { throw .notPermitted }
+    guard let queue = unsafe queue else { throw .notPermitted }
     guard pages.last <= table.facts.lastOutput else { throw .outOfRange }
+    let space = unsafe queue.pointee.space
     let alignment = preferredAlignment(for: pages)
-    let range: IOVARange
-    do throws(Failure) {
-      range = try unsafe Self.allocate(pages.extent, alignment, limit, ranges, from: space)
-    } catch {
-      guard error == .noSpace, alignment > Device.granule.bytes else { throw error }
-      // Small leaves at a place that is not aligned are better than no place.
-      range = try unsafe Self.allocate(pages.extent, 0, limit, ranges, from: space)
+    let range = try unsafe queue.pointee.retrying { () throws(Failure) in
+      do throws(Failure) {
+        return try unsafe Self.allocate(pages.extent, alignment, limit, ranges, from: space)
+      } catch {
+        guard error == .noSpace, alignment > Device.granule.bytes else { throw error }
+        // Small leaves at a place that is not aligned are better than no place.
+        return try unsafe Self.allocate(pages.extent, 0, limit, ranges, from: space)
+      }
     }
     do throws(Failure) {
       // The space says that the range is free, whatever somebody wrote to the table's pages.
@@ -505,14 +543,7 @@ extension Domain.Translation {
   }
 
   /// Frees a range that `map` returned, when no translation of it is left.
-  func free(_ range: IOVARange) {
-    do throws(Failure) {
-      try unsafe space?.pointee.free(first: range.first, size: range.extent &+ 1)
-    } catch {
-      // The record of the mapping has the range as the space gave it, so this cannot happen.
-      assertionFailure("A mapping's range is not allocated.")
-    }
-  }
+  func free(_ range: IOVARange) { unsafe queue?.pointee.free(range) }
 
   /// Unmaps a range that `map` returned.
   func unmap(_ range: IOVARange) {

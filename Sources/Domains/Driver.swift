@@ -19,7 +19,7 @@ import Primitives
 // another one waits for. So it ends.
 //
 // 3. Locking
-// One lock a system (rank 9), in which no other is taken.
+// One lock a system (rank 11), in which no other is taken.
 
 /// What drives devices, checked.
 @safe
@@ -78,7 +78,7 @@ struct Binding {
   var next: UnsafeMutablePointer<Device>? = nil
 }
 
-/// The devices of a system whose binds are deferred, in the order in which they came. Locked, rank 9.
+/// The devices of a system whose binds are deferred, in the order in which they came. Locked, rank 11.
 @safe
 struct Bindings: ~Copyable {
   // Not private: a debug build by files cannot link the type of a private property then.

@@ -5,7 +5,7 @@ import Primitives
 
 /// The faults of a device, oldest first, of which it keeps as many as fit and counts the others.
 ///
-/// Locked, rank 8.
+/// Locked, rank 10.
 @safe
 public struct FaultRing: ~Copyable {
   private struct State {

@@ -4,6 +4,7 @@ import Addressing
 import CDMACore
 import MemoryMap
 import Primitives
+import Synchronization
 
 // Theory of operation: systems, IOMMUs, domains, devices.
 //
@@ -28,12 +29,12 @@ import Primitives
 // undoing needs: undoing never asks what the device's masks or domain are by now.
 // 2.4 Strictness. Unmapping stores the table words, then waits for the views' sections; so when it
 // returns no access is under way through what was unmapped, but those of zero-copy mappings, which
-// the pin tables know of.
+// the pin tables know of. In a lazy domain the wait comes later, once for many (FlushQueue).
 //
 // 3. Locking
 // Ranks are in ARCHITECTURE.md. No lock is taken while another is held, but for freeing a coherent
-// allocation: under the mapping table's lock (rank 4) it closes the range in a pin table (rank 5); and
-// for those of a group's devices.
+// allocation: under the mapping table's lock (rank 4) it closes the range in a pin table (rank 5);
+// for those of a group's devices; and for those of the flush queues that a tick looks at.
 //
 // 4. What this does not do
 // Faults that are answered, several backends. Groups are in Group.swift, drivers in Driver.swift.
@@ -58,6 +59,9 @@ public struct System: ~Copyable, Held {
   let topology: Topology
   private let findGroup: dmacore_find_group_fn?
   private let findGroupOpaque: UnsafeMutableRawPointer?
+  let lazyDomains: FlushQueueList
+  /// The time of the last tick.
+  let lastTick = Atomic<UInt64>(0)
   private let allocator: dmacore_memory_allocator?
   private let uses = UseCount()
 
@@ -70,6 +74,7 @@ public struct System: ~Copyable, Held {
     let readers = try ReadSections()
     let bindings = try Bindings()
     let topology = try Topology()
+    let lazyDomains = try FlushQueueList()
     self.memory = memory
     self.readers = readers
     self.bindings = bindings
@@ -78,6 +83,7 @@ public struct System: ~Copyable, Held {
     unsafe self.findGroupOpaque = findGroupOpaque
     self.defaultKind = defaultKind
     self.reporter = reporter
+    self.lazyDomains = lazyDomains
     unsafe self.allocator = allocator
   }
 
@@ -113,6 +119,15 @@ public struct System: ~Copyable, Held {
     var options = unsafe options
     // SAFETY: a handle that C gives for a group is the address of one.
     return unsafe findGroup(&options, findGroupOpaque).map { unsafe UnsafeMutablePointer($0) }
+  }
+
+  /// Flushes the lazy domains in which something has been queued for long enough, at a time that
+  /// the caller says.
+  public func tick(_ now: UInt64) {
+    lastTick.store(now, ordering: .relaxed)
+    guard let due = unsafe lazyDomains.beginFlushes(now) else { return }
+    readers.waitForReaders()
+    unsafe lazyDomains.endFlushes(due)
   }
 
   /// Whole pages of zeroes for a coherent allocation.

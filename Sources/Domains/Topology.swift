@@ -17,7 +17,7 @@ import Primitives
 // A bridge that does not isolate knows the group of all below it, once there is one, as long as it lives.
 //
 // 3. Locking
-// One lock a system (rank 10), in which no other is taken.
+// One lock a system (rank 12), in which no other is taken.
 //
 // 4. What this does not do
 // Groups that exist are never joined into one: a device that would need that is refused.
@@ -121,7 +121,7 @@ struct Place {
   }
 }
 
-/// The places of a system's devices. Locked, rank 10.
+/// The places of a system's devices. Locked, rank 12.
 @safe
 struct Topology: ~Copyable {
   // Not private: a debug build by files cannot link the type of a private property then.

@@ -33,7 +33,7 @@ import Synchronization
 // 2.6 A checked space has no caches. Every free is compared with what is allocated.
 //
 // 3. Locking
-// A rack's lock (rank 6) for a few loads and stores; the store's lock (rank 7) for one operation on
+// A rack's lock (rank 8) for a few loads and stores; the store's lock (rank 9) for one operation on
 // the tree, or for exchanging magazines. A thread that has a rack may take the store; all racks are
 // taken in order, by one thread at a time. Nodes and magazines are allocated before any lock is taken;
 // so an operation that finds too few of them gives its locks back and comes again.

@@ -27,8 +27,8 @@ import Primitives
 // mappings keep one all the same, to find misuse.
 //
 // 3. Locking
-// The mapping table's lock (rank 4) twice a call, those of the IOVA space (ranks 6 and 7) once, none
-// of them while anything is allocated or called back.
+// The mapping table's lock (rank 4) twice a call, those of the IOVA space (ranks 8 and 9) or the
+// flush queue's (rank 7) once, none of them while anything is allocated or called back.
 //
 // 4. What this does not do
 // It does not bounce: memory that a device cannot reach is refused. Devices are coherent with the
@@ -62,7 +62,7 @@ extension Device {
     }
   }
 
-  /// Ends a mapping, strictly.
+  /// Ends a mapping, as strictly as its domain wants it.
   ///
   /// - Throws: `invalidArgument` when the device has no such mapping. That is reported too.
   public func unmap(_ range: DMARange, _ direction: Direction) throws(Failure) {
@@ -74,9 +74,7 @@ extension Device {
       reportMisuse("unmap", of: range, direction)
       throw .invalidArgument
     }
-    let isHeld = unsafe end(node)
-    unsafe release(node)
-    if isHeld { reportHeld(range) }
+    if unsafe undo(node) { reportHeld(range) }
   }
 
   /// Hands a part of a mapping from the device to the CPU or back.

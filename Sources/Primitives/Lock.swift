@@ -10,11 +10,13 @@ public enum LockRank: UInt32, Sendable {
   case group = 3
   case deviceMappings = 4
   case pins = 5
-  case iovaCache = 6
-  case iovaStore = 7
-  case faultRing = 8
-  case bindings = 9
-  case topology = 10
+  case lazyDomains = 6
+  case flushQueue = 7
+  case iovaCache = 8
+  case iovaStore = 9
+  case faultRing = 10
+  case bindings = 11
+  case topology = 12
 }
 
 /// Mutual exclusion between threads.

@@ -35,8 +35,9 @@ struct dmacore_device;
  * of it on every path. The device may read and write it. The memory region that it lies in cannot
  * be removed until it is freed.
  *
- * Context: any thread; locked (device mappings, rank 4; IOVA cache, rank 6; IOVA store, rank 7);
- *   calls the memory allocator, and may call the table allocator.
+ * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8;
+ *   IOVA store, rank 9); calls the memory allocator, and may call the table allocator, and wait for
+ *   accesses in flight to end.
  * Ownership: the memory is the caller's until dmacore_free_coherent().
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or @size is 0 or rounds up to 2^64. Never succeeds if retried.
@@ -63,10 +64,11 @@ int dmacore_alloc_coherent(struct dmacore_device *device, uint64_t size, void **
  * @cpu: the CPU's address
  * @dma: the device's address
  *
- * Strict as dmacore_unmap(). Needs no memory and cannot fail for an allocation that lives.
+ * Strict (domain.h), in a lazy domain too. Needs no memory and cannot fail for an allocation that
+ * lives.
  *
  * Context: any thread; locked (device mappings, rank 4, and inside it zero-copy mappings, rank 5;
- *   IOVA cache, rank 6; IOVA store, rank 7); waits for accesses in flight to end; calls the memory
+ *   IOVA cache, rank 8; IOVA store, rank 9); waits for accesses in flight to end; calls the memory
  *   allocator, and may call the report callback.
  * Ownership: the memory may not be used afterwards.
  * Return: 0, or

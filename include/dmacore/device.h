@@ -174,7 +174,7 @@ struct dmacore_device_statistics {
  * @options: how; NULL: all defaults, which leave it without a mask
  * @out_device: receives the device, or NULL on failure
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4; topology, rank 10); may call the
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; topology, rank 12); may call the
  *   system's find_group.
  * Ownership: the caller gives the device back with dmacore_device_destroy(); it holds on to the
  *   system, to the IOMMU, to the bridge and to its group. What @options->fault_opaque points to must outlive it.
@@ -210,7 +210,7 @@ int dmacore_device_create(struct dmacore_system *system,
  * left reach nothing.
  *
  * Context: any thread, while no other thread makes a mapping call for @device; locked (group, rank 3;
- *   device mappings, rank 4; bindings, rank 9); waits for the device's accesses in flight to end; may
+ *   device mappings, rank 4; bindings, rank 11); waits for the device's accesses in flight to end; may
  *   call the driver's remove, the report callback and the memory allocator; may free a domain that was destroyed, and so call the table
  *   allocator.
  * Ownership: @device may not be used afterwards.
@@ -262,7 +262,7 @@ int dmacore_device_set_coherent_mask(struct dmacore_device *device, dmacore_dma_
  * @out_statistics: receives the numbers; @out_statistics->struct_size says how many of them there
  *   is room for
  *
- * Context: any thread; locked (device mappings, rank 4; fault ring, rank 8); calls nothing back.
+ * Context: any thread; locked (device mappings, rank 4; fault ring, rank 10); calls nothing back.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.

@@ -38,6 +38,27 @@
  * mapping for writing counts as long as it lives, and once more when it ends. What is noted goes with
  * the mapping: read it before you unmap.
  *
+ * What an unmap takes. There are three promises that it can make about the device and the range:
+ *
+ * (1) no access that starts after the call returned goes through the mapping;
+ * (2) none goes through a cached copy of the translation. The library keeps no such copies. What a
+ *     translate call answered, or a zero-copy mapping holds, is a copy of the caller's;
+ * (3) no access through the mapping is in flight, so that the memory may be given to somebody else.
+ *
+ * Strict is what makes all of them when it returns, for which it waits for accesses in flight. In a
+ * lazy DMA domain dmacore_unmap() does not wait: it makes (1) and (2), queues the range, and (3)
+ * holds after the next flush of the domain, which waits once for all that is queued. Until then the
+ * addresses are not given out again, and a device that is in the middle of an access may still read
+ * the old memory or write to it. Coherent memory is freed strictly in every domain.
+ *
+ * A lazy domain is flushed when as many ranges are queued as @flush_entries says, when they are as
+ * old as @flush_age says and dmacore_system_tick() is called, when a mapping call finds no free
+ * address, and by dmacore_domain_flush(). So whoever wants (3) at a certain point says so:
+ *
+ *	... the driver unmaps its buffers ...
+ *	error = dmacore_domain_flush(domain);
+ *	... the buffers may be freed ...
+ *
  * Stability: may change before 1.0.
  */
 
@@ -60,6 +81,8 @@ enum dmacore_domain_type {
 	DMACORE_DOMAIN_BLOCKED = 3,
 	/* The caller maps, by dmacore_domain_map(). */
 	DMACORE_DOMAIN_UNMANAGED = 4,
+	/* The mapping calls map, and unmaps of theirs are lazy. In all else DMACORE_DOMAIN_DMA. */
+	DMACORE_DOMAIN_DMA_LAZY = 5,
 };
 
 /**
@@ -67,10 +90,15 @@ enum dmacore_domain_type {
  * @struct_size: sizeof(struct dmacore_domain_options)
  * @type: one of enum dmacore_domain_type
  * @flags: zero
- * @first: DMACORE_DOMAIN_DMA: lowest address to give out, a multiple of 4096; 0: 4096, so that no
- *   mapping starts at address 0
- * @last: DMACORE_DOMAIN_DMA: highest address to give out, inclusive, one less than a multiple of
- *   4096; 0: the highest that the page table can translate
+ * @first: a DMA domain, lazy or not: lowest address to give out, a multiple of 4096; 0: 4096, so
+ *   that no mapping starts at address 0
+ * @last: a DMA domain, lazy or not: highest address to give out, inclusive, one less than a
+ *   multiple of 4096; 0: the highest that the page table can translate
+ * @flush_entries: DMACORE_DOMAIN_DMA_LAZY: the queued ranges that make a flush, at most 65536, of
+ *   32 bytes each; 1: every unmap flushes, unless another thread does; 0: 256
+ * @reserved: zero
+ * @flush_age: DMACORE_DOMAIN_DMA_LAZY: nanoseconds after which a queued range makes a tick flush;
+ *   0: 10 ms
  * @group: the group whose devices' reserved regions (reserved.h) it honours; NULL: none. Looked at while
  *   the domain is made
  */
@@ -80,11 +108,14 @@ struct dmacore_domain_options {
 	uint32_t flags;
 	dmacore_iova_t first;
 	dmacore_iova_t last;
+	uint32_t flush_entries;
+	uint32_t reserved;
+	uint64_t flush_age;
 	struct dmacore_group *group;
 };
 
 #define DMACORE_DOMAIN_OPTIONS_INIT \
-	{ sizeof(struct dmacore_domain_options), DMACORE_DOMAIN_DMA, 0, 0, 0, NULL }
+	{ sizeof(struct dmacore_domain_options), DMACORE_DOMAIN_DMA, 0, 0, 0, 0, 0, 0, NULL }
 
 /**
  * struct dmacore_domain_segment - a run of bytes in physical memory
@@ -100,11 +131,14 @@ struct dmacore_domain_segment {
  * struct dmacore_domain_statistics - what a domain holds
  * @struct_size: set to sizeof(struct dmacore_domain_statistics) before the call
  * @device_count: devices attached
- * @mapping_count: IOVA ranges in use by mapping calls
+ * @mapping_count: IOVA ranges in use by mapping calls, queued ones among them
  * @iova_bytes: bytes in them
  * @mapped_bytes: bytes that the page table translates
  * @table_count: table pages in use
  * @table_bytes: bytes in them
+ * @queued_count: IOVA ranges that are unmapped and wait for a flush
+ * @queued_bytes: bytes in them
+ * @flush_count: flushes that had something to do
  *
  * All but @device_count are 0 in identity and blocked domains.
  */
@@ -116,6 +150,9 @@ struct dmacore_domain_statistics {
 	uint64_t mapped_bytes;
 	uint64_t table_count;
 	uint64_t table_bytes;
+	uint64_t queued_count;
+	uint64_t queued_bytes;
+	uint64_t flush_count;
 };
 
 /**
@@ -124,17 +161,19 @@ struct dmacore_domain_statistics {
  * @options: how; NULL: a DMA domain over all that the page table can translate
  * @out_domain: receives the domain, or NULL on failure
  *
- * Context: any thread; locked (group, rank 3) if there is one; calls the IOMMU's table allocator.
+ * Context: any thread; locked (group, rank 3, if there is one; for a lazy domain lazy domains, rank 6,
+ *   and flush queue, rank 7); calls the IOMMU's table allocator.
  * Ownership: the caller gives the domain back with dmacore_domain_destroy(); it holds on to the
  *   IOMMU.
  * Return: 0, or
- *   -EINVAL  @iommu or @out_domain is NULL, the type is unknown, a flag is set, @first or @last is
- *            not aligned, they are the wrong way round or given for a domain of another type than
- *            DMACORE_DOMAIN_DMA, or the structure is too short. Never succeeds if retried.
+ *   -EINVAL  @iommu or @out_domain is NULL, the type is unknown, a flag or a reserved member is
+ *            set, @first or @last is not aligned, they are the wrong way round, @flush_entries is
+ *            above 65536, a member is given for a domain of a type that it is not for, the group is
+ *            of another system, or the structure is too short. Never succeeds if retried.
  *   -ERANGE  @last is above what the page table can translate, or a region that must be mapped 1:1 is.
  *            Never.
  *   -EAGAIN  the IOMMU is announced and not there. Once it has started.
- *   -EOPNOTSUPP  DMACORE_DOMAIN_DMA: the IOMMU's page tables have a granule of more than 4096 bytes.
+ *   -EOPNOTSUPP  a DMA domain: the IOMMU's page tables have a granule of more than 4096 bytes.
  *            Never.
  *   -E2BIG   the structure is longer than known and not zero there. Never.
  *   -ENOMEM  no memory. May succeed later.
@@ -148,9 +187,11 @@ int dmacore_domain_create(struct dmacore_iommu *iommu, const struct dmacore_doma
  * @domain: the domain, or NULL
  *
  * Detach it first; see the lifetime rule in system.h: a group holds on to its default domain, and a
- * device to the one that it is attached to.
+ * device to the one that it is attached to. What is queued in a lazy domain ends with it; no access
+ * is in flight in a domain that no device is attached to.
  *
- * Context: any thread; takes no lock; calls the table allocator, and may call the report callback.
+ * Context: any thread; locked (lazy domains, rank 6; flush queue, rank 7) for a DMA domain, takes no
+ *   lock for another; calls the table allocator, and may call the report callback.
  * Ownership: @domain may not be used afterwards.
  * Return: nothing; cannot fail.
  */
@@ -291,10 +332,10 @@ int dmacore_domain_map_list(struct dmacore_domain *domain, dmacore_iova_t iova,
  * @flags: bits of enum dmacore_unmap_flags (pagetable.h)
  * @out_unmapped: receives how many bytes were unmapped; may be NULL
  *
- * Strict, as dmacore_unmap() is: when the call returns no access through what it unmapped will start,
- * and none is in flight but those that mapping.h names. A zero-copy mapping that holds a part is
- * reported (DMACORE_REPORT_WARNING). For what goes on beside it, a call that splits a leaf is one on
- * the range of the whole leaf.
+ * Strict: when the call returns the three promises above hold for what it unmapped, with the
+ * exceptions that mapping.h names. A zero-copy mapping that holds a part is reported
+ * (DMACORE_REPORT_WARNING). For what goes on beside it, a call that splits a leaf is one on the
+ * range of the whole leaf.
  *
  * Context: any thread; locked (zero-copy mappings, rank 5); waits for accesses in flight to end;
  *   calls the table allocator, and may call the report callback.
@@ -310,6 +351,24 @@ int dmacore_domain_map_list(struct dmacore_domain *domain, dmacore_iova_t iova,
 DMACORE_MUST_CHECK
 int dmacore_domain_unmap(struct dmacore_domain *domain, dmacore_iova_t iova, uint64_t size,
 			 uint32_t flags, uint64_t *out_unmapped);
+
+/**
+ * dmacore_domain_flush() - let nothing be queued in a DMA domain
+ * @domain: the domain
+ *
+ * When the call returns (3) holds for every unmap that returned before it, and their addresses may
+ * be given out again. In a domain that is not lazy there is nothing to do.
+ *
+ * Context: any thread; locked (flush queue, rank 7; IOVA cache, rank 8; IOVA store, rank 9); waits
+ *   for accesses in flight to end, and for a flush that another thread has begun; calls nothing
+ *   back.
+ * Ownership: the memory of those unmaps may be given to anybody.
+ * Return: 0, or
+ *   -EINVAL  @domain is NULL. Never succeeds if retried.
+ *   -EOPNOTSUPP  the domain is no DMA domain. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_domain_flush(struct dmacore_domain *domain);
 
 /**
  * dmacore_domain_translate() - look up where an address leads in a domain
@@ -389,8 +448,8 @@ int dmacore_domain_read_dirty(struct dmacore_domain *domain, dmacore_iova_t iova
  *
  * Numbers read beside mapping calls need not be of one moment.
  *
- * Context: any thread; locked (IOVA cache, rank 6; IOVA store, rank 7); calls nothing
- *   back.
+ * Context: any thread; locked (flush queue, rank 7; IOVA cache, rank 8; IOVA store, rank 9); calls
+ *   nothing back.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.

@@ -104,7 +104,7 @@ struct dmacore_driver {
  *
  * Configures the device and calls probe, see above.
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4; bindings, rank 9), not while
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; bindings, rank 11), not while
  *   probe runs; may wait for accesses in flight to end; calls probe of this driver and, on success,
  *   of those that are deferred; may call the table allocator and the report callback.
  * Ownership: @driver stays the caller's, see struct dmacore_driver.
@@ -134,7 +134,7 @@ int dmacore_device_bind(struct dmacore_device *device, const struct dmacore_driv
  * use. A bind that is deferred is given up; remove is not called for it.
  *
  * Context: any thread, while no other thread makes a mapping call for @device; locked (group, rank 3;
- *   device mappings, rank 4; bindings, rank 9), not while remove runs; waits for accesses in flight to
+ *   device mappings, rank 4; bindings, rank 11), not while remove runs; waits for accesses in flight to
  *   end if mappings were left; calls remove, and may call the report callback, the memory allocator and
  *   the table allocator.
  * Ownership: the driver's structure is the caller's alone again.
@@ -153,7 +153,7 @@ int dmacore_device_unbind(struct dmacore_device *device);
  * @out_driver: receives the driver that it is bound to, or that is deferred, probing or being removed;
  *   NULL if there is none; may be NULL
  *
- * Context: any thread; locked (bindings, rank 9); calls nothing back.
+ * Context: any thread; locked (bindings, rank 11); calls nothing back.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  @device or @out_state is NULL. Never succeeds if retried.

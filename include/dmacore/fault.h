@@ -69,7 +69,7 @@ typedef void (*dmacore_fault_fn)(struct dmacore_device *device, const struct dma
  * @out_count: receives how many were taken; they are out of the ring
  * @out_lost: receives how many faults found the ring full since the device was made; may be NULL
  *
- * Context: any thread; locked (fault ring, rank 8); calls nothing back.
+ * Context: any thread; locked (fault ring, rank 10); calls nothing back.
  * Ownership: the faults are copies.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL that may not be. Never succeeds if retried.

@@ -134,7 +134,7 @@ int dmacore_iommu_announce(struct dmacore_system *system, struct dmacore_iommu *
  *
  * Then tries the binds that are deferred in the system, see driver.h.
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4; bindings, rank 9), not while
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; bindings, rank 11), not while
  *   a probe runs; calls probe of deferred drivers, and as dmacore_device_bind() does.
  * Ownership: what a table allocator points to must outlive the IOMMU and its domains.
  * Return: 0, whatever becomes of the deferred binds; or

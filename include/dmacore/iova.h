@@ -236,7 +236,7 @@ void dmacore_iova_space_destroy(struct dmacore_iova_space *space);
  * @limit: no byte of the range lies above this address; UINT64_MAX: the space's own end
  * @out_iova: receives the first address
  *
- * Context: any thread; locked (IOVA cache, rank 6; IOVA store, rank 7), while no memory is
+ * Context: any thread; locked (IOVA cache, rank 8; IOVA store, rank 9), while no memory is
  *   allocated; may call the report callback, about earlier frees.
  * Ownership: the range is the caller's until dmacore_iova_space_free().
  * Return: 0, or
@@ -256,7 +256,7 @@ int dmacore_iova_space_allocate(struct dmacore_iova_space *space, uint64_t size,
  * @constraints: where the range may lie; NULL: anywhere
  * @out_iova: receives the first address
  *
- * Context: any thread; locked (IOVA cache, rank 6; IOVA store, rank 7), while no memory is
+ * Context: any thread; locked (IOVA cache, rank 8; IOVA store, rank 9), while no memory is
  *   allocated; may call the report callback, about earlier frees.
  * Ownership: the range is the caller's until dmacore_iova_space_free().
  * Return: 0, or
@@ -284,7 +284,7 @@ int dmacore_iova_space_allocate_with(struct dmacore_iova_space *space, uint64_t 
  * Needs no memory and cannot fail for a range that is allocated. Any thread may free what another
  * allocated.
  *
- * Context: any thread; locked (IOVA cache, rank 6; IOVA store, rank 7); may call the report
+ * Context: any thread; locked (IOVA cache, rank 8; IOVA store, rank 9); may call the report
  *   callback.
  * Ownership: the range is the caller's no longer.
  * Return: 0, or
@@ -300,7 +300,7 @@ int dmacore_iova_space_free(struct dmacore_iova_space *space, dmacore_iova_t iov
  * @first: lowest address, a multiple of the granule
  * @last: highest address, inclusive, one less than a multiple of the granule
  *
- * Context: any thread; locked (IOVA cache, rank 6; IOVA store, rank 7), while no memory is
+ * Context: any thread; locked (IOVA cache, rank 8; IOVA store, rank 9), while no memory is
  *   allocated; may call the report callback, about earlier frees.
  * Ownership: nothing changes hands.
  * Return: 0, or
@@ -322,7 +322,7 @@ int dmacore_iova_space_reserve(struct dmacore_iova_space *space, dmacore_iova_t 
  *
  * Needs no memory.
  *
- * Context: any thread; locked (IOVA store, rank 7); may call the report callback, about earlier
+ * Context: any thread; locked (IOVA store, rank 9); may call the report callback, about earlier
  *   frees.
  * Ownership: nothing changes hands.
  * Return: 0, or
@@ -340,7 +340,7 @@ int dmacore_iova_space_unreserve(struct dmacore_iova_space *space, dmacore_iova_
  * Every cached range goes back to the space, and the memory of the caches to the heap. Takes a time
  * that grows with the number of cached ranges, during which other threads wait.
  *
- * Context: any thread; locked (IOVA cache, rank 6; IOVA store, rank 7); may call the report
+ * Context: any thread; locked (IOVA cache, rank 8; IOVA store, rank 9); may call the report
  *   callback, about earlier frees.
  * Ownership: nothing changes hands.
  * Return: 0, or
@@ -358,7 +358,7 @@ int dmacore_iova_space_drain(struct dmacore_iova_space *space);
  *
  * What is cached does not count; dmacore_iova_space_drain() leaves nothing cached.
  *
- * Context: any thread; locked (IOVA store, rank 7); calls nothing back.
+ * Context: any thread; locked (IOVA store, rank 9); calls nothing back.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or @first is above @last. Never succeeds if retried.
@@ -373,7 +373,7 @@ int dmacore_iova_space_largest_free(struct dmacore_iova_space *space, dmacore_io
  * @out_statistics: receives the numbers, all of one moment; @out_statistics->struct_size says how
  *   many of them there is room for
  *
- * Context: any thread; locked (IOVA cache, rank 6; IOVA store, rank 7); calls nothing back.
+ * Context: any thread; locked (IOVA cache, rank 8; IOVA store, rank 9); calls nothing back.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.
@@ -392,7 +392,7 @@ int dmacore_iova_space_statistics(struct dmacore_iova_space *space,
  * Empties the caches first, so that what was freed is free. Ranges that change meanwhile are seen as
  * they were or as they are; those seen are in order, and together cover the space.
  *
- * Context: any thread; locked (IOVA cache, rank 6; IOVA store, rank 7); calls @visit, and may call
+ * Context: any thread; locked (IOVA cache, rank 8; IOVA store, rank 9); calls @visit, and may call
  *   the report callback.
  * Ownership: nothing changes hands.
  * Return: 0, or
@@ -412,7 +412,7 @@ int dmacore_iova_space_visit(struct dmacore_iova_space *space, dmacore_iova_visi
  * why nothing fits sees whether the space is full or in pieces. Empties the caches first. The text
  * is for people and may change with any release.
  *
- * Context: any thread; locked (IOVA cache, rank 6; IOVA store, rank 7); calls @dump, and may call
+ * Context: any thread; locked (IOVA cache, rank 8; IOVA store, rank 9); calls @dump, and may call
  *   the report callback.
  * Ownership: nothing changes hands.
  * Return: 0, or

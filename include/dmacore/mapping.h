@@ -26,12 +26,14 @@
  * the direct path with DMACORE_DEVICE_TRACK_DIRECT) an unmap or sync with the wrong address, size,
  * direction or device is refused, reported and changes nothing.
  *
- * Unmapping is strict. When dmacore_unmap() returns no access of the device through the mapping
- * will start (1), none comes from a cached translation (2), and none through a view is in flight
- * (3): the memory may be given to somebody else at once. There are three exceptions: a zero-copy
- * mapping of the range, which unmap reports (DMACORE_REPORT_WARNING); an access that is inside a
- * callback of a memory region, which may itself unmap; and a direct mapping without a record, whose
- * end takes nothing from a device that reaches all memory anyway.
+ * Unmapping is strict but in a lazy domain (domain.h names what an unmap promises, 1 to 3). When
+ * dmacore_unmap() returns no access of the device through the mapping will start (1), none comes
+ * from a cached translation (2), and none through a view is in flight (3): the memory may be given
+ * to somebody else at once, in a lazy domain after the next flush. There are three exceptions: a
+ * zero-copy mapping of the range, which unmap reports (DMACORE_REPORT_WARNING; in a lazy domain not
+ * one that is being made just then); an access that is inside a callback of a memory region, which
+ * may itself unmap; and a direct mapping without a record, whose end takes nothing from a device
+ * that reaches all memory anyway.
  *
  * Stability: may change before 1.0.
  */
@@ -66,9 +68,9 @@ enum dmacore_direction {
  * except between dmacore_sync_for_cpu() and dmacore_sync_for_device(). Through an IOMMU the device
  * reaches the whole 4 KiB pages that the buffer lies in.
  *
- * Context: any thread; locked (device mappings, rank 4; IOVA cache, rank 6; IOVA store, rank 7)
- *   where a record is kept, lock-free otherwise; may call the table allocator, and wait for accesses
- *   in flight to end.
+ * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8;
+ *   IOVA store, rank 9) where a record is kept, lock-free otherwise; may call the table allocator,
+ *   and wait for accesses in flight to end.
  * Ownership: @buffer stays the caller's and must outlive the mapping.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, @size is 0, the buffer wraps, or the direction or an attribute is
@@ -100,9 +102,9 @@ int dmacore_map_single(struct dmacore_device *device, void *buffer, uint64_t siz
  * As dmacore_map_single(), for memory known by its physical address. The range need not be in the
  * system's memory; an access to a part that is not there faults.
  *
- * Context: any thread; locked (device mappings, rank 4; IOVA cache, rank 6; IOVA store, rank 7)
- *   where a record is kept, lock-free otherwise; may call the table allocator, and wait for accesses
- *   in flight to end.
+ * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8;
+ *   IOVA store, rank 9) where a record is kept, lock-free otherwise; may call the table allocator,
+ *   and wait for accesses in flight to end.
  * Ownership: the memory stays whose it was and must outlive the mapping. On a flat system it must
  *   be memory of this process.
  * Return: 0, or as dmacore_map_single(), without -EFAULT.
@@ -126,10 +128,10 @@ int dmacore_map_phys(struct dmacore_device *device, dmacore_phys_t phys, uint64_
  * Needs no memory and cannot fail for a mapping that lives, whatever has become of the device's
  * masks since it was made.
  *
- * Context: any thread; locked (device mappings, rank 4; IOVA cache, rank 6; IOVA store, rank 7)
- *   where a record is kept, lock-free otherwise; waits for accesses in flight to end; may call the
- *   report callback.
- * Ownership: the buffer is the CPU's again, whole.
+ * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8;
+ *   IOVA store, rank 9) where a record is kept, lock-free otherwise; waits for accesses in flight
+ *   to end, in a lazy domain once for many calls; may call the report callback.
+ * Ownership: the buffer is the CPU's again, whole; in a lazy domain after the next flush.
  * Return: 0, or
  *   -EINVAL  @device is NULL, @size is 0, the range wraps, the direction or an attribute is unknown,
  *            or there is no such mapping of this device; nothing changed. Never succeeds if

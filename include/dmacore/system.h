@@ -127,6 +127,27 @@ int dmacore_system_create(const struct dmacore_system_options *options,
  */
 void dmacore_system_destroy(struct dmacore_system *system);
 
+/**
+ * dmacore_system_tick() - say what time it is
+ * @system: the system
+ * @now: nanoseconds on a clock of the caller's, from any start, such as CLOCK_MONOTONIC
+ *
+ * The library has no thread and reads no clock. A program that has lazy domains (domain.h) calls
+ * this from time to time. Those in which a range has been queued for the @flush_age that they were
+ * made with, counted from the last tick before the unmap, are flushed, with one wait for all of
+ * them; one that another thread is flushing just then is left to the next tick. A clock that went
+ * backwards makes flushes early, and so does the first tick; none comes late for it. Ticks may come
+ * from several threads at once.
+ *
+ * Context: any thread; locked (lazy domains, rank 6, and inside it flush queue, rank 7; IOVA cache,
+ *   rank 8; IOVA store, rank 9); may wait for accesses in flight to end; calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  @system is NULL. Never succeeds if retried.
+ */
+DMACORE_MUST_CHECK
+int dmacore_system_tick(struct dmacore_system *system, uint64_t now);
+
 DMACORE_END_DECLS
 
 #endif /* DMACORE_SYSTEM_H */

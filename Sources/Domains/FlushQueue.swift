@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import CPlatform
+import IOVAAllocation
+import Primitives
+import Synchronization
+
+// Theory of operation: lazy unmapping.
+//
+// 1. Concepts
+// An unmap makes three promises (domain.h). The third, that no access is in flight, takes a wait
+// for readers. In a lazy domain an unmap clears the words of the table, which makes the first two,
+// and queues its range; a flush waits once for all that is queued. The range is not given out again
+// before that: else an access that found the old translation would be one through the new mapping.
+//
+//   in use --unmap--> queued --change over--> flushed --wait for readers--> free
+//
+// 2. Implementation
+// 2.1 There are two batches of ranges, one that is filled and one that is flushed. Who begins a
+// flush changes them over, which can be done while nothing is in the flushed one; then it waits for
+// readers without a lock, frees the ranges, and says that the batch is empty. Until then it is the
+// only one to look into that batch.
+// 2.2 The unmap that fills the batch flushes it. One that finds it full, because another thread is
+// in the middle of a flush, waits for readers for its own range alone. So an unmap never waits for
+// another thread's flush, and needs no memory.
+// 2.3 A batch has the time of its first range, which is that of the last tick. A tick flushes all
+// that are old enough with one wait; where another thread is in the middle of a flush, the next
+// tick does.
+// 2.4 Whether a range is queued is decided under the lock. So a domain can become strict at any
+// time: an unmap that comes later finds it strict, and one that came before is flushed.
+// 2.5 A mapping call that finds no address keeps ranges from being queued while it flushes and
+// looks again. So it fails only if there is a moment at which nothing is queued and nothing fits.
+// Waiting for the flush of another thread is left to such calls and to those who ask for a flush.
+// 2.6 A tick holds the queue, not the domain, which its owner may destroy meanwhile without a word.
+// So the space lies here.
+//
+// 3. Locking
+// The lock (rank 7) for a few loads and stores; the list's (rank 6) while a tick looks at each
+// queue. Neither while a range is freed or readers are waited for.
+//
+// 4. What this does not do
+// It knows no page table: the words are cleared before a range comes here. It starts no thread and
+// reads no clock: what nobody flushes stays queued.
+
+/// The IOVA space of a DMA domain, and the ranges that were unmapped and are not free yet.
+@safe
+public struct FlushQueue: ~Copyable, Held {
+  /// When a queue is flushed, checked.
+  public struct Limits {
+    let entries: Int
+    let age: UInt64
+
+    /// 256 ranges make what a wait costs small beside what their unmaps do; an access takes much
+    /// less than 10 ms.
+    public init() {
+      entries = 256
+      age = 10_000_000
+    }
+
+    /// - Parameters:
+    ///   - entries: the ranges that make a flush; 0 for the default.
+    ///   - age: nanoseconds that make one; 0 for the default.
+    /// - Throws: `invalidArgument` for more entries than 65536, which take 2 MiB.
+    public init(entries: UInt32, age: UInt64) throws(Failure) {
+      guard entries <= 65536 else { throw .invalidArgument }
+      let defaults = Limits()
+      self.entries = entries == 0 ? defaults.entries : Int(entries)
+      self.age = age == 0 ? defaults.age : age
+    }
+  }
+
+  /// The numbers that `domain.h` explains.
+  public struct Counts {
+    public var count: UInt64 = 0
+    public var bytes: UInt64 = 0
+    public var flushes: UInt64 = 0
+  }
+
+  @safe
+  struct Batch {
+    var ranges: UnsafeMutablePointer<IOVARange>? = nil
+    var count = 0
+    var bytes: UInt64 = 0
+  }
+
+  // Not private: a debug build by files cannot link the type of a private property then.
+  @safe
+  struct State {
+    var filling = Batch()
+    var flushed = Batch()
+    /// The last tick before the first range of the filling batch was queued.
+    var stamp: UInt64 = 0
+    var flushes: UInt64 = 0
+    /// Calls that keep ranges from being queued.
+    var retries = 0
+  }
+
+  let space: UnsafeMutablePointer<IOVASpace>
+  // The domain holds it.
+  private let system: UnsafeMutablePointer<System>
+  private let limits: Limits
+  // One allocation has the lock's word, the state, and the links. They are no parts of one value,
+  // which threads would access as a whole.
+  private let memory: UnsafeMutableRawPointer
+  private let lock: BriefLock
+  private let state: UnsafeMutablePointer<State>
+  let links: UnsafeMutablePointer<FlushQueueList.Links>
+  let due: UnsafeMutablePointer<FlushQueueList.Due>
+  // Changed under the lock.
+  private let laziness = Atomic<Bool>(false)
+  private let uses = UseCount()
+
+  init(
+    _ bounds: IOVARange, _ limits: Limits, system: UnsafeMutablePointer<System>
+  ) throws(Failure) {
+    let reporter = unsafe system.pointee.reporter
+    let memory = unsafe try RawMemory.allocate(256, alignment: 64)
+    do throws(Failure) {
+      unsafe space = try Box<IOVASpace>.place { () throws(Failure) in
+        try IOVASpace(
+          bounds: bounds, granule: Device.granule, isChecked: false, reporter: reporter)
+      }
+    } catch {
+      unsafe RawMemory.free(memory)
+      throw error
+    }
+    unsafe self.system = system
+    self.limits = limits
+    unsafe self.memory = memory
+    // SAFETY: of the 256 bytes, which are aligned to 64, the first 128 have room for the word and a
+    // state of 9, and the others for links of 2 and 4 words. Nothing else is there.
+    let word = unsafe memory.bindMemory(to: UInt64.self, capacity: 1)
+    unsafe state = (memory + 8).bindMemory(to: State.self, capacity: 1)
+    unsafe links = (memory + 128).bindMemory(to: FlushQueueList.Links.self, capacity: 1)
+    unsafe due = (memory + 192).bindMemory(to: FlushQueueList.Due.self, capacity: 1)
+    unsafe word.initialize(to: 0)
+    unsafe state.initialize(to: State())
+    unsafe links.initialize(to: FlushQueueList.Links())
+    unsafe due.initialize(to: FlushQueueList.Due())
+    unsafe lock = BriefLock(word, .flushQueue)
+  }
+
+  deinit {
+    // What is still queued ends with the space.
+    unsafe Box.destroy(space)
+    if let first = unsafe state.pointee.filling.ranges,
+      let second = unsafe state.pointee.flushed.ranges
+    {
+      unsafe RawMemory.free(min(first, second))
+    }
+    unsafe RawMemory.free(memory)
+  }
+
+  /// Ends the queue for its domain, through which no access is in flight.
+  static func end(_ queue: UnsafeMutablePointer<FlushQueue>) {
+    if unsafe queue.pointee.hasBatches {
+      unsafe queue.pointee.system.pointee.lazyDomains.remove(queue)
+    }
+    unsafe Box.letGo(queue)
+  }
+
+  public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }
+
+  // MARK: - Strict and lazy
+
+  /// Whether ranges are to be queued at the moment.
+  var isLazy: Bool { laziness.load(ordering: .relaxed) }
+
+  /// - Throws: `noMemory`, for the batches of a queue that has not been lazy before.
+  static func setLazy(
+    _ queue: UnsafeMutablePointer<FlushQueue>, _ isLazy: Bool
+  ) throws(Failure) {
+    if isLazy, unsafe !queue.pointee.hasBatches { unsafe try makeBatches(queue) }
+    unsafe queue.pointee.change(isLazy)
+  }
+
+  private func change(_ isLazy: Bool) {
+    lock.lock()
+    laziness.store(isLazy, ordering: .relaxed)
+    lock.unlock()
+    if !isLazy { flush() }
+  }
+
+  private var hasBatches: Bool {
+    lock.lock()
+    defer { lock.unlock() }
+    return unsafe state.pointee.filling.ranges != nil
+  }
+
+  private static func makeBatches(_ queue: UnsafeMutablePointer<FlushQueue>) throws(Failure) {
+    let (lock, state) = unsafe (queue.pointee.lock, queue.pointee.state)
+    let capacity = unsafe queue.pointee.limits.entries
+    let raw = unsafe try RawMemory.allocate(
+      2 * capacity * MemoryLayout<IOVARange>.stride, alignment: 64)
+    // SAFETY: the allocation has room for two batches and holds nothing else.
+    let ranges = unsafe raw.bindMemory(to: IOVARange.self, capacity: 2 * capacity)
+    lock.lock()
+    // Another thread may have been faster.
+    let isFirst = unsafe state.pointee.filling.ranges == nil
+    if isFirst {
+      unsafe state.pointee.filling.ranges = ranges
+      unsafe state.pointee.flushed.ranges = ranges + capacity
+    }
+    lock.unlock()
+    if isFirst {
+      unsafe queue.pointee.system.pointee.lazyDomains.add(queue)
+    } else {
+      unsafe RawMemory.free(raw)
+    }
+  }
+
+  // MARK: - Freeing
+
+  /// Frees a range that nothing leads to and no reader is at any more.
+  func free(_ range: IOVARange) {
+    do throws(Failure) {
+      try unsafe space.pointee.free(first: range.first, size: range.extent &+ 1)
+    } catch {
+      // The record of the mapping has the range as the space gave it, so this cannot happen.
+      assertionFailure("A mapping's range is not allocated.")
+    }
+  }
+
+  /// Frees a range that nothing leads to any more, when no reader can be at it: with the flush that
+  /// it is queued for, or now where it may not be queued.
+  @_optimize(speed)
+  func freeLater(_ range: IOVARange) {
+    lock.lock()
+    let mayQueue = unsafe isLazy && state.pointee.retries == 0
+    let isQueued = unsafe mayQueue && state.pointee.filling.count < limits.entries
+    if isQueued { queue(range) }
+    let batch = unsafe state.pointee.filling.count == limits.entries ? changeOver() : nil
+    lock.unlock()
+    if isQueued && batch == nil { return }
+    waitForReaders()
+    if let batch { endFlush(batch) }
+    if !isQueued { free(range) }
+  }
+
+  // Under the lock.
+  @inline(__always)
+  private func queue(_ range: IOVARange) {
+    let count = unsafe state.pointee.filling.count
+    if count == 0 {
+      unsafe state.pointee.stamp = system.pointee.lastTick.load(ordering: .relaxed)
+    }
+    unsafe state.pointee.filling.ranges![count] = range
+    unsafe state.pointee.filling.count = count &+ 1
+    unsafe state.pointee.filling.bytes &+= range.extent &+ 1
+  }
+
+  // MARK: - Flushing
+
+  /// Begins a flush of what is queued, unless one is under way. Under the lock.
+  private func changeOver() -> Batch? {
+    let batch = unsafe state.pointee.filling
+    guard batch.count > 0, unsafe state.pointee.flushed.count == 0 else { return nil }
+    unsafe state.pointee.filling = state.pointee.flushed
+    unsafe state.pointee.flushed = batch
+    return batch
+  }
+
+  /// Begins a flush if something has been queued for long enough. Then the caller waits for readers
+  /// and calls `endFlush`.
+  func beginFlush(at now: UInt64) -> Batch? {
+    lock.lock()
+    // A clock that went backwards wraps, which makes it late enough.
+    let batch = unsafe now &- state.pointee.stamp >= limits.age ? changeOver() : nil
+    lock.unlock()
+    return batch
+  }
+
+  /// Ends a flush after the wait.
+  func endFlush(_ batch: Batch) {
+    // Nobody else looks into the batch before it is said to be empty.
+    for index in 0..<batch.count { unsafe free(batch.ranges![index]) }
+    lock.lock()
+    unsafe state.pointee.flushed.count = 0
+    unsafe state.pointee.flushed.bytes = 0
+    unsafe state.pointee.flushes &+= 1
+    lock.unlock()
+  }
+
+  /// Returns when everything that was queued at the call is free.
+  func flush() {
+    var turns = 0
+    var flushesAtFirst: UInt64? = nil
+    while true {
+      lock.lock()
+      let flushes = unsafe state.pointee.flushes
+      // The first that ends may have begun before the call, the second has not.
+      let isOver =
+        unsafe state.pointee.filling.count == 0 && state.pointee.flushed.count == 0
+        || flushes &- (flushesAtFirst ?? flushes) >= 2
+      let batch = isOver ? nil : changeOver()
+      lock.unlock()
+      if isOver { return }
+      if let batch {
+        waitForReaders()
+        endFlush(batch)
+        return
+      }
+      flushesAtFirst = flushesAtFirst ?? flushes
+      // Another thread is in the middle of a flush: it waits for readers, or for its processor.
+      if turns < 64 { cplatform_yield() } else { cplatform_sleep() }
+      turns &+= 1
+    }
+  }
+
+  private func waitForReaders() { unsafe system.pointee.readers.waitForReaders() }
+
+  /// Allocates; if nothing is free, again when all that was queued is.
+  ///
+  /// - Throws: what `allocate` throws.
+  func retrying(_ allocate: () throws(Failure) -> IOVA) throws(Failure) -> IOVA {
+    do throws(Failure) {
+      return try allocate()
+    } catch {
+      guard error == .noSpace, hasBatches else { throw error }
+    }
+    countRetry(1)
+    defer { countRetry(-1) }
+    flush()
+    return try allocate()
+  }
+
+  private func countRetry(_ change: Int) {
+    lock.lock()
+    unsafe state.pointee.retries += change
+    lock.unlock()
+  }
+
+  var counts: Counts {
+    lock.lock()
+    defer { lock.unlock() }
+    return unsafe Counts(
+      count: UInt64(state.pointee.filling.count + state.pointee.flushed.count),
+      bytes: state.pointee.filling.bytes &+ state.pointee.flushed.bytes,
+      flushes: state.pointee.flushes)
+  }
+}
