@@ -21,24 +21,27 @@ struct path {
 	void *buffer;
 };
 
-static struct path open_path(bool has_iommu)
+/* @type is that of the domain of an IOMMU, or 0 for none. */
+static struct path open_path(uint32_t type)
 {
 	struct dmacore_system_options system_options = DMACORE_SYSTEM_OPTIONS_INIT;
 	struct dmacore_device_options device_options = DMACORE_DEVICE_OPTIONS_INIT;
+	struct dmacore_domain_options domain_options = DMACORE_DOMAIN_OPTIONS_INIT;
 	struct path path = { .buffer = aligned_alloc(PAGE, PAGE) };
 
 	BENCH_CHECK(path.buffer != NULL);
 	system_options.flags = DMACORE_SYSTEM_FLAT;
 	BENCH_CHECK(dmacore_system_create(&system_options, &path.system) == 0);
-	if (has_iommu) {
+	if (type != 0) {
+		domain_options.type = type;
 		BENCH_CHECK(dmacore_iommu_create(path.system, NULL, &path.iommu) == 0);
-		BENCH_CHECK(dmacore_domain_create(path.iommu, NULL, &path.domain) == 0);
+		BENCH_CHECK(dmacore_domain_create(path.iommu, &domain_options, &path.domain) == 0);
 	}
 	device_options.iommu = path.iommu;
 	device_options.streaming_mask = DMACORE_BIT_MASK(64);
 	device_options.coherent_mask = DMACORE_BIT_MASK(64);
 	BENCH_CHECK(dmacore_device_create(path.system, &device_options, &path.device) == 0);
-	if (has_iommu)
+	if (type != 0)
 		BENCH_CHECK(dmacore_domain_attach(path.domain, path.device) == 0);
 	return path;
 }
@@ -90,6 +93,18 @@ static void run_pairs(void *context, uint64_t count)
 		BENCH_CHECK(dma != 0 && dma % PAGE == 0);
 }
 
+static void measure_translated(const char *name, uint32_t type, uint64_t count)
+{
+	struct path path;
+
+	if (!bench_wants(name))
+		return;
+	path = open_path(type);
+	bench_row(name, "ns", bench_time(run_pairs, &path, count), NULL, 0);
+	BENCH_CHECK(live_mappings(&path) == 0);
+	close_path(&path);
+}
+
 static void measure_pairs(void)
 {
 	uint64_t count = bench_count(2000000, 100);
@@ -99,18 +114,13 @@ static void measure_pairs(void)
 	if (bench_wants("call.empty_pair"))
 		bench_row("call.empty_pair", "ns", empty, NULL, 0);
 	if (bench_wants("mapping.direct")) {
-		path = open_path(false);
+		path = open_path(0);
 		bench_row("mapping.direct", "ns", bench_time(run_pairs, &path, count),
 			  "two empty calls", empty);
 		close_path(&path);
 	}
-	if (bench_wants("mapping.iommu.strict")) {
-		path = open_path(true);
-		bench_row("mapping.iommu.strict", "ns", bench_time(run_pairs, &path, count), NULL,
-			  0);
-		BENCH_CHECK(live_mappings(&path) == 0);
-		close_path(&path);
-	}
+	measure_translated("mapping.iommu.strict", DMACORE_DOMAIN_DMA, count);
+	measure_translated("mapping.iommu.lazy", DMACORE_DOMAIN_DMA_LAZY, count);
 }
 
 struct worker {
@@ -152,7 +162,7 @@ static void measure_threads(void)
 
 	if (!bench_wants("mapping.iommu.threads2"))
 		return;
-	path = open_path(true);
+	path = open_path(DMACORE_DOMAIN_DMA);
 	one = bench_time(run_pairs, &path, count);
 	two = bench_time(run_two_threads, &path, count);
 	BENCH_CHECK(live_mappings(&path) == 0);
@@ -190,7 +200,7 @@ static void measure_live(void)
 
 	if (!bench_wants("mapping.live_100k"))
 		return;
-	live.path = open_path(true);
+	live.path = open_path(DMACORE_DOMAIN_DMA);
 	live.dma = calloc(live.count, sizeof(live.dma[0]));
 	BENCH_CHECK(live.dma != NULL);
 	for (uint64_t i = 0; i < live.count; i++)
@@ -226,7 +236,7 @@ static void measure_coherent(void)
 
 	if (!bench_wants("coherent.alloc_free.4k"))
 		return;
-	path = open_path(true);
+	path = open_path(DMACORE_DOMAIN_DMA);
 	bench_row("coherent.alloc_free.4k", "ns",
 		  bench_time(run_coherent, &path, bench_count(500000, 100)), NULL, 0);
 	BENCH_CHECK(live_mappings(&path) == 0);
