@@ -10,13 +10,14 @@ enum MachinePath: CaseIterable, Sendable {
   case trackedDirect
   case trackedIdentity
   case translated
+  case lazy
   // The same with DMA ranges.
   case rangedDirect
   case rangedIdentity
   case rangedTranslated
 
   var isBehindIOMMU: Bool { self != .trackedDirect && self != .rangedDirect }
-  var isTranslated: Bool { self == .translated || self == .rangedTranslated }
+  var isTranslated: Bool { self == .translated || self == .lazy || self == .rangedTranslated }
 }
 
 /// A machine made by the functions that C calls: memory of every backing, and one device with a view.
@@ -29,6 +30,8 @@ final class MappingMachine {
   static let poolBase: UInt64 = 0x9000_0000
   static let poolPages = 6
   static let faultCapacity = 16
+  static let flushEntries = 5
+  static let flushAge: UInt64 = 100
 
   static let regions = [
     DeviceModel.Region(base: windowBase, size: 5 * 4096),
@@ -97,9 +100,9 @@ final class MappingMachine {
 
   private let host = Host()
   private let tables = TablePages()
-  private var system: OpaquePointer?
+  private(set) var system: OpaquePointer?
   private var iommu: OpaquePointer?
-  private var domain: OpaquePointer?
+  private(set) var domain: OpaquePointer?
   private(set) var device: OpaquePointer?
   private(set) var view: OpaquePointer?
   let path: MachinePath
@@ -179,8 +182,14 @@ final class MappingMachine {
     }
     var options = dmacore_domain_options()
     options.struct_size = MemoryLayout<dmacore_domain_options>.size
-    options.type =
-      path.isTranslated ? DMACORE_DOMAIN_DMA.rawValue : DMACORE_DOMAIN_IDENTITY.rawValue
+    switch path {
+    case .lazy:
+      options.type = DMACORE_DOMAIN_DMA_LAZY.rawValue
+      options.flush_entries = UInt32(Self.flushEntries)
+      options.flush_age = Self.flushAge
+    case .translated, .rangedTranslated: options.type = DMACORE_DOMAIN_DMA.rawValue
+    default: options.type = DMACORE_DOMAIN_IDENTITY.rawValue
+    }
     try demandSame(dmacore_domain_create(iommu, &options, &domain), 0, "create a domain")
   }
 

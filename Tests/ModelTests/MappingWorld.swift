@@ -21,6 +21,8 @@ enum MappingStep {
   case allocateCoherent(size: Int)
   case freeCoherent(Int, sizeOff: UInt64)
   case takeFaults(Int)
+  case flush
+  case tick(after: UInt64)
 }
 
 /// A machine's device beside a model that answers byte by byte, whatever path the device has.
@@ -44,6 +46,9 @@ final class MappingWorld: World {
   private var owners = Array(repeating: 0, count: MappingMachine.windowPages * 4096)
   private var errorCount = 0
   private var warningCount = 0
+  private var queue = FlushQueueModel(
+    entries: MappingMachine.flushEntries, age: MappingMachine.flushAge)
+  private var now: UInt64 = 0
 
   init(_ path: MachinePath) throws {
     machine = try MappingMachine(path)
@@ -89,6 +94,13 @@ final class MappingWorld: World {
       try freeCoherent(number, sizeOff, &log)
     case .takeFaults(let count):
       try takeFaults(count)
+    case .flush:
+      try flush(&log)
+    case .tick(let time):
+      now &+= time
+      log.note("dmacore_system_tick(system, \(now))", gives: 0)
+      try demandSame(dmacore_system_tick(machine.system, now), 0, "result of tick")
+      queue.tick(now)
     }
   }
 
@@ -136,6 +148,7 @@ final class MappingWorld: World {
     }
     let access: UInt32 = [3, 1, 2][Int(direction)]
     model.map(physical, size: UInt64(size), access: access, direction: direction, at: address)
+    try demandNotQueued(model.mappings.last!)
     setOwner(of: physical, size, model.mappings.last!.number)
   }
 
@@ -143,6 +156,25 @@ final class MappingWorld: World {
     for offset in 0..<UInt64(size) {
       try demand(machine.passes(address + offset), "\(hex(address)) is not passed by the bus")
     }
+  }
+
+  /// What waits for a flush is not given out.
+  private func demandNotQueued(_ mapping: DeviceModel.Mapping) throws {
+    let reach = model.reach(of: mapping)
+    try demand(
+      !queue.ranges.contains { $0.overlaps(reach) }, "\(hex(mapping.address)) waits for a flush")
+  }
+
+  private func flush(_ log: inout StepLog) throws {
+    let code: Int32 =
+      switch machine.path {
+      case .trackedDirect, .rangedDirect: -EINVAL
+      case .trackedIdentity, .rangedIdentity: -EOPNOTSUPP
+      case .translated, .rangedTranslated, .lazy: 0
+      }
+    log.note("dmacore_domain_flush(domain)", gives: code)
+    try demandSame(dmacore_domain_flush(machine.domain), code, "result of flush")
+    queue.flush()
   }
 
   private func isFree(_ pages: ClosedRange<Int>) -> Bool {
@@ -168,6 +200,7 @@ final class MappingWorld: World {
     try demandSame(found, code, "result of unmap")
     if let mapping {
       setOwner(of: mapping.physical, Int(mapping.size), 0)
+      if machine.path == .lazy { queue.queue(model.reach(of: mapping)) }
       if pins.contains(where: { $0.mappings.contains(mapping.number) }) { warningCount += 1 }
     } else if isRange(address, size) {
       errorCount += 1
@@ -220,6 +253,7 @@ final class MappingWorld: World {
     }
     model.map(
       physical, size: UInt64(pages * 4096), access: 3, direction: nil, at: address)
+    try demandNotQueued(model.mappings.last!)
     model.fill(physical, count: pages * 4096, 0)
     coherentHosts[model.mappings.last!.number] = cpu
   }
@@ -398,8 +432,15 @@ final class MappingWorld: World {
       return reach.upperBound - reach.lowerBound + 1
     }
     let domain = try machine.domainStatistics()
-    try demandSame(domain.mapping_count, UInt64(model.mappings.count), "domain's mappings")
-    try demandSame(domain.iova_bytes, reached.reduce(0, +), "domain's iova_bytes")
+    let queuedCount = UInt64(queue.ranges.count)
+    try demandSame(domain.queued_count, queuedCount, "domain's queued_count")
+    try demandSame(domain.queued_bytes, queue.bytes, "domain's queued_bytes")
+    try demandSame(
+      domain.flush_count, machine.path == .lazy ? queue.flushCount : 0, "domain's flush_count")
+    try demandSame(
+      domain.mapping_count, UInt64(model.mappings.count) + queuedCount, "domain's mappings")
+    try demandSame(
+      domain.iova_bytes, reached.reduce(0, +) + queue.bytes, "domain's iova_bytes")
     try demandSame(domain.mapped_bytes, reached.reduce(0, +), "domain's mapped_bytes")
   }
 
@@ -423,7 +464,7 @@ final class MappingWorld: World {
 struct MappingStepMaker {
   func step(_ generator: inout SeededGenerator) -> MappingStep {
     let number = generator.below(64)
-    switch generator.below(32) {
+    switch generator.below(34) {
     case 0..<6:
       return .map(
         page: generator.below(MappingMachine.windowPages),
@@ -460,7 +501,10 @@ struct MappingStepMaker {
     case 29: return .allocateCoherent(size: 1 + generator.below(3 * 4096))
     case 30:
       return .freeCoherent(number, sizeOff: generator.onceIn(5) ? 4096 : 0)
-    default: return .takeFaults(generator.below(8))
+    case 31: return .takeFaults(generator.below(8))
+    case 32: return .flush
+    default:
+      return .tick(after: generator.onceIn(8) ? generator.next() : UInt64(generator.below(150)))
     }
   }
 
