@@ -34,10 +34,11 @@ package final class Machine: @unchecked Sendable {
   }
 
   package func domain(
-    _ kind: Domain.Kind, first: UInt64 = 0, last: UInt64 = 0
+    _ kind: Domain.Kind, first: UInt64 = 0, last: UInt64 = 0, isLazy: Bool = false,
+    _ limits: FlushQueue.Limits = FlushQueue.Limits()
   ) throws -> UnsafeMutablePointer<Domain> {
     let domain = try Box<Domain>.place { () throws(Failure) in
-      try Domain(iommu: iommu, kind: kind, first: first, last: last)
+      try Domain(iommu: iommu, kind: kind, first: first, last: last, isLazy: isLazy, limits)
     }
     domains.append(domain)
     return domain

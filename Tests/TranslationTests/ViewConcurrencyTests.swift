@@ -59,14 +59,17 @@ struct ViewConcurrencyTests {
     }
   }
 
-  @Test func noWriteArrivesAfterItsUnmap() throws {
+  /// In a lazy domain: after the flush.
+  @Test(arguments: [false, true])
+  func noWriteArrivesAfterItsUnmap(isLazy: Bool) throws {
     try withMachine { machine in
       let device = try machine.device()
-      try device.pointee.attach(machine.domain(.dma))
+      let domain = try machine.domain(.dma, isLazy: isLazy)
+      try device.pointee.attach(domain)
       let pages = Pages(count: 1)
       let current = Signal()
       try withView(of: device) { view in
-        let shared = Shared(device: device, view: view)
+        let shared = Shared(device: device, view: view, domains: [domain])
         let target = SharedAddress()
         try onThreads(2) { index in
           if index == 0 {
@@ -75,6 +78,7 @@ struct ViewConcurrencyTests {
               let mapped = try shared.device.pointee.map(pages.range(0), .fromDevice)
               target.set(mapped.rawValue)
               try shared.device.pointee.unmap(dma(mapped.rawValue, size: Self.page), .fromDevice)
+              try shared.domains[0].pointee.flush()
               // The memory is the CPU's alone: a plain write and read of it race with nothing.
               pages.page(0).storeBytes(of: 0, as: UInt64.self)
               try demandSame(pages.page(0).load(as: UInt64.self), 0, "the page after its unmap")
