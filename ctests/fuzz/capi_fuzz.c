@@ -79,7 +79,11 @@ static void call_domain(void)
 	struct dmacore_device *device = pick(DEVICE);
 	uint8_t how = byte();
 
-	if (how % 3 == 2)
+	if (how >= 0xf0)
+		(void)RESULT(dmacore_system_tick(pick(SYSTEM), byte()), EINVAL);
+	else if (how >= 0xe0)
+		(void)RESULT(dmacore_domain_flush(domain), EINVAL, EOPNOTSUPP);
+	else if (how % 3 == 2)
 		(void)RESULT(dmacore_domain_detach(domain, device), EINVAL, EBUSY, EPERM);
 	else if (how >= 0xa0)
 		(void)RESULT(dmacore_domain_replace(domain, device), EINVAL, EBUSY, EPERM);

@@ -198,7 +198,7 @@ static int create_domain(struct object *object, union handle *out)
 {
 	struct object *iommu = pick_object(IOMMU);
 	union storage options;
-	uint8_t type;
+	uint8_t type = 0;
 
 	structure(&options, sizeof(options.domain));
 	if (one_in(32)) {
@@ -209,7 +209,15 @@ static int create_domain(struct object *object, union handle *out)
 			(type < 0x80 ? DMACORE_DOMAIN_IDENTITY : DMACORE_DOMAIN_BLOCKED) + type % 2;
 	}
 	options.domain.flags = one_in(64);
-	if (options.domain.type == DMACORE_DOMAIN_DMA || one_in(32)) {
+	if (options.domain.type == DMACORE_DOMAIN_DMA && (type & 2) != 0) {
+		options.domain.type = DMACORE_DOMAIN_DMA_LAZY;
+		options.domain.flush_entries =
+			one_in(16) ? (uint32_t)number("entries") : type / 4 % 8;
+		options.domain.flush_age = byte();
+		options.domain.reserved = one_in(64);
+	}
+	if (options.domain.type == DMACORE_DOMAIN_DMA ||
+	    options.domain.type == DMACORE_DOMAIN_DMA_LAZY || one_in(32)) {
 		options.domain.first = one_in(4) ? number("first") & ~(PAGE - 1) : 0;
 		options.domain.last = one_in(4) ? number("last") | (PAGE - 1) : 0;
 	}
@@ -353,6 +361,8 @@ void create_machine(void)
 		if ((how & 0x20) != 0)
 			domain_options.type =
 				how & 4 ? DMACORE_DOMAIN_UNMANAGED : DMACORE_DOMAIN_BLOCKED;
+		else if ((how & 0x44) == 0x44)
+			domain_options.type = DMACORE_DOMAIN_DMA_LAZY;
 		(void)RESULT(dmacore_domain_create(device_options.iommu, &domain_options,
 						   &domain.domain),
 			     EINVAL, EOPNOTSUPP, ENOMEM);

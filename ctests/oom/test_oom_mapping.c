@@ -489,6 +489,44 @@ static void domain_map__frees_what_waits_for_readers_before_it_fails(void **stat
 	assert_int_equal(oom.live_count, live);
 }
 
+/* Every way to flush, with the records and the batches that are there. */
+static void unmap__needs_no_memory_in_a_lazy_domain(void **state)
+{
+	enum { LAZY_COUNT = 100 };
+	struct dmacore_domain_options options = DMACORE_DOMAIN_OPTIONS_INIT;
+	unsigned live = oom.live_count;
+	static struct machine machine;
+	dmacore_dma_t dma[LAZY_COUNT];
+
+	(void)state;
+	machine_start(&machine, TRANSLATED);
+	assert_ok(dmacore_domain_detach(machine.domain, machine.device));
+	dmacore_domain_destroy(machine.domain);
+	options.type = DMACORE_DOMAIN_DMA_LAZY;
+	options.flush_entries = 8;
+	/* One page more than is mapped at once. */
+	options.last = (LAZY_COUNT + 2) * PAGE - 1;
+	assert_ok(dmacore_domain_create(machine.iommu, &options, &machine.domain));
+	assert_ok(dmacore_domain_attach(machine.domain, machine.device));
+	for (unsigned i = 0; i < LAZY_COUNT; i++)
+		assert_survives_failures(dmacore_map_single(machine.device, machine.low, 100,
+							    DMACORE_TO_DEVICE, 0, &dma[i]),
+					 assert_no_reports(&machine.reports));
+	assert_needs_no_memory({
+		for (unsigned i = 0; i < LAZY_COUNT; i++) {
+			assert_ok(dmacore_unmap(machine.device, dma[i], 100, DMACORE_TO_DEVICE, 0));
+			if (i % 16 == 9)
+				assert_ok(dmacore_system_tick(machine.system, i << 30));
+			if (i % 16 == 13)
+				assert_ok(dmacore_domain_flush(machine.domain));
+		}
+		/* Since the last flush, when 94 were unmapped. */
+		assert_int_equal(domain_statistics(machine.domain).queued_count, 6);
+		machine_stop(&machine);
+	});
+	assert_int_equal(oom.live_count, live);
+}
+
 /* What is live when a device is destroyed is undone without memory too. */
 static void device_destroy__needs_no_memory(void **state)
 {
@@ -530,6 +568,7 @@ int main(void)
 		cmocka_unit_test(domain_map_list__maps_nothing_when_an_allocation_fails),
 		cmocka_unit_test(domain_unmap__splits_nothing_when_an_allocation_fails),
 		cmocka_unit_test(domain_map__frees_what_waits_for_readers_before_it_fails),
+		cmocka_unit_test(unmap__needs_no_memory_in_a_lazy_domain),
 		cmocka_unit_test(device_destroy__needs_no_memory),
 	};
 

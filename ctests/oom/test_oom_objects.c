@@ -98,6 +98,14 @@ static void create__of_every_object_unwinds_every_failed_allocation(void **state
 	assert_creates_after_failures(dmacore_iommu_create(machine.system, NULL, &iommu), iommu);
 	assert_creates_after_failures(dmacore_domain_create(iommu, NULL, &domain), domain);
 	dmacore_domain_destroy(domain);
+	domain_options.type = DMACORE_DOMAIN_DMA_LAZY;
+	assert_creates_after_failures(dmacore_domain_create(iommu, &domain_options, &domain),
+				      domain);
+	assert_needs_no_memory({
+		assert_ok(dmacore_domain_flush(domain));
+		assert_ok(dmacore_system_tick(machine.system, 1));
+		dmacore_domain_destroy(domain);
+	});
 	domain_options.type = DMACORE_DOMAIN_UNMANAGED;
 	assert_creates_after_failures(dmacore_domain_create(iommu, &domain_options, &domain),
 				      domain);
