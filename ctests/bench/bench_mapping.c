@@ -8,6 +8,7 @@
 #include "peers/bare.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #define PAGE 4096
@@ -170,6 +171,54 @@ static void measure_threads(void)
 	close_path(&path);
 }
 
+/* A device that reads one page all the time, through a view of its own. */
+struct reading {
+	struct path path;
+	pthread_t thread;
+	atomic_bool is_over;
+};
+
+static void *read_all_the_time(void *opaque)
+{
+	struct reading *reading = opaque;
+	struct dmacore_view *view;
+	static uint8_t bytes[PAGE];
+	dmacore_dma_t dma;
+
+	(void)bench_pin(1);
+	BENCH_CHECK(dmacore_view_create(reading->path.device, &view) == 0);
+	BENCH_CHECK(dmacore_map_single(reading->path.device, reading->path.buffer, PAGE,
+				       DMACORE_TO_DEVICE, 0, &dma) == 0);
+	while (!atomic_load(&reading->is_over))
+		BENCH_CHECK(dmacore_view_read(view, dma, bytes, PAGE) == 0);
+	BENCH_CHECK(dmacore_unmap(reading->path.device, dma, PAGE, DMACORE_TO_DEVICE, 0) == 0);
+	dmacore_view_destroy(view);
+	return NULL;
+}
+
+static double time_beside_reader(uint32_t type, uint64_t count)
+{
+	struct reading reading = { .path = open_path(type) };
+	double time;
+
+	BENCH_CHECK(pthread_create(&reading.thread, NULL, read_all_the_time, &reading) == 0);
+	time = bench_time(run_pairs, &reading.path, count);
+	atomic_store(&reading.is_over, true);
+	BENCH_CHECK(pthread_join(reading.thread, NULL) == 0);
+	close_path(&reading.path);
+	return time;
+}
+
+static void measure_beside_reader(void)
+{
+	uint64_t count = bench_count(200000, 100);
+
+	if (bench_wants("mapping.iommu.reader"))
+		bench_row("mapping.iommu.reader", "ns",
+			  time_beside_reader(DMACORE_DOMAIN_DMA_LAZY, count), "strict",
+			  time_beside_reader(DMACORE_DOMAIN_DMA, count));
+}
+
 struct live {
 	struct path path;
 	dmacore_dma_t *dma;
@@ -247,6 +296,7 @@ void bench_mapping(void)
 {
 	measure_pairs();
 	measure_threads();
+	measure_beside_reader();
 	measure_live();
 	measure_coherent();
 }
