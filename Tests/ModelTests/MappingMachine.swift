@@ -212,7 +212,7 @@ final class MappingMachine {
 
   private var ranges: [dmacore_dma_range] {
     switch path {
-    case .trackedDirect, .trackedIdentity, .translated: []
+    case .trackedDirect, .trackedIdentity, .translated, .lazy: []
     case .rangedDirect, .rangedIdentity: Self.directRanges
     case .rangedTranslated: Self.translatedRanges
     }
