@@ -313,7 +313,7 @@ public struct FlushQueue: ~Copyable, Held {
   /// Allocates; if nothing is free, again when all that was queued is.
   ///
   /// - Throws: what `allocate` throws.
-  func retrying(_ allocate: () throws(Failure) -> IOVA) throws(Failure) -> IOVA {
+  func retrying(_ allocate: () throws(Failure) -> IOVARange) throws(Failure) -> IOVARange {
     do throws(Failure) {
       return try allocate()
     } catch {
