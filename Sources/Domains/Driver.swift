@@ -12,11 +12,13 @@ import Primitives
 // 2. Implementation
 // 2.1 Who moves a device out of a resting state (unbound, deferred, bound) does so under the lock of
 // the system's bindings, and has the device to itself until it puts it into the next: probing and
-// removing refuse everybody else. So configuring and the driver's functions run without a lock.
+// removing refuse everybody else. So configuring and the driver's functions run without a lock. Only
+// destroying the device is not refused: then who has it to itself ends it.
 // 2.2 What waits is a list through the devices. A device on it is not held: it leaves the list before it
 // ends.
 // 2.3 A retry goes once over what waits, and once more when a bind succeeded meanwhile, which may be what
-// another one waits for. So it ends.
+// another one waits for. So it ends. Who probes looks for what came while probe missed something; a
+// driver that makes such an event itself before it gives up would be asked for ever.
 //
 // 3. Locking
 // One lock a system (rank 11), in which no other is taken.
@@ -72,7 +74,7 @@ struct Binding {
 
   var state = State.unbound
   var driver: Driver? = nil
-  /// Whether the device was destroyed, and is nobody's to give.
+  /// Whether the device was destroyed, so that it ends when it comes to rest.
   var isGone = false
   /// The next device that waits.
   var next: UnsafeMutablePointer<Device>? = nil
@@ -85,6 +87,8 @@ struct Bindings: ~Copyable {
   @safe
   struct State: ~Copyable {
     var first: UnsafeMutablePointer<Device>? = nil
+    /// Undefined while there is none.
+    var last: UnsafeMutablePointer<Device>? = nil
     var count = 0
     /// How often something came that a deferred bind may wait for.
     var events: UInt64 = 0
@@ -106,23 +110,27 @@ struct Bindings: ~Copyable {
 
 extension Bindings.State {
   mutating func add(_ device: UnsafeMutablePointer<Device>) {
-    var link = unsafe first
-    if unsafe link == nil { unsafe first = device }
-    while let other = unsafe link {
-      unsafe link = other.pointee.member.pointee.binding.next
-      if unsafe link == nil { unsafe other.pointee.member.pointee.binding.next = device }
-    }
     unsafe device.pointee.member.pointee.binding.next = nil
+    if unsafe first == nil {
+      unsafe first = device
+    } else {
+      unsafe last!.pointee.member.pointee.binding.next = device
+    }
+    unsafe last = device
     count += 1
   }
 
   mutating func remove(_ device: UnsafeMutablePointer<Device>) {
     let next = unsafe device.pointee.member.pointee.binding.next
-    var link = unsafe first
-    if unsafe link == device { unsafe first = next }
-    while let other = unsafe link {
-      unsafe link = other.pointee.member.pointee.binding.next
-      if unsafe link == device { unsafe other.pointee.member.pointee.binding.next = next }
+    if unsafe first == device {
+      unsafe first = next
+    } else {
+      var link = unsafe first
+      while let other = unsafe link, unsafe other.pointee.member.pointee.binding.next != device {
+        unsafe link = other.pointee.member.pointee.binding.next
+      }
+      unsafe link!.pointee.member.pointee.binding.next = next
+      if unsafe next == nil { unsafe last = link }
     }
     count -= 1
   }
@@ -130,17 +138,13 @@ extension Bindings.State {
 
 extension System {
   /// Tries again what waits, because something came: an IOMMU, or a driver to its device.
-  public func retryDeferred() {
+  ///
+  /// The caller holds the system, which what is called back may let go of.
+  func retryDeferred() {
     var left = somethingCame()
     while left > 0, let device = unsafe takeDeferred() {
       left -= 1
-      let driver = unsafe device.pointee.member.pointee.binding.driver!
-      do throws(Failure) {
-        unsafe try Device.probe(device)
-        left = somethingCame()
-      } catch {
-        if error != .tryAgain { unsafe device.pointee.reportFailedBind(error, by: driver) }
-      }
+      if (try? unsafe Device.probe(device, isRetry: true)) != nil { left = somethingCame() }
       unsafe Box.letGo(device)
     }
   }
@@ -176,69 +180,91 @@ extension Device {
     unsafe Box.hold(device)
     defer { unsafe Box.letGo(device) }
     let system = unsafe device.pointee.system
-    let hasMappings = unsafe device.pointee.mappings.totals.count > 0
     let isFree = unsafe system.pointee.bindings.withLock { _ in
       let member = unsafe device.pointee.member
-      guard unsafe member.pointee.binding.state == .unbound && !hasMappings else { return false }
+      guard unsafe member.pointee.binding.state == .unbound else { return false }
       unsafe member.pointee.binding.state = .probing
       unsafe member.pointee.binding.driver = driver
       return true
     }
     guard isFree else { throw .busy }
-    try unsafe probe(device)
+    try unsafe probe(device, isRetry: false)
     unsafe system.pointee.retryDeferred()
   }
 
-  /// Configures and probes a device in the state for that, and brings it into the next.
-  fileprivate static func probe(_ device: UnsafeMutablePointer<Device>) throws(Failure) {
-    let system = unsafe device.pointee.system
+  /// Configures and probes a device in the state for that, and brings it into the next. What a retry
+  /// fails with is reported.
+  ///
+  /// - Throws: as `bind`, and `noDevice` when the device was destroyed meanwhile.
+  fileprivate static func probe(
+    _ device: UnsafeMutablePointer<Device>, isRetry: Bool
+  ) throws(Failure) {
     let driver = unsafe device.pointee.member.pointee.binding.driver!
     while true {
-      let events = unsafe system.pointee.bindings.withLock { $0.events }
-      do throws(Failure) {
-        try unsafe device.pointee.configure(for: driver)
-        do throws(Failure) {
-          try unsafe driver.probe(device)
-          _ = unsafe try settle(device, .bound)
-          return
-        } catch {
-          unsafe device.pointee.unconfigure(from: driver)
-          throw error
-        }
-      } catch {
-        guard error == .tryAgain else {
-          unsafe rest(device)
-          throw error
-        }
-        if unsafe try settle(device, .deferred, unlessAfter: events) { throw error }
-        // What came while it failed may be what it missed.
+      let events = unsafe device.pointee.system.pointee.bindings.withLock { $0.events }
+      let failure = unsafe attempt(device, driver)
+      if let failure, failure != .tryAgain {
+        // While the driver's name is there for certain.
+        if isRetry { unsafe device.pointee.reportFailedBind(failure, by: driver) }
+        unsafe rest(device)
+        throw failure
       }
-    }
-  }
-
-  /// Brings a device that is being probed into the next state. Returns false, with the state as it was,
-  /// when something came after the event that it counted.
-  ///
-  /// - Throws: `noDevice` when it was destroyed meanwhile. Then it is unbound.
-  private static func settle(
-    _ device: UnsafeMutablePointer<Device>, _ next: Binding.State, unlessAfter events: UInt64? = nil
-  ) throws(Failure) -> Bool {
-    try unsafe device.pointee.system.pointee.bindings.withLock { (state) throws(Failure) -> Bool in
-      guard unsafe !device.pointee.member.pointee.binding.isGone else {
-        unsafe device.pointee.member.pointee.binding.state = .unbound
+      switch unsafe settle(device, failure == nil ? .bound : .deferred, unlessAfter: events) {
+      case .bound: return
+      case .deferred: throw .tryAgain
+      case .probing: continue
+      case .unbound, .removing:
+        if failure == nil { unsafe finish(device) } else { unsafe rest(device) }
         throw .noDevice
       }
-      if let events, events != state.events { return false }
-      unsafe device.pointee.member.pointee.binding.state = next
-      if next == .deferred { unsafe state.add(device) }
-      return true
     }
   }
 
-  private static func rest(_ device: UnsafeMutablePointer<Device>) {
-    unsafe device.pointee.system.pointee.bindings.withLock { _ in
-      unsafe device.pointee.member.pointee.binding.state = .unbound
+  /// Returns what fails, and then has undone the rest.
+  private static func attempt(
+    _ device: UnsafeMutablePointer<Device>, _ driver: Driver
+  ) -> Failure? {
+    do throws(Failure) { try unsafe device.pointee.configure(for: driver) } catch { return error }
+    do throws(Failure) { try unsafe driver.probe(device) } catch {
+      unsafe device.pointee.unconfigure(from: driver)
+      return error
     }
+    return nil
+  }
+
+  /// Brings a device that was probed into the next state, which it returns: removing, if it was
+  /// destroyed meanwhile; probing, as before, when it would be deferred and something came after the
+  /// event that is given, which may be what it missed.
+  private static func settle(
+    _ device: UnsafeMutablePointer<Device>, _ next: Binding.State, unlessAfter events: UInt64
+  ) -> Binding.State {
+    unsafe device.pointee.system.pointee.bindings.withLock { state in
+      let member = unsafe device.pointee.member
+      var next = next
+      if unsafe member.pointee.binding.isGone {
+        next = .removing
+      } else if next == .deferred {
+        if state.events != events { return .probing }
+        unsafe state.add(device)
+      }
+      unsafe member.pointee.binding.state = next
+      return next
+    }
+  }
+
+  /// Lets others have a device that the caller had to itself; or ends it, if it was destroyed.
+  private static func rest(_ device: UnsafeMutablePointer<Device>) {
+    let isGone = unsafe device.pointee.system.pointee.bindings.withLock { _ in
+      unsafe device.pointee.member.pointee.binding.state = .unbound
+      return unsafe device.pointee.member.pointee.binding.isGone
+    }
+    if isGone { unsafe end(device) }
+  }
+
+  private static func end(_ device: UnsafeMutablePointer<Device>) {
+    unsafe device.pointee.endMappings(of: nil)
+    unsafe device.pointee.leaveGroup()
+    unsafe Box.letGo(device)
   }
 
   /// Takes the device from its driver.
@@ -257,12 +283,15 @@ extension Device {
   /// Ends the device for its driver and for whoever made it: undoes what is left mapped and takes it out
   /// of its group. Views of the device may live on, and reach nothing.
   ///
-  /// No mapping call is under way. The caller holds the device, so that what is called back may use
-  /// it.
+  /// No mapping call is under way. While probe or remove runs, this is done after that.
   public static func close(_ device: UnsafeMutablePointer<Device>) {
-    if unsafe leave(device, forGood: true) == .bound { unsafe finish(device) }
-    unsafe device.pointee.endMappings(of: nil)
-    unsafe device.pointee.leaveGroup()
+    // Until `end`.
+    unsafe Box.hold(device)
+    switch unsafe leave(device, forGood: true) {
+    case .unbound, .deferred: unsafe end(device)
+    case .bound: unsafe finish(device)
+    case .probing, .removing: break
+    }
   }
 
   /// Takes the device out of the state that it rests in, if it does. Returns that state.
@@ -284,6 +313,8 @@ extension Device {
     }
   }
 
+  /// Has the driver of a device give it back. Whoever calls this may not use the device afterwards,
+  /// unless it holds it.
   private static func finish(_ device: UnsafeMutablePointer<Device>) {
     let driver = unsafe device.pointee.member.pointee.binding.driver!
     unsafe driver.remove(device)
@@ -295,9 +326,11 @@ extension Device {
 
   /// Sees to it that the device's addresses mean something, and that they go on to mean it.
   ///
-  /// - Throws: `noDevice` when nothing could contain a device that is not trusted, `tryAgain` until its
-  ///   IOMMU is there, and what `Group.use` throws.
+  /// - Throws: `busy` when somebody has mapped something, which would be taken for the driver's;
+  ///   `noDevice` when nothing could contain a device that is not trusted, `tryAgain` until its IOMMU is
+  ///   there, and what `Group.use` throws.
   private func configure(for driver: Driver) throws(Failure) {
+    guard mappings.totals.count == 0 else { throw .busy }
     if let iommu = unsafe iommu {
       guard unsafe iommu.pointee.isThere else { throw .tryAgain }
     } else if isUntrusted {

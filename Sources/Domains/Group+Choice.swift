@@ -100,15 +100,15 @@ extension Group {
       if driver.wish == .identity, let untrusted = unsafe untrusted {
         return unsafe refuse(.notPermitted, untrusted)
       }
+      // One that is there contains devices that are not trusted: else they could not have come.
       let current = unsafe state.defaultDomain?.pointee.kind
-      let needed: Domain.Kind? = unsafe untrusted != nil ? .dma : driver.wish
-      if current == nil || (needed != nil && current != needed) {
+      if current == nil || (driver.wish != nil && current != driver.wish) {
         let user = unsafe first(in: state) { $0.uses > 0 || $0.isUsedByDriver }
         guard state.uses == 0, current == nil || state.isDefaultChosen else {
           return unsafe refuse(.busy, user)
         }
-        unsafe choice = take(
-          new, needed ?? device.pointee.system.pointee.defaultKind, &state)
+        let standard = unsafe device.pointee.system.pointee.defaultKind
+        unsafe choice = take(new, driver.wish ?? (untrusted != nil ? .dma : standard), &state)
         guard case .settled = choice else { return choice }
       }
     }

@@ -58,7 +58,11 @@ public struct IOMMU: ~Copyable, Held {
   /// - Throws: `exists` when it is there, `noMemory`.
   public func start(_ configuration: PageTableConfiguration) throws(Failure) {
     try publish(configuration)
+    // A probe may destroy the IOMMU.
+    let system = unsafe system
+    unsafe Box.hold(system)
     unsafe system.pointee.retryDeferred()
+    unsafe Box.letGo(system)
   }
 
   private func publish(_ configuration: PageTableConfiguration) throws(Failure) {

@@ -203,16 +203,16 @@ int dmacore_device_create(struct dmacore_system *system,
  * @device: the device, or NULL
  *
  * Takes it from its driver (driver.h), as dmacore_device_unbind() does, and out of its group, which is
- * free again with its last device. Mappings that are live are
- * unmapped, coherent allocations are freed, and both are reported (DMACORE_REPORT_WARNING). Coherent
- * memory that a zero-copy mapping of another device holds, or of a view of this one, is never freed,
+ * free again with its last device. Mappings that are live are unmapped, coherent allocations are freed,
+ * and both are reported (DMACORE_REPORT_WARNING). Coherent memory that a zero-copy mapping of another device holds, or of a view of this one, is never freed,
  * and the report says so. Destroy its views first; see the lifetime rule in system.h. Views that are
- * left reach nothing.
+ * left reach nothing. While the driver's probe or remove runs, all this is done after that; who needs to
+ * know that the driver has gone unbinds first, until that does not return -EBUSY.
  *
  * Context: any thread, while no other thread makes a mapping call for @device; locked (group, rank 3;
- *   device mappings, rank 4; bindings, rank 11); waits for the device's accesses in flight to end; may
- *   call the driver's remove, the report callback and the memory allocator; may free a domain that was destroyed, and so call the table
- *   allocator.
+ *   device mappings, rank 4; bindings, rank 11; topology, rank 12); waits for the device's accesses in
+ *   flight to end; may call the driver's remove, the report callback and the memory allocator; may free a
+ *   domain that was destroyed, and so call the table allocator.
  * Ownership: @device may not be used afterwards.
  * Return: nothing; cannot fail.
  */

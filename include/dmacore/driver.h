@@ -19,7 +19,8 @@
  *
  * The device is configured first: its IOMMU must be there, its group gets its default domain (by the
  * rules below) if it has none, and the group is in use by the DMA API as long as the driver is bound.
- * Then the driver's probe is called. Whatever fails, all of that is undone in the reverse order.
+ * Then the driver's probe is called. Whatever fails, all of that is undone in the reverse order, but a
+ * default domain that was chosen stays.
  *
  *	              bind                            probe returned 0
  *	  unbound ------------->  being probed  ------------------------>  bound
@@ -35,7 +36,9 @@
  * Deferred. If the device's IOMMU was announced and is not there (dmacore_iommu_announce()), or if
  * probe returns -EAGAIN, the bind is deferred: the driver waits for the device. It is tried again when
  * an IOMMU of the system starts, and when another bind of the system succeeds, on the thread that does
- * that. If it fails then, that is reported (DMACORE_REPORT_ERROR), and the device is unbound.
+ * that. If it fails then, that is reported (DMACORE_REPORT_ERROR), and the device is unbound. What comes
+ * while probe runs counts too: a probe that binds another device, or starts an IOMMU, must not return
+ * -EAGAIN afterwards, or it is called again and again.
  *
  * Drivers that manage DMA themselves (DMACORE_DRIVER_MANAGES_DMA) have a domain of their own: for them
  * the group is neither given a default domain nor used. They own it (dmacore_device_claim_dma_owner())
@@ -83,9 +86,10 @@ enum dmacore_device_state {
  * @remove: gives a device back for which probe returned 0; NULL: nothing to do
  * @opaque: passed to both
  *
- * The structure and @name stay where they are until no device is bound to the driver or deferred for
- * it. Both functions are called under no lock; they may call everything but bind, unbind and destroy
- * for the same device.
+ * The structure and @name stay where they are until no device has to do with the driver
+ * (dmacore_device_driver()). Both functions are called under no lock; they may call everything, but
+ * bind and unbind refuse the same device, and destroying it takes effect when they have returned. If
+ * probe returns 0 then, remove is called.
  */
 struct dmacore_driver {
 	size_t struct_size;
@@ -99,7 +103,7 @@ struct dmacore_driver {
 
 /**
  * dmacore_device_bind() - give a device to a driver
- * @device: the device, which has no live mapping that a record is kept of
+ * @device: the device
  * @driver: the driver
  *
  * Configures the device and calls probe, see above.
@@ -108,16 +112,18 @@ struct dmacore_driver {
  *   probe runs; may wait for accesses in flight to end; calls probe of this driver and, on success,
  *   of those that are deferred; may call the table allocator and the report callback.
  * Ownership: @driver stays the caller's, see struct dmacore_driver.
- * Return: 0 when the device is bound; or with the device as it was
+ * Return: 0 when the device is bound; or, with the device unbound as it was unless it is deferred,
  *   -EINVAL  a pointer, the name or probe is NULL, a flag or the domain type is unknown, the name is
  *            too long, or the structure is too short. Never succeeds if retried.
  *   -E2BIG   the structure is longer than known and not zero there. Never.
  *   -EAGAIN  the bind is deferred. It is retried without being asked for; see above.
- *   -EBUSY   the device has a driver, or one is deferred for it, or it has live mappings; or the group
+ *   -EBUSY   the device has a driver, or one is deferred for it, or it has live mappings that a record
+ *            is kept of, which would be taken for the driver's; or the group
  *            is owned, or in use with a default domain of another type than @driver asks for. Succeeds
  *            once that has ended.
  *   -EPERM   the driver asks for an identity domain, and a device of the group is not trusted. Never.
- *   -ENODEV  the device is not trusted and behind no IOMMU that could contain it. Never.
+ *   -ENODEV  the device is not trusted and behind no IOMMU that could contain it, or was destroyed
+ *            meanwhile. Never.
  *   -EOPNOTSUPP  the IOMMU's page tables cannot have DMA domains. Never.
  *   -ENOMEM  no memory. May succeed later.
  *   or what probe returned.
