@@ -4,7 +4,8 @@
 
 /*
  * What the parts of the fuzzer of the whole C API share: capi_fuzz.c makes the calls,
- * capi_objects.c creates and destroys objects, capi_world.c has arguments, results and callbacks.
+ * capi_objects.c creates and destroys objects, capi_drivers.c has drivers, capi_world.c has arguments,
+ * results and callbacks.
  */
 
 #include <dmacore.h>
@@ -68,6 +69,12 @@ struct world {
 	uint64_t recent_size;
 	/* Calls from within a callback: how deep. */
 	unsigned int depth;
+	/* And from within how many of them that are drivers'. */
+	unsigned int driver_depth;
+	/* Devices that a driver has, which is called when they go; NULL: free. */
+	struct dmacore_device *bound[OBJECTS_MAX];
+	/* How often something came that a deferred bind may wait for. */
+	unsigned long events;
 	/* Memory was refused in this step, so that -ENOMEM may be the answer. */
 	bool is_starved;
 	bool has_used_file;
@@ -122,6 +129,7 @@ union storage {
 	struct dmacore_device_options device;
 	struct dmacore_domain_options domain;
 	struct dmacore_dma_owner owner;
+	struct dmacore_driver driver;
 	struct dmacore_iova_space_options space;
 	struct dmacore_iova_constraints constraints;
 	struct dmacore_device_statistics device_statistics;
@@ -177,6 +185,18 @@ int write_region(uint64_t offset, const void *buffer, size_t size, void *opaque)
 
 void create(void);
 void create_machine(void);
+
+/* Binds and what belongs to it. */
+void call_driver(void);
+
+/* No call is under way that could be hurt by ends of objects. */
+bool may_end_things(void);
+
+/* Mappings that end with the device, or with what a driver had to do with it. */
+void forget_mappings(const struct dmacore_device *device);
+
+/* Page tables of any kind, or NULL. */
+const struct dmacore_pagetable_options *table_options(void);
 
 /* Enters a handle that a call gave, unless it is NULL. There is a free slot. */
 void keep(enum kind kind, void *handle, bool is_flat);

@@ -669,7 +669,10 @@ void step(void)
 	}
 	switch (call & 31) {
 	case 0:
-		destroy_nothing();
+		if (call == 0)
+			destroy_nothing();
+		else
+			call_driver();
 		break;
 	case 1:
 		create_machine();
@@ -682,8 +685,7 @@ void step(void)
 		create();
 		break;
 	case 7:
-		/* Not inside a callback, which may belong to the object. */
-		if (world.depth == 0)
+		if (may_end_things())
 			destroy(pick_object(pick_kind()));
 		break;
 	case 8:
@@ -720,7 +722,10 @@ void step(void)
 		call_view();
 		break;
 	case 25:
-		touch(pick_object(VIEW_MAPPING));
+		if (call < 0x80)
+			touch(pick_object(VIEW_MAPPING));
+		else
+			call_driver();
 		break;
 	case 26:
 	case 27:
@@ -777,6 +782,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		step();
 	for (size_t i = 0; i < OBJECTS_MAX; i++)
 		destroy(&world.objects[(order & 1 ? order + i : order - i) % OBJECTS_MAX]);
+	for (size_t i = 0; i < OBJECTS_MAX; i++)
+		CHECK(world.bound[i] == NULL);
 	CHECK(world.table_pages == 0);
 	CHECK(world.pool_ranges == 0 || world.may_leak);
 	CHECK(!world.has_used_file || !file_is_mapped());

@@ -85,7 +85,7 @@ static void choose_table(struct dmacore_pagetable_options *options)
 	}
 }
 
-static const struct dmacore_pagetable_options *table_options(void)
+const struct dmacore_pagetable_options *table_options(void)
 {
 	static union storage options, allocator;
 
@@ -109,10 +109,12 @@ static const struct dmacore_pagetable_options *table_options(void)
 static int create_system(struct object *object, union handle *out)
 {
 	static union storage options, allocator;
+	uint8_t standard;
 
 	structure(&options, sizeof(options.system));
 	options.system.flags = one_in(32) ? byte() : byte() & DMACORE_SYSTEM_FLAT;
-	options.system.reserved = one_in(64);
+	standard = byte();
+	options.system.default_domain = standard >= 0xf0 ? standard & 7 : 0;
 	options.system.report = on_report;
 	options.system.report_opaque = &world;
 	if (one_in(2)) {
@@ -191,7 +193,7 @@ static int create_device(struct object *object, union handle *out)
 	object->is_flat = system->is_flat;
 	return RESULT(dmacore_device_create(system->handle, one_in(32) ? NULL : &options.device,
 					    OUT(&out->device)),
-		      EINVAL, E2BIG, ENOMEM);
+		      EINVAL, EPERM, E2BIG, ENOMEM);
 }
 
 static int create_domain(struct object *object, union handle *out)
@@ -224,7 +226,7 @@ static int create_domain(struct object *object, union handle *out)
 	object->is_flat = iommu->is_flat;
 	return RESULT(dmacore_domain_create(iommu->handle, one_in(8) ? NULL : &options.domain,
 					    OUT(&out->domain)),
-		      EINVAL, ERANGE, E2BIG, EOPNOTSUPP, ENOMEM);
+		      EINVAL, EAGAIN, ERANGE, E2BIG, EOPNOTSUPP, ENOMEM);
 }
 
 static int create_space(union handle *out)
@@ -405,7 +407,7 @@ void touch(const struct object *mapping)
 	}
 }
 
-static void forget_mappings(const struct dmacore_device *device)
+void forget_mappings(const struct dmacore_device *device)
 {
 	size_t kept = 0;
 
