@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 
-/* Changing who a group belongs to and what it is attached to: alone, and beside many other devices. */
+/*
+ * Changing who a group belongs to, what it is attached to, and which driver has its device: alone, and
+ * beside many other devices.
+ */
 
 #include <dmacore/device.h>
 #include <dmacore/domain.h>
+#include <dmacore/driver.h>
 #include <dmacore/group.h>
 #include <dmacore/iommu.h>
 #include <dmacore/system.h>
@@ -87,6 +91,33 @@ static void run_claim(void *context, uint64_t count)
 	BENCH_CHECK(dmacore_domain_detach(machine->domain, machine->device) == 0);
 }
 
+static int probe(struct dmacore_device *device, void *opaque)
+{
+	(void)device;
+	(void)opaque;
+	return 0;
+}
+
+/* The default domain, which somebody has attached, is not chosen anew. */
+static void run_bind(void *context, uint64_t count)
+{
+	static const struct dmacore_driver driver = {
+		.struct_size = sizeof(driver),
+		.name = "bench",
+		.probe = probe,
+	};
+	struct machine *machine = context;
+	int errors = 0;
+
+	BENCH_CHECK(dmacore_domain_attach(machine->domain, machine->device) == 0);
+	for (uint64_t i = 0; i < count; i++) {
+		errors |= dmacore_device_bind(machine->device, &driver);
+		errors |= dmacore_device_unbind(machine->device);
+	}
+	BENCH_CHECK(errors == 0);
+	BENCH_CHECK(dmacore_domain_detach(machine->domain, machine->device) == 0);
+}
+
 /* The peer is the same pair beside many devices that are attached to the same domain. */
 static void measure(const char *name, void (*run)(void *context, uint64_t count))
 {
@@ -114,4 +145,5 @@ void bench_group(void)
 {
 	measure("domain.attach", run_attach);
 	measure("ownership.claim_release", run_claim);
+	measure("device.bind_unbind", run_bind);
 }
