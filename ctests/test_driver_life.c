@@ -13,6 +13,8 @@ struct desk {
 	/* Announced, and devices behind it. */
 	struct dmacore_iommu *iommu;
 	struct dmacore_device *late[LATE_COUNT];
+	/* Behind no IOMMU. */
+	struct dmacore_device *children[LATE_COUNT];
 	/* Those that were probed, in this order. */
 	struct dmacore_device *probed[2 * LATE_COUNT];
 	unsigned probed_count;
@@ -218,6 +220,44 @@ static void deferred_binds__are_retried_again_when_one_succeeds(void **state)
 	assert_int_equal(desk->driver.probes, 2 * LATE_COUNT - 1);
 }
 
+static unsigned depth, depth_max;
+
+static void bind_child(struct test_driver *driver, struct dmacore_device *device)
+{
+	static struct test_driver leaf;
+	struct desk *desk = desk_of(driver);
+	unsigned i = 0;
+
+	depth++;
+	depth_max = depth > depth_max ? depth : depth_max;
+	test_driver_init(&leaf, "leaf", 0);
+	while (desk->late[i] != device)
+		i++;
+	assert_ok(dmacore_device_bind(desk->children[i], &leaf.descriptor));
+	depth--;
+}
+
+/* However many wait, each of which binds another: the stack does not get deeper. */
+static void deferred_binds__are_not_retried_in_each_other(void **state)
+{
+	struct desk *desk = *state;
+	struct dmacore_device_options options = DMACORE_DEVICE_OPTIONS_INIT;
+
+	for (unsigned i = 0; i < LATE_COUNT; i++) {
+		assert_ok(dmacore_device_create(desk->party.machine.system, &options,
+						&desk->children[i]));
+		assert_fails(bind_to(desk, desk->late[i]), EAGAIN);
+	}
+	depth = depth_max = 0;
+	desk->driver.in_probe = bind_child;
+	assert_ok(dmacore_iommu_start(desk->iommu, NULL));
+	assert_int_equal(depth_max, 1);
+	for (unsigned i = 0; i < LATE_COUNT; i++) {
+		assert_int_equal(state_of(desk->late[i]), DMACORE_DEVICE_BOUND);
+		dmacore_device_destroy(desk->children[i]);
+	}
+}
+
 /* What somebody has mapped meanwhile would be taken for the driver's. */
 static void deferred_bind__fails_when_the_device_has_mappings_by_then(void **state)
 {
@@ -341,6 +381,7 @@ int main(void)
 		test_at_desk(device_destroy__beside_remove_is_done_when_remove_has_returned),
 		test_at_desk(deferred_binds__are_retried_in_the_order_in_which_they_came),
 		test_at_desk(deferred_binds__are_retried_again_when_one_succeeds),
+		test_at_desk(deferred_binds__are_not_retried_in_each_other),
 		test_at_desk(deferred_bind__fails_when_the_device_has_mappings_by_then),
 		test_at_desk(untrusted_device__is_bound_in_the_domain_that_somebody_attached),
 		cmocka_unit_test(deferred_bind__that_fails_is_reported_while_the_driver_is_there),

@@ -16,8 +16,9 @@ import Primitives
 // destroying the device is not refused: then who has it to itself ends it.
 // 2.2 What waits is a list through the devices. A device on it is not held: it leaves the list before it
 // ends.
-// 2.3 A retry goes once over what waits, and once more when a bind succeeded meanwhile, which may be what
-// another one waits for. So it ends. Who probes looks for what came while probe missed something; a
+// 2.3 A retry goes once over what waits, and once more when something came meanwhile, which may be what
+// another one waits for. So it ends. One thread at a time retries: what comes on another, or in a function
+// of a driver that the retry calls, it only notes, so that retries do not nest in each other. Who probes looks for what came while probe missed something; a
 // driver that makes such an event itself before it gives up would be asked for ever.
 //
 // 3. Locking
@@ -92,6 +93,9 @@ struct Bindings: ~Copyable {
     var count = 0
     /// How often something came that a deferred bind may wait for.
     var events: UInt64 = 0
+    /// Whether a thread retries, and how many it has to try yet.
+    var isRetrying = false
+    var left = 0
   }
 
   private let state: Guarded<State>
@@ -109,6 +113,11 @@ struct Bindings: ~Copyable {
 }
 
 extension Bindings.State {
+  mutating func noteEvent() {
+    events &+= 1
+    left = count
+  }
+
   mutating func add(_ device: UnsafeMutablePointer<Device>) {
     unsafe device.pointee.member.pointee.binding.next = nil
     if unsafe first == nil {
@@ -141,25 +150,28 @@ extension System {
   ///
   /// The caller holds the system, which what is called back may let go of.
   func retryDeferred() {
-    var left = somethingCame()
-    while left > 0, let device = unsafe takeDeferred() {
-      left -= 1
-      if (try? unsafe Device.probe(device, isRetry: true)) != nil { left = somethingCame() }
+    let isRetrying = bindings.withLock { state in
+      state.noteEvent()
+      defer { state.isRetrying = true }
+      return state.isRetrying
+    }
+    if isRetrying { return }
+    while let device = unsafe takeDeferred() {
+      if (try? unsafe Device.probe(device, isRetry: true)) != nil {
+        bindings.withLock { $0.noteEvent() }
+      }
       unsafe Box.letGo(device)
     }
   }
 
-  /// Returns how many wait.
-  private func somethingCame() -> Int {
-    bindings.withLock { state in
-      state.events &+= 1
-      return state.count
-    }
-  }
-
+  /// The next that is to be tried. When there is none this retry has ended.
   private func takeDeferred() -> UnsafeMutablePointer<Device>? {
     unsafe bindings.withLock { state -> UnsafeMutablePointer<Device>? in
-      guard let device = unsafe state.first else { return nil }
+      guard state.left > 0, let device = unsafe state.first else {
+        state.isRetrying = false
+        return nil
+      }
+      state.left -= 1
       unsafe state.remove(device)
       unsafe device.pointee.member.pointee.binding.state = .probing
       unsafe Box.hold(device)

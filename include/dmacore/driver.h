@@ -35,8 +35,8 @@
  *
  * Deferred. If the device's IOMMU was announced and is not there (dmacore_iommu_announce()), or if
  * probe returns -EAGAIN, the bind is deferred: the driver waits for the device. It is tried again when
- * an IOMMU of the system starts, and when another bind of the system succeeds, on the thread that does
- * that. If it fails then, that is reported (DMACORE_REPORT_ERROR), and the device is unbound. What comes
+ * an IOMMU of the system starts, and when another bind of the system succeeds: by the call that does
+ * that, or by one that is just trying others, in another thread or around it. If it fails then, that is reported (DMACORE_REPORT_ERROR), and the device is unbound. What comes
  * while probe runs counts too: a probe that binds another device, or starts an IOMMU, must not return
  * -EAGAIN afterwards, or it is called again and again.
  *
@@ -79,7 +79,7 @@ enum dmacore_device_state {
  * @struct_size: sizeof(struct dmacore_driver)
  * @flags: bits of enum dmacore_driver_flags
  * @domain_type: what the default domain of its devices' groups must be, DMACORE_DOMAIN_IDENTITY or
- *   DMACORE_DOMAIN_DMA; 0: anything
+ *   DMACORE_DOMAIN_DMA; 0: anything; of no use to drivers that manage DMA
  * @name: what people are told, less than DMACORE_OWNER_NAME_SIZE bytes long
  * @probe: takes a device over; returns 0, -EAGAIN to be called again later, or another negated errno
  *   (any other number counts as -EINVAL)
