@@ -669,6 +669,62 @@ static void group_set_default_type__changes_a_free_group_only(void **state)
 	unmap_live(&desk->party, 0);
 }
 
+static void group_set_default_type__makes_a_chosen_domain_lazy_or_strict_at_any_time(void **state)
+{
+	struct desk *desk = *state;
+	struct dmacore_group *group = desk->party.group;
+	struct dmacore_device_options options = device_options(&desk->party.machine);
+	struct dmacore_device *guest;
+
+	desk->driver.descriptor.domain_type = DMACORE_DOMAIN_DMA_LAZY;
+	assert_ok(dmacore_device_bind(disk(desk, 0), &desk->driver.descriptor));
+	assert_non_null(strstr(description(&desk->party), "in a lazy DMA domain"));
+	map_live(&desk->party, 0);
+	/* In use and with mappings. */
+	assert_ok(dmacore_group_set_default_type(group, DMACORE_DOMAIN_DMA));
+	assert_non_null(strstr(description(&desk->party), "in a DMA domain"));
+	assert_ok(dmacore_group_set_default_type(group, DMACORE_DOMAIN_DMA_LAZY));
+	assert_non_null(strstr(description(&desk->party), "in a lazy DMA domain"));
+	unmap_live(&desk->party, 0);
+	/* Another driver is as content with it as with a strict one. */
+	desk->other.descriptor.domain_type = DMACORE_DOMAIN_DMA;
+	assert_ok(dmacore_device_bind(disk(desk, 1), &desk->other.descriptor));
+	/* A device that is not trusted joins no lazy domain, and then keeps it from becoming one. */
+	options.name = "guest";
+	options.group = group;
+	options.flags = DMACORE_DEVICE_UNTRUSTED;
+	assert_creates_nothing(dmacore_device_create(desk->party.machine.system, &options, &guest),
+			       EPERM, guest);
+	assert_ok(dmacore_group_set_default_type(group, DMACORE_DOMAIN_DMA));
+	assert_ok(dmacore_device_create(desk->party.machine.system, &options, &guest));
+	assert_ok(dmacore_device_unbind(disk(desk, 0)));
+	assert_ok(dmacore_device_unbind(disk(desk, 1)));
+	assert_fails(dmacore_group_set_default_type(group, DMACORE_DOMAIN_DMA_LAZY), EPERM);
+	take_report(&desk->party.machine, DMACORE_REPORT_ERROR);
+	assert_non_null(strstr(description(&desk->party), "in a DMA domain"));
+	/* What a driver asks for is strict for it too. */
+	assert_ok(dmacore_device_bind(guest, &desk->driver.descriptor));
+	assert_non_null(strstr(description(&desk->party), "in a DMA domain"));
+	dmacore_device_destroy(guest);
+}
+
+static void
+group_set_default_type__of_a_domain_that_somebody_attached_needs_a_free_group(void **state)
+{
+	struct desk *desk = *state;
+
+	assert_ok(dmacore_domain_attach(desk->party.domains[FALLBACK], disk(desk, 0)));
+	assert_ok(dmacore_device_bind(disk(desk, 0), &desk->driver.descriptor));
+	assert_fails(dmacore_group_set_default_type(desk->party.group, DMACORE_DOMAIN_DMA_LAZY),
+		     EBUSY);
+	take_report(&desk->party.machine, DMACORE_REPORT_ERROR);
+	assert_int_equal(where(&desk->party), FALLBACK);
+	assert_ok(dmacore_device_unbind(disk(desk, 0)));
+	assert_ok(dmacore_group_set_default_type(desk->party.group, DMACORE_DOMAIN_DMA_LAZY));
+	assert_non_null(strstr(description(&desk->party), "in a lazy DMA domain"));
+	assert_int_equal(members_in(&desk->party, FALLBACK), 0);
+}
+
 static void group_set_default_type__needs_a_device_behind_an_iommu(void **state)
 {
 	struct desk *desk = *state;
@@ -714,6 +770,10 @@ int main(void)
 		test_of(1, untrusted_device__never_has_an_identity_domain),
 		test_of(1, untrusted_device__is_not_bound_where_nothing_contains_it),
 		test_of(1, group_set_default_type__changes_a_free_group_only),
+		test_of(2,
+			group_set_default_type__makes_a_chosen_domain_lazy_or_strict_at_any_time),
+		test_of(1,
+			group_set_default_type__of_a_domain_that_somebody_attached_needs_a_free_group),
 		test_of(0, group_set_default_type__needs_a_device_behind_an_iommu),
 	};
 

@@ -478,6 +478,22 @@ static void device_destroy__queues_what_it_unmaps(void **state)
 	assert_int_equal(domain_statistics(machine->domain).mapped_bytes, 0);
 }
 
+static void device_destroy__unmaps_coherent_memory_strictly(void **state)
+{
+	struct machine *machine = *state;
+	dmacore_dma_t dma;
+	void *cpu;
+
+	assert_ok(dmacore_alloc_coherent(machine->device, PAGE, &cpu, &dma));
+	dmacore_view_destroy(machine->view);
+	machine->view = NULL;
+	dmacore_device_destroy(machine->device);
+	machine->device = NULL;
+	assert_reported(machine, DMACORE_REPORT_WARNING);
+	assert_queued(machine->domain, 0, 0);
+	assert_int_equal(domain_statistics(machine->domain).mapping_count, 0);
+}
+
 /* Threads. */
 
 struct writer {
@@ -692,6 +708,7 @@ int main(void)
 		test_lazily(domain_detach__is_not_kept_by_what_is_queued),
 		test_lazily(domain_destroy__takes_a_full_queue_along),
 		test_lazily(device_destroy__queues_what_it_unmaps),
+		test_lazily(device_destroy__unmaps_coherent_memory_strictly),
 		test_lazily(flush__waits_for_accesses_in_flight),
 		test_lazily(map__gives_no_address_out_twice_beside_flushes),
 		test_lazily(domain_destroy__may_meet_a_tick),

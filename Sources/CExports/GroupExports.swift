@@ -122,8 +122,8 @@ public func dmacore_device_detach(
 public func dmacore_group_set_default_type(_ group: OpaquePointer!, _ type: UInt32) -> CInt {
   status { () throws(Failure) in
     let group = unsafe try value(group, as: Group.self)
-    guard let kind = try Domain.Kind(defaultDomain: type) else { throw .invalidArgument }
-    try unsafe Group.setDefaultKind(of: group, kind)
+    guard let type = try DefaultType(checking: type) else { throw .invalidArgument }
+    try unsafe Group.setDefaultType(of: group, type)
   }
 }
 

@@ -14,12 +14,12 @@ public func dmacore_system_create(
     unsafe try create(out) { () throws(Failure) in
       let options = unsafe try options(given, defaults: dmacore_system_options())
       try require(unsafe options.flags & ~DMACORE_SYSTEM_FLAT.rawValue == 0)
-      let defaultKind = unsafe try Domain.Kind(defaultDomain: options.default_domain)
+      let defaultType = unsafe try DefaultType(checking: options.default_domain)
       let allocator = unsafe try memoryAllocator(options.memory_allocator)
       return unsafe try System(
         isFlat: options.flags & DMACORE_SYSTEM_FLAT.rawValue != 0,
         reporter: Reporter(callback: options.report, opaque: options.report_opaque),
-        allocator: allocator, defaultKind: defaultKind ?? .dma, findGroup: options.find_group,
+        allocator: allocator, defaultType: defaultType ?? .strict, findGroup: options.find_group,
         findGroupOpaque: options.find_group_opaque)
     }
   }

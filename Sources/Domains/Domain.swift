@@ -31,17 +31,6 @@ public struct Domain: ~Copyable, Held {
     case dma = 2
     case blocked = 3
     case unmanaged = 4
-
-    /// What C says that a default domain must be; nil for anything.
-    ///
-    /// - Throws: `invalidArgument`.
-    public init?(defaultDomain value: UInt32) throws(Failure) {
-      guard value != 0 else { return nil }
-      guard let kind = Kind(rawValue: value), kind == .identity || kind == .dma else {
-        throw .invalidArgument
-      }
-      self = kind
-    }
   }
 
   /// The numbers that `domain.h` explains.
@@ -193,6 +182,12 @@ extension Domain {
   public func setLazy(_ isLazy: Bool) throws(Failure) {
     unsafe try FlushQueue.setLazy(ownQueue(), isLazy)
   }
+
+  var isLazy: Bool { unsafe translation?.pointee.queue?.pointee.isLazy ?? false }
+
+  /// Whether it lets devices reach memory that is not, or no longer, mapped for them: nothing for those
+  /// that are not trusted.
+  var isTrusting: Bool { kind == .identity || isLazy }
 
   /// Returns when everything that was queued at the call is free.
   ///

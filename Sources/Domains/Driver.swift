@@ -18,8 +18,9 @@ import Primitives
 // ends.
 // 2.3 A retry goes once over what waits, and once more when something came meanwhile, which may be what
 // another one waits for. So it ends. One thread at a time retries: what comes on another, or in a function
-// of a driver that the retry calls, it only notes, so that retries do not nest in each other. Who probes looks for what came while probe missed something; a
-// driver that makes such an event itself before it gives up would be asked for ever.
+// of a driver that the retry calls, it only notes, so that retries do not nest in each other. Who probes
+// looks for what came while probe missed something; a driver that makes such an event itself before it
+// gives up would be asked for ever.
 //
 // 3. Locking
 // One lock a system (rank 11), in which no other is taken.
@@ -28,7 +29,7 @@ import Primitives
 @safe
 public struct Driver {
   let descriptor: UnsafePointer<dmacore_driver>
-  let wish: Domain.Kind?
+  let wish: DefaultType?
 
   /// - Throws: `invalidArgument`.
   public init(
@@ -38,7 +39,7 @@ public struct Driver {
       unsafe checked.name != nil && Name.fits(checked.name) && checked.probe != nil
     else { throw .invalidArgument }
     unsafe self.descriptor = descriptor
-    wish = unsafe try Domain.Kind(defaultDomain: checked.domain_type)
+    wish = unsafe try DefaultType(checking: checked.domain_type)
   }
 
   var managesDMA: Bool {
@@ -375,7 +376,7 @@ extension Device {
       text.append("driver ")
       unsafe text.append(cString: driver.name)
       text.append(
-        driver.wish == .identity
+        driver.wish?.kind == .identity
           ? " asks for an identity domain, and " : " asks for another default domain, and ")
       unsafe text.append(cString: other.pointee.name)
       text.append(

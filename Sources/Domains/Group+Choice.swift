@@ -1,10 +1,44 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
+import CDMACore
 import Primitives
 
 // How a group chooses its default domain. What devices and drivers demand is looked at under the group's
 // lock, where nothing can be allocated; so a choice that takes a new domain is put off until there is
 // one, and made anew.
+
+/// What a default domain is made as.
+public struct DefaultType: Sendable {
+  let kind: Domain.Kind
+  let isLazy: Bool
+
+  /// The one of a group with a device that is not trusted, or of a system that says nothing.
+  public static var strict: DefaultType { DefaultType(kind: .dma, isLazy: false) }
+
+  private init(kind: Domain.Kind, isLazy: Bool) {
+    self.kind = kind
+    self.isLazy = isLazy
+  }
+
+  /// What C says; nil for anything.
+  ///
+  /// - Throws: `invalidArgument`.
+  public init?(checking value: UInt32) throws(Failure) {
+    switch value {
+    case 0: return nil
+    case DMACORE_DOMAIN_IDENTITY.rawValue: self.init(kind: .identity, isLazy: false)
+    case DMACORE_DOMAIN_DMA.rawValue: self = .strict
+    case DMACORE_DOMAIN_DMA_LAZY.rawValue: self.init(kind: .dma, isLazy: true)
+    default: throw .invalidArgument
+    }
+  }
+
+  var isTrusting: Bool { kind == .identity || isLazy }
+
+  func isOf(_ domain: UnsafeMutablePointer<Domain>) -> Bool {
+    unsafe domain.pointee.kind == kind && domain.pointee.isLazy == isLazy
+  }
+}
 
 extension Group {
   /// What choosing a default domain comes to.
@@ -12,12 +46,12 @@ extension Group {
   private enum Choice {
     case settled(Left)
     /// Not without a new domain.
-    case needs(Domain.Kind)
+    case needs(DefaultType)
     /// The device, which is held, stands against it.
     case refused(Failure, UnsafeMutablePointer<Device>?)
   }
 
-  /// Lets `choose` see the group, and again with a domain of the kind that it needs.
+  /// Lets `choose` see the group, and again with a domain as it needs it.
   ///
   /// - Throws: what `Domain.init` throws.
   private static func choosing(
@@ -32,13 +66,14 @@ extension Group {
         unsafe group.pointee.letGo(of: left)
         return nil
       case .refused(let failure, let device): return unsafe (failure, device)
-      case .needs(let kind):
+      case .needs(let type):
         guard let iommu = unsafe iommu else { return (.noDevice, nil) }
         // One of another kind, if the group has changed meanwhile.
         if let old = unsafe new { unsafe Box.letGo(old) }
         unsafe new = nil
         unsafe new = try Box<Domain>.place { () throws(Failure) in
-          unsafe try Domain(iommu: iommu, kind: kind, first: 0, last: 0, for: group)
+          unsafe try Domain(
+            iommu: iommu, kind: type.kind, first: 0, last: 0, isLazy: type.isLazy, for: group)
         }
       }
     }
@@ -46,11 +81,11 @@ extension Group {
 
   /// Makes a domain the default domain that the group has chosen, if it is of the kind.
   private static func take(
-    _ domain: UnsafeMutablePointer<Domain>?, _ kind: Domain.Kind, _ state: inout State
+    _ domain: UnsafeMutablePointer<Domain>?, _ type: DefaultType, _ state: inout State
   ) -> Choice {
-    guard let domain = unsafe domain, unsafe domain.pointee.kind == kind,
+    guard let domain = unsafe domain, unsafe type.isOf(domain),
       unsafe first(in: state, where: { unsafe !honours(domain, $0.device!) }) == nil
-    else { return .needs(kind) }
+    else { return .needs(type) }
     do throws(Failure) {
       var left = unsafe try change(&state, to: domain)
       unsafe setDefault(domain, &state, &left)
@@ -97,18 +132,18 @@ extension Group {
     var choice = Choice.settled(Left())
     if unsafe device.pointee.iommu != nil {
       let untrusted = unsafe untrusted(in: state)
-      if driver.wish == .identity, let untrusted = unsafe untrusted {
+      if driver.wish?.kind == .identity, let untrusted = unsafe untrusted {
         return unsafe refuse(.notPermitted, untrusted)
       }
       // One that is there contains devices that are not trusted: else they could not have come.
       let current = unsafe state.defaultDomain?.pointee.kind
-      if current == nil || (driver.wish != nil && current != driver.wish) {
+      if current == nil || (driver.wish != nil && current != driver.wish?.kind) {
         let user = unsafe first(in: state) { $0.uses > 0 || $0.isUsedByDriver }
         guard state.uses == 0, current == nil || state.isDefaultChosen else {
           return unsafe refuse(.busy, user)
         }
-        let standard = unsafe device.pointee.system.pointee.defaultKind
-        unsafe choice = take(new, driver.wish ?? (untrusted != nil ? .dma : standard), &state)
+        let standard = unsafe driver.wish ?? device.pointee.system.pointee.defaultType
+        unsafe choice = take(new, untrusted != nil ? .strict : standard, &state)
         guard case .settled = choice else { return choice }
       }
     }
@@ -126,14 +161,24 @@ extension Group {
     }
   }
 
-  /// Gives the group a default domain of another kind, if it has none of that.
+  /// Gives the group a default domain of another type, if it has none of that. One that the group has
+  /// chosen becomes lazy or strict at any time.
   ///
   /// - Throws: `noDevice` when there is no device behind an IOMMU, `notPermitted` when the group is owned
-  ///   or a device must not have an identity domain, `busy` when it is in use or in the way is a mapping;
-  ///   what `Domain.init` throws. What the group is held by is reported.
-  public static func setDefaultKind(
-    of group: UnsafeMutablePointer<Group>, _ kind: Domain.Kind
+  ///   or a device that is not trusted must not have such a domain, `busy` when it is in use or in the way
+  ///   is a mapping; what `Domain.init` throws. What the group is held by is reported.
+  public static func setDefaultType(
+    of group: UnsafeMutablePointer<Group>, _ type: DefaultType
   ) throws(Failure) {
+    if let domain = unsafe group.pointee.state.withLock({ unsafe turnable($0, to: type) }) {
+      defer { unsafe Box.letGo(domain) }
+      try unsafe domain.pointee.setLazy(type.isLazy)
+      // A device that is not trusted may have come meanwhile.
+      if unsafe !type.isLazy || group.pointee.state.withLock({ unsafe untrusted(in: $0) == nil }) {
+        return
+      }
+      try unsafe domain.pointee.setLazy(false)
+    }
     // The IOMMU stays while it has a device in the group, or until this has a domain of it.
     let iommu = unsafe group.pointee.state.withLock { state -> UnsafeMutablePointer<IOMMU>? in
       let iommu = unsafe state.members?.pointee.device?.pointee.iommu
@@ -146,14 +191,16 @@ extension Group {
       guard unsafe state.members?.pointee.device?.pointee.iommu == iommu else {
         return unsafe Self.refuse(.noDevice, nil)
       }
+      if let domain = unsafe state.defaultDomain, unsafe type.isOf(domain) {
+        return .settled(Left())
+      }
       do throws(Failure) { try Self.requireFree(state) } catch {
         return unsafe Self.refuse(error, nil)
       }
-      guard unsafe kind != .identity || Self.untrusted(in: state) == nil else {
+      guard unsafe !type.isTrusting || Self.untrusted(in: state) == nil else {
         return unsafe Self.refuse(.notPermitted, nil)
       }
-      if unsafe state.defaultDomain?.pointee.kind == kind { return .settled(Left()) }
-      return unsafe Self.take(new, kind, &state)
+      return unsafe Self.take(new, type, &state)
     }
     guard let (failure, _) = unsafe refusal else { return }
     TextBuffer.with { name in
@@ -165,5 +212,16 @@ extension Group {
       }
     }
     throw failure
+  }
+
+  /// The default domain, which is held, if it can become of this type as it is.
+  private static func turnable(
+    _ state: borrowing State, to type: DefaultType
+  ) -> UnsafeMutablePointer<Domain>? {
+    guard let domain = unsafe state.defaultDomain, state.isDefaultChosen, type.kind == .dma,
+      unsafe domain.pointee.kind == .dma, unsafe !type.isLazy || untrusted(in: state) == nil
+    else { return nil }
+    unsafe Box.hold(domain)
+    return unsafe domain
   }
 }

@@ -122,7 +122,7 @@ public struct Group: ~Copyable, Held {
   /// Adds a device that nobody knows yet. It joins what the others are attached to.
   ///
   /// - Throws: `invalidArgument` when the others are behind another IOMMU, `notPermitted` when they are
-  ///   in an identity domain, or go back to one, and this device is not trusted; or when what they are
+  ///   in an identity or a lazy domain, or go back to one, and this device is not trusted; or when what they are
   ///   in, or go back to, does not honour the device's reserved regions.
   func add(
     _ device: UnsafeMutablePointer<Device>, _ member: UnsafeMutablePointer<Member>
@@ -132,8 +132,8 @@ public struct Group: ~Copyable, Held {
         guard unsafe first.pointee.iommu == device.pointee.iommu else { throw .invalidArgument }
       }
       if unsafe device.pointee.isUntrusted {
-        guard unsafe state.domain?.pointee.kind != .identity,
-          unsafe state.defaultDomain?.pointee.kind != .identity
+        guard unsafe state.domain?.pointee.isTrusting != true,
+          unsafe state.defaultDomain?.pointee.isTrusting != true
         else { throw .notPermitted }
       }
       guard unsafe Self.honours(state.domain, device),
@@ -279,7 +279,7 @@ public struct Group: ~Copyable, Held {
     guard let iommu = unsafe state.members?.pointee.device?.pointee.iommu,
       unsafe domain.pointee.iommu == iommu
     else { throw .invalidArgument }
-    guard unsafe domain.pointee.kind != .identity || untrusted(in: state) == nil,
+    guard unsafe !domain.pointee.isTrusting || untrusted(in: state) == nil,
       unsafe first(in: state, where: { unsafe !honours(domain, $0.device!) }) == nil
     else { throw .notPermitted }
   }
@@ -511,7 +511,7 @@ public struct Group: ~Copyable, Held {
         text.append(state.memberCount == 1 ? " device)" : " devices)")
       }
       text.append("; ")
-      unsafe text.append(state.domain?.pointee.kind.words ?? "attached to no domain")
+      unsafe text.append(state.domain?.pointee.words ?? "attached to no domain")
       Self.describeMappings(state, &text)
     }
   }
@@ -547,11 +547,11 @@ extension Owner.Kind {
   }
 }
 
-extension Domain.Kind {
+extension Domain {
   fileprivate var words: StaticString {
-    switch self {
+    switch kind {
     case .identity: "in an identity domain"
-    case .dma: "in a DMA domain"
+    case .dma: isLazy ? "in a lazy DMA domain" : "in a DMA domain"
     case .blocked: "in a blocked domain"
     case .unmanaged: "in an unmanaged domain"
     }

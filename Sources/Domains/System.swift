@@ -54,7 +54,7 @@ public struct System: ~Copyable, Held {
   public let readers: ReadSections
   public let reporter: Reporter
   /// What default domain groups get when nobody asks for another.
-  let defaultKind: Domain.Kind
+  let defaultType: DefaultType
   let bindings: Bindings
   let topology: Topology
   private let findGroup: dmacore_find_group_fn?
@@ -67,7 +67,7 @@ public struct System: ~Copyable, Held {
 
   public init(
     isFlat: Bool, reporter: Reporter, allocator: dmacore_memory_allocator?,
-    defaultKind: Domain.Kind = .dma, findGroup: dmacore_find_group_fn? = nil,
+    defaultType: DefaultType = .strict, findGroup: dmacore_find_group_fn? = nil,
     findGroupOpaque: UnsafeMutableRawPointer? = nil
   ) throws(Failure) {
     let memory = try PhysicalMemory(isFlat: isFlat)
@@ -81,7 +81,7 @@ public struct System: ~Copyable, Held {
     self.topology = topology
     unsafe self.findGroup = findGroup
     unsafe self.findGroupOpaque = findGroupOpaque
-    self.defaultKind = defaultKind
+    self.defaultType = defaultType
     self.reporter = reporter
     self.lazyDomains = lazyDomains
     unsafe self.allocator = allocator

@@ -464,7 +464,7 @@ final class MappingWorld: World {
 struct MappingStepMaker {
   func step(_ generator: inout SeededGenerator) -> MappingStep {
     let number = generator.below(64)
-    switch generator.below(34) {
+    switch generator.below(36) {
     case 0..<6:
       return .map(
         page: generator.below(MappingMachine.windowPages),

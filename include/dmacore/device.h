@@ -70,7 +70,7 @@ enum dmacore_device_flags {
 	DMACORE_DEVICE_TRACK_DIRECT = 1,
 	/*
 	 * Nobody vouches for it: a device on an external port, say. Its group never has an identity
-	 * domain, and a driver is bound to it only behind an IOMMU.
+	 * domain or a lazy one, and a driver is bound to it only behind an IOMMU.
 	 */
 	DMACORE_DEVICE_UNTRUSTED = 2,
 	/*
@@ -187,7 +187,7 @@ struct dmacore_device_statistics {
  *            aligned, empty, wraps or overlaps another, or the structure is too short. Never succeeds if
  *            retried.
  *   -EBUSY   by the topology it belongs to two groups, which there are. Not until one is gone.
- *   -EPERM   the device is not trusted, and the group is in an identity domain; or its reserved regions
+ *   -EPERM   the device is not trusted, and the group is in an identity or a lazy domain; or its reserved regions
  *            are not honoured by the domain that the group is in, or goes back to; or one is direct, and
  *            the group is owned. Not until that is changed.
  *   -E2BIG   the structure is longer than known and not zero there. Never.

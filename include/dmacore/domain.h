@@ -213,8 +213,8 @@ void dmacore_domain_destroy(struct dmacore_domain *domain);
  *            retried.
  *   -EBUSY   the group has a default domain, this one or another. Succeeds once it is detached.
  *   -EPERM   the group is owned; not until it is released. Or a device of the group may not have such a
- *            domain: it is an identity domain, and the device is not trusted (DMACORE_DEVICE_UNTRUSTED),
- *            or it does not honour the device's reserved regions (reserved.h); never.
+ *            domain: it is an identity or a lazy domain, and the device is not trusted
+ *            (DMACORE_DEVICE_UNTRUSTED), or it does not honour the device's reserved regions (reserved.h); never.
  */
 DMACORE_MUST_CHECK
 int dmacore_domain_attach(struct dmacore_domain *domain, struct dmacore_device *device);

@@ -46,7 +46,7 @@
  * refuse.
  *
  * The default domain of a group is chosen when the first driver that uses the DMA API is bound to a
- * device of it: a DMA domain, and a strict one, if a device of the group is not trusted
+ * device of it: a strict DMA domain, if a device of the group is not trusted
  * (DMACORE_DEVICE_UNTRUSTED); else what the driver asks for (@domain_type); else what the system says
  * (struct dmacore_system_options); and if somebody has attached one, that one. Demands that contradict
  * each other are refused, and a report (DMACORE_REPORT_ERROR) names both devices.
@@ -78,8 +78,8 @@ enum dmacore_device_state {
  * struct dmacore_driver - what drives a kind of devices
  * @struct_size: sizeof(struct dmacore_driver)
  * @flags: bits of enum dmacore_driver_flags
- * @domain_type: what the default domain of its devices' groups must be, DMACORE_DOMAIN_IDENTITY or
- *   DMACORE_DOMAIN_DMA; 0: anything; of no use to drivers that manage DMA
+ * @domain_type: what the default domain of its devices' groups must be: DMACORE_DOMAIN_IDENTITY; or
+ *   DMACORE_DOMAIN_DMA or DMACORE_DOMAIN_DMA_LAZY, of which one will do for the other; 0: anything
  * @name: what people are told, less than DMACORE_OWNER_NAME_SIZE bytes long
  * @probe: takes a device over; returns 0, -EAGAIN to be called again later, or another negated errno
  *   (any other number counts as -EINVAL)

@@ -291,14 +291,15 @@ int dmacore_device_detach(struct dmacore_device *device, const struct dmacore_dm
 /**
  * dmacore_group_set_default_type() - change what type the default domain of a group has
  * @group: the group
- * @type: DMACORE_DOMAIN_IDENTITY or DMACORE_DOMAIN_DMA (domain.h)
+ * @type: DMACORE_DOMAIN_IDENTITY, DMACORE_DOMAIN_DMA or DMACORE_DOMAIN_DMA_LAZY (domain.h)
  *
- * A group that is free, and whose default domain is of another type or has none, gets a new one instead,
- * without a gap as by dmacore_domain_replace(). If that is refused, a report (DMACORE_REPORT_ERROR) says
- * who holds the group.
+ * A default domain that the group has chosen itself (driver.h) becomes lazy or strict at any time. Else the
+ * group must be free, and gets a new default domain, without a gap as by dmacore_domain_replace(). If that
+ * is refused, a report (DMACORE_REPORT_ERROR) says who holds the group.
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
- *   to end; calls the table allocator, and may call the report callback.
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; lazy domains, rank 6; flush queue,
+ *   rank 7); waits for accesses in flight to end; calls the table allocator, and may call the report
+ *   callback.
  * Ownership: the group holds on to the new domain, and lets go of the old one.
  * Return: 0, also if the type is that already; or with nothing changed
  *   -EINVAL  @group is NULL, or the type is another. Never succeeds if retried.
@@ -306,8 +307,8 @@ int dmacore_device_detach(struct dmacore_device *device, const struct dmacore_dm
  *   -EAGAIN  the IOMMU is announced and not there. Once it has started.
  *   -EBUSY   the group is in use by the DMA API, or a device of it has live mappings or a mapping call
  *            running. Succeeds once that has ended.
- *   -EPERM   the group is owned; not until it is released. Or the type is DMACORE_DOMAIN_IDENTITY, and a
- *            device of the group is not trusted; never.
+ *   -EPERM   the group is owned; not until it is released. Or the type is another than
+ *            DMACORE_DOMAIN_DMA, and a device of the group is not trusted; never.
  *   -EOPNOTSUPP  the IOMMU's page tables cannot have DMA domains. Never.
  *   -ENOMEM  no memory. May succeed later.
  */
