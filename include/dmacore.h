@@ -14,6 +14,7 @@
 #include "dmacore/iova.h"
 #include "dmacore/mapping.h"
 #include "dmacore/memory.h"
+#include "dmacore/notifier.h"
 #include "dmacore/pagetable.h"
 #include "dmacore/reserved.h"
 #include "dmacore/system.h"

@@ -287,9 +287,12 @@ public struct Device: ~Copyable, Held {
       unsafe release(node)
       return isHeld
     }
+    let (first, last) = (pages.first.rawValue, pages.last.rawValue)
     unsafe translation.pointee.unmap(pages)
+    // The record's cell keeps the domain while its listeners are told.
+    unsafe node.pointee.payload.domain?.pointee.notifiers.tell(.unmapped(first, last))
     // Looked at while the addresses are nobody else's.
-    let isHeld = unsafe isHeld(node, first: pages.first.rawValue, last: pages.last.rawValue)
+    let isHeld = unsafe isHeld(node, first: first, last: last)
     unsafe queue.pointee.freeLater(pages)
     unsafe mappings.giveBack(node)
     return isHeld
@@ -306,6 +309,8 @@ public struct Device: ~Copyable, Held {
     }
     // A direct mapping is out of the table already, so that a view finds it no more.
     unsafe system.pointee.readers.waitForReaders()
+    // The record's cell keeps the domain while its listeners are told.
+    unsafe node.pointee.payload.domain?.pointee.notifiers.tell(.unmapped(first, last))
     return unsafe isHeld(node, first: first, last: last)
   }
 

@@ -47,6 +47,7 @@ public struct Domain: ~Copyable, Held {
   public let iommu: UnsafeMutablePointer<IOMMU>
   public let kind: Kind
   public let pins: PinTable
+  public let notifiers: NotifierList
   // nil where addresses stay as they are, or lead nowhere.
   public let translation: UnsafeMutablePointer<Translation>?
   private let reserved: ReservedRegions
@@ -71,6 +72,7 @@ public struct Domain: ~Copyable, Held {
     let configuration = unsafe try iommu.pointee.configuration()
     let pins = try PinTable()
     let reserved = unsafe try Self.reserved(of: group, in: iommu.pointee.system)
+    let notifiers = try NotifierList()
     var translation: UnsafeMutablePointer<Translation>? = nil
     switch kind {
     case .identity, .blocked: break
@@ -112,6 +114,7 @@ public struct Domain: ~Copyable, Held {
     unsafe self.iommu = iommu
     self.kind = kind
     self.pins = pins
+    self.notifiers = notifiers
     unsafe self.translation = translation
     self.reserved = reserved
   }
@@ -256,10 +259,12 @@ extension Domain {
     try takingTables { () throws(Failure) in
       try unsafe translation.pointee.table.map(input, to: output, access: access)
     }
+    notifiers.tell(.mapped(input, to: output, access))
   }
 
   /// Unmaps a range, strictly: when this returns no access through it is under way, but for those of
-  /// zero-copy mappings, which are reported, and inside callbacks of memory regions.
+  /// zero-copy mappings, which are reported unless a listener ends them, and inside callbacks of memory
+  /// regions.
   ///
   /// - Returns: how many bytes were mapped.
   /// - Throws: as `AnyPageTable.unmap`, and `notSupported` when the domain is not for this.
@@ -275,7 +280,9 @@ extension Domain {
     if size > 0 {
       let first = input.first.rawValue
       // What lies behind a hole that stopped it is still mapped.
-      reportHeld(first, crossingHoles ? input.last.rawValue : first &+ (size &- 1))
+      let last = crossingHoles ? input.last.rawValue : first &+ (size &- 1)
+      notifiers.tell(.unmapped(first, last))
+      reportHeld(first, last)
     }
     return size
   }
@@ -303,7 +310,9 @@ extension Domain {
     return found
   }
 
-  private func lookUp(_ address: IOVA) -> PageTableLookup {
+  /// What an address leads to, in a domain that does not block.
+  @inline(never)
+  func lookUp(_ address: IOVA) -> PageTableLookup {
     guard let translation = unsafe translation else {
       return PageTableLookup(first: 0, last: UInt64.max, target: 0, access: .transfers)
     }

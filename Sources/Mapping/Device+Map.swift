@@ -145,6 +145,9 @@ extension Device {
         unsafe try translation.pointee.map(
           pages, access: access, limit: limit.highest, in: ranges)
       }
+      // The cell of the call keeps the domain while its listeners are told.
+      unsafe domain.pointee.notifiers.tell(
+        .mapped(range, to: pages.first, translation.pointee.table.expressible(access)))
       // The memory lies in the pages, at the same offset on both sides.
       let first = range.first.rawValue &+ (memory.first.rawValue & Self.granule.mask)
       return try DMARange(first: DMAAddress(first), last: DMAAddress(first &+ memory.extent))

@@ -17,6 +17,7 @@ public enum LockRank: UInt32, Sendable {
   case faultRing = 10
   case bindings = 11
   case topology = 12
+  case notifiers = 13
 }
 
 /// Mutual exclusion between threads.

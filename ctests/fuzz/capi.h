@@ -29,6 +29,7 @@ enum kind {
 	SPACE,
 	TABLE,
 	GROUP,
+	NOTIFIER,
 	KIND_COUNT,
 };
 
@@ -82,6 +83,8 @@ struct world {
 	bool may_leak;
 	/* Something that is not memory was mapped on a flat system: nothing may be touched now. */
 	bool has_lied;
+	/* Notifiers that have not been released. */
+	long notifiers;
 	/* Given out by the allocators below. */
 	long table_pages;
 	long pool_ranges;
@@ -130,6 +133,7 @@ union storage {
 	struct dmacore_domain_options domain;
 	struct dmacore_dma_owner owner;
 	struct dmacore_driver driver;
+	struct dmacore_notifier_options notifier;
 	struct dmacore_iova_space_options space;
 	struct dmacore_iova_constraints constraints;
 	struct dmacore_device_statistics device_statistics;
@@ -151,7 +155,7 @@ union storage {
  */
 void structure(union storage *storage, size_t size);
 
-/* A kind of object; seldom a group, so that inputs from before there were any mean the same. */
+/* A kind of object; seldom a group or a notifier, so that inputs from before there were any mean the same. */
 enum kind pick_kind(void);
 
 /* An object of a kind, or one that is not there, whose handle is NULL. */
@@ -171,6 +175,8 @@ int check_result(const char *call, int result, const int *allowed, size_t count)
 /* Callbacks, whose opaque pointer is &world. */
 
 void on_report(const struct dmacore_report *report, void *opaque);
+void on_notify(const struct dmacore_notifier_event *event, void *opaque);
+void on_release(void *opaque);
 void on_fault(struct dmacore_device *device, const struct dmacore_fault *fault, void *opaque);
 int allocate_table(size_t size, struct dmacore_table_page *out_page, void *opaque);
 void free_table(const struct dmacore_table_page *page, size_t size, void *opaque);

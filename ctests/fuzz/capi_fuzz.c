@@ -83,6 +83,8 @@ static void call_domain(void)
 		(void)RESULT(dmacore_system_tick(pick(SYSTEM), byte()), EINVAL);
 	else if (how >= 0xe0)
 		(void)RESULT(dmacore_domain_flush(domain), EINVAL, EOPNOTSUPP);
+	else if (how >= 0xd8)
+		(void)RESULT(dmacore_notifier_replay(pick(NOTIFIER)), EINVAL);
 	else if (how % 3 == 2)
 		(void)RESULT(dmacore_domain_detach(domain, device), EINVAL, EBUSY, EPERM);
 	else if (how >= 0xa0)
@@ -784,6 +786,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		destroy(&world.objects[(order & 1 ? order + i : order - i) % OBJECTS_MAX]);
 	for (size_t i = 0; i < OBJECTS_MAX; i++)
 		CHECK(world.bound[i] == NULL);
+	CHECK(world.notifiers == 0);
 	CHECK(world.table_pages == 0);
 	CHECK(world.pool_ranges == 0 || world.may_leak);
 	CHECK(!world.has_used_file || !file_is_mapped());

@@ -14,6 +14,7 @@ union handle {
 	struct dmacore_iova_space *space;
 	struct dmacore_pagetable *table;
 	struct dmacore_group *group;
+	struct dmacore_notifier *notifier;
 };
 
 static struct object *free_slot(void)
@@ -245,6 +246,29 @@ static int create_space(union handle *out)
 		EINVAL, E2BIG, ENOMEM);
 }
 
+static int create_notifier(union handle *out)
+{
+	union storage options;
+	int result;
+
+	structure(&options, sizeof(options.notifier));
+	options.notifier.flags = one_in(32) ? byte() : 1 + byte() % 7;
+	options.notifier.reserved = one_in(64);
+	options.notifier.first = one_in(4) ? address("first") : 0;
+	options.notifier.last = one_in(4) ? address("last") : UINT64_MAX;
+	options.notifier.notify = one_in(64) ? NULL : on_notify;
+	options.notifier.release = on_release;
+	options.notifier.opaque = &world;
+	result = RESULT(dmacore_notifier_create(pick(DOMAIN), one_in(64) ? NULL : &options.notifier,
+						OUT(&out->notifier)),
+			EINVAL, E2BIG, ENOMEM);
+	if (result != 0)
+		return result;
+	world.notifiers++;
+	(void)RESULT(dmacore_notifier_replay(out->notifier), EINVAL);
+	return 0;
+}
+
 static int map_view(struct object *object, union handle *out)
 {
 	struct dmacore_view *view = pick(VIEW);
@@ -308,6 +332,9 @@ void create(void)
 		result = RESULT(dmacore_group_create(pick(SYSTEM), OUT(&handle.group)), EINVAL,
 				ENOMEM);
 		break;
+	case NOTIFIER:
+		result = create_notifier(&handle);
+		break;
 	}
 	if (result != 0) {
 		/* It is also still set when the call was told to put it nowhere. */
@@ -328,8 +355,8 @@ void keep(enum kind kind, void *handle, bool is_flat)
 
 /*
  * A whole machine at once, which the fuzzer would take long to come by: memory, a device with or
- * without an IOMMU and a domain, and a view; at times another device in its group. An allocation may
- * fail on the way.
+ * without an IOMMU and a domain, and a view; at times a notifier, or another device in its group. An
+ * allocation may fail on the way.
  */
 void create_machine(void)
 {
@@ -338,11 +365,12 @@ void create_machine(void)
 	struct dmacore_device_options device_options = DMACORE_DEVICE_OPTIONS_INIT;
 	struct dmacore_domain_options domain_options = DMACORE_DOMAIN_OPTIONS_INIT;
 	struct dmacore_memory_region region = DMACORE_MEMORY_REGION_INIT;
-	union handle system, device, domain = { .any = NULL }, view;
+	struct dmacore_notifier_options notifier_options = DMACORE_NOTIFIER_OPTIONS_INIT;
+	union handle system, device, domain = { .any = NULL }, view, notifier;
 	uint8_t how = byte();
 	bool is_flat = how & 1;
 
-	if (world.depth != 0 || count_objects(NOTHING) < 7)
+	if (world.depth != 0 || count_objects(NOTHING) < 8)
 		return;
 	system_options.flags = is_flat ? DMACORE_SYSTEM_FLAT : 0;
 	system_options.report = on_report;
@@ -369,6 +397,16 @@ void create_machine(void)
 						   &domain.domain),
 			     EINVAL, EOPNOTSUPP, ENOMEM);
 		keep(DOMAIN, domain.any, is_flat);
+	}
+	if ((how & 0x42) == 0x42) {
+		notifier_options.flags |= how & 1 ? DMACORE_NOTIFY_ALIGNED : 0;
+		notifier_options.notify = on_notify;
+		notifier_options.release = on_release;
+		notifier_options.opaque = &world;
+		world.notifiers += RESULT(dmacore_notifier_create(domain.domain, &notifier_options,
+								  &notifier.notifier),
+					  EINVAL, ENOMEM) == 0;
+		keep(NOTIFIER, notifier.any, is_flat);
 	}
 	device_options.flags = how & 8 ? DMACORE_DEVICE_TRACK_DIRECT : 0;
 	device_options.streaming_mask = UINT64_MAX;
@@ -459,6 +497,9 @@ void destroy(struct object *object)
 	case GROUP:
 		DESTROY(dmacore_group_destroy(gone.handle));
 		break;
+	case NOTIFIER:
+		DESTROY(dmacore_notifier_destroy(gone.handle));
+		break;
 	}
 }
 
@@ -473,4 +514,5 @@ void destroy_nothing(void)
 	dmacore_iova_space_destroy(NULL);
 	dmacore_pagetable_destroy(NULL);
 	dmacore_group_destroy(NULL);
+	dmacore_notifier_destroy(NULL);
 }

@@ -127,7 +127,9 @@ enum kind pick_kind(void)
 {
 	uint8_t how = byte();
 
-	return how >= 0xf0 ? GROUP : 1 + how % (GROUP - 1);
+	if (how >= 0xf0)
+		return how >= 0xfa ? NOTIFIER : GROUP;
+	return 1 + how % (GROUP - 1);
 }
 
 struct object *pick_object(enum kind kind)
@@ -198,6 +200,29 @@ void on_fault(struct dmacore_device *device, const struct dmacore_fault *fault, 
 	CHECK(fault->first <= fault->last);
 	CHECK(fault->access >= 1 && fault->access <= 3);
 	CHECK(fault->reason >= DMACORE_FAULT_NOT_MAPPED && fault->reason <= DMACORE_FAULT_BLOCKED);
+	call_back_in();
+}
+
+void on_notify(const struct dmacore_notifier_event *event, void *opaque)
+{
+	CHECK(opaque == &world && world.notifiers > 0);
+	CHECK(event->struct_size == sizeof(*event));
+	CHECK(event->first <= event->last);
+	fuzz_trace("  %s from %#" PRIx64 " to %#" PRIx64,
+		   event->type == DMACORE_NOTIFY_MAP ? "mapped" : "unmapped", event->first,
+		   event->last);
+	if (event->type == DMACORE_NOTIFY_MAP)
+		CHECK((event->access & 7) != 0);
+	else
+		CHECK(event->type == DMACORE_NOTIFY_UNMAP && event->access == 0 &&
+		      event->phys == 0);
+	call_back_in();
+}
+
+void on_release(void *opaque)
+{
+	CHECK(opaque == &world);
+	world.notifiers--;
 	call_back_in();
 }
 

@@ -235,6 +235,41 @@ static void device_create__leaves_its_group_alone_when_an_allocation_fails(void 
 	assert_int_equal(oom.live_count, live);
 }
 
+static void count_release(void *opaque)
+{
+	++*(unsigned *)opaque;
+}
+
+static void count_event(const struct dmacore_notifier_event *event, void *opaque)
+{
+	(void)event;
+	(void)opaque;
+}
+
+static void notifier_create__unwinds_every_failed_allocation(void **state)
+{
+	struct dmacore_notifier_options options = DMACORE_NOTIFIER_OPTIONS_INIT;
+	struct dmacore_notifier *notifier;
+	static struct machine machine;
+	unsigned live = oom.live_count, releases = 0;
+
+	(void)state;
+	options.notify = count_event;
+	options.release = count_release;
+	options.opaque = &releases;
+	machine_start(&machine, IDENTITY);
+	assert_creates_after_failures(dmacore_notifier_create(machine.domain, &options, &notifier),
+				      notifier);
+	assert_int_equal(releases, 0);
+	assert_needs_no_memory({
+		assert_ok(dmacore_notifier_replay(notifier));
+		dmacore_notifier_destroy(notifier);
+	});
+	assert_int_equal(releases, 1);
+	machine_stop(&machine);
+	assert_int_equal(oom.live_count, live);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -242,6 +277,7 @@ int main(void)
 		cmocka_unit_test(memory_add__changes_nothing_when_an_allocation_fails),
 		cmocka_unit_test(create__of_every_object_unwinds_every_failed_allocation),
 		cmocka_unit_test(domain_create__unwinds_with_a_hook),
+		cmocka_unit_test(notifier_create__unwinds_every_failed_allocation),
 		cmocka_unit_test(group_create__unwinds_every_failed_allocation),
 		cmocka_unit_test(device_create__leaves_its_group_alone_when_an_allocation_fails),
 	};

@@ -36,8 +36,8 @@ struct dmacore_device;
  * be removed until it is freed.
  *
  * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8;
- *   IOVA store, rank 9); calls the memory allocator, and may call the table allocator, and wait for
- *   accesses in flight to end.
+ *   IOVA store, rank 9); calls the memory allocator, and may call the table allocator and the
+ *   domain's notifiers (rank 13), and wait for accesses in flight to end.
  * Ownership: the memory is the caller's until dmacore_free_coherent().
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or @size is 0 or rounds up to 2^64. Never succeeds if retried.
@@ -69,7 +69,7 @@ int dmacore_alloc_coherent(struct dmacore_device *device, uint64_t size, void **
  *
  * Context: any thread; locked (device mappings, rank 4, and inside it zero-copy mappings, rank 5;
  *   IOVA cache, rank 8; IOVA store, rank 9); waits for accesses in flight to end; calls the memory
- *   allocator, and may call the report callback.
+ *   allocator, and may call the domain's notifiers (rank 13) and the report callback.
  * Ownership: the memory may not be used afterwards.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or there is no such allocation of this device; nothing changed.

@@ -211,8 +211,8 @@ int dmacore_device_create(struct dmacore_system *system,
  *
  * Context: any thread, while no other thread makes a mapping call for @device; locked (group, rank 3;
  *   device mappings, rank 4; bindings, rank 11; topology, rank 12); waits for the device's accesses in
- *   flight to end; may call the driver's remove, the report callback and the memory allocator; may free a
- *   domain that was destroyed, and so call the table allocator.
+ *   flight to end; may call the driver's remove, the report callback, the memory allocator and the domain's
+ *   notifiers (rank 13); may free a domain that was destroyed, and so call the table allocator.
  * Ownership: @device may not be used afterwards.
  * Return: nothing; cannot fail.
  */

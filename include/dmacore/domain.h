@@ -276,8 +276,8 @@ int dmacore_domain_detach(struct dmacore_domain *domain, struct dmacore_device *
  * part that is not there faults. Calls on ranges that do not overlap go on beside each other; the
  * caller does not make calls on overlapping ranges at once.
  *
- * Context: any thread; lock-free; calls the table allocator, and may wait for accesses in flight to
- *   end.
+ * Context: any thread; lock-free, but for notifiers (rank 13); calls the table allocator and notifiers,
+ *   and may wait for accesses in flight to end.
  * Ownership: the memory stays whose it was and must outlive the mapping. On a flat system it must
  *   be memory of this process.
  * Return: 0, or with nothing changed
@@ -334,11 +334,11 @@ int dmacore_domain_map_list(struct dmacore_domain *domain, dmacore_iova_t iova,
  *
  * Strict: when the call returns the three promises above hold for what it unmapped, with the
  * exceptions that mapping.h names. A zero-copy mapping that holds a part is reported
- * (DMACORE_REPORT_WARNING). For what goes on beside it, a call that splits a leaf is one on the
+ * (DMACORE_REPORT_WARNING), unless a notifier's callback ends it. For what goes on beside it, a call that splits a leaf is one on the
  * range of the whole leaf.
  *
- * Context: any thread; locked (zero-copy mappings, rank 5); waits for accesses in flight to end;
- *   calls the table allocator, and may call the report callback.
+ * Context: any thread; locked (zero-copy mappings, rank 5; notifiers, rank 13); waits for accesses in
+ *   flight to end; calls the table allocator and notifiers, and may call the report callback.
  * Ownership: the memory that was mapped is the caller's again.
  * Return: 0, also if nothing was mapped there; or with nothing changed
  *   -EINVAL  @domain is NULL, something is not aligned, the size is 0, or a flag is unknown. Never
