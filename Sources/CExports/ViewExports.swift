@@ -43,6 +43,22 @@ public func dmacore_view_translate(
 }
 
 @_optimize(speed)
+@implementation @_cdecl("dmacore_view_translate_block")
+public func dmacore_view_translate_block(
+  _ view: OpaquePointer!, _ dma: dmacore_dma_t, _ access: UInt32,
+  _ out: UnsafeMutablePointer<dmacore_block>!
+) -> CInt {
+  status { () throws(Failure) in
+    let view = unsafe try value(view, as: View.self)
+    let out = unsafe try output(out)
+    let found = unsafe view.pointee.block(around: DMAAddress(dma), try Access(checking: access))
+    unsafe out.pointee = dmacore_block(
+      first: found.first, mask: found.mask, phys: found.target, access: found.access.rawValue,
+      reserved: 0)
+  }
+}
+
+@_optimize(speed)
 @implementation @_cdecl("dmacore_view_read")
 public func dmacore_view_read(
   _ view: OpaquePointer!, _ dma: dmacore_dma_t, _ buffer: UnsafeMutableRawPointer!, _ size: Int

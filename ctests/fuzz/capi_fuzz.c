@@ -412,6 +412,24 @@ static void call_sync(void)
 			     EINVAL);
 }
 
+/* A block must say what a translation says. */
+static void compare_block(struct dmacore_view *view, uint64_t dma, uint32_t access)
+{
+	struct dmacore_translation translation;
+	struct dmacore_block block;
+
+	if (RESULT(dmacore_view_translate_block(view, dma, access, &block), EINVAL) != 0)
+		return;
+	CHECK((block.mask & (block.mask + 1)) == 0 && block.first == (dma & ~block.mask));
+	CHECK((block.phys & block.mask) == 0 && block.reserved == 0);
+	if (dmacore_view_translate(view, dma, access, &translation) != 0) {
+		CHECK(block.access == 0);
+		return;
+	}
+	CHECK(block.access == translation.access);
+	CHECK(translation.target + (dma - translation.first) == block.phys + (dma - block.first));
+}
+
 static void call_view(void)
 {
 	static uint8_t scratch[16 * PAGE];
@@ -431,6 +449,7 @@ static void call_view(void)
 			CHECK(translation.first <= dma && dma <= translation.last);
 			CHECK((translation.access & access) == access);
 		}
+		compare_block(view, dma, access);
 		break;
 	case 1:
 		(void)RESULT(dmacore_view_read(view, dma, buffer, size), EINVAL, ENOENT, EACCES,

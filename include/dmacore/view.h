@@ -44,6 +44,24 @@ struct dmacore_view_segment {
 };
 
 /**
+ * struct dmacore_block - a naturally aligned power of two of addresses that lead alike
+ * @first: first address, a multiple of the size
+ * @mask: the size less one; UINT64_MAX: all 2^64 addresses
+ * @phys: physical address of @first, a multiple of the size, and the block is contiguous from there;
+ *   0 if @access is 0
+ * @access: what is permitted in all of it, bits of enum dmacore_access; 0: nothing, or not what was
+ *   wanted
+ * @reserved: zero
+ */
+struct dmacore_block {
+	dmacore_dma_t first;
+	uint64_t mask;
+	dmacore_phys_t phys;
+	uint32_t access;
+	uint32_t reserved;
+};
+
+/**
  * dmacore_view_create() - make a view of a device's address space
  * @device: the device
  * @out_view: receives the view, or NULL on failure
@@ -94,6 +112,33 @@ void dmacore_view_destroy(struct dmacore_view *view);
 DMACORE_MUST_CHECK
 int dmacore_view_translate(struct dmacore_view *view, dmacore_dma_t dma, uint32_t access,
 			   struct dmacore_translation *out_translation);
+
+/**
+ * dmacore_view_translate_block() - look an address of the device up, for a cache of aligned blocks
+ * @view: the view
+ * @dma: the address
+ * @access: what is wanted, as in dmacore_view_translate()
+ * @out_block: receives the largest block around @dma that one look-up tells of
+ *
+ * A look-up: it records no fault, and an address that leads nowhere, or may not be accessed so, is an
+ * answer. Whether there is memory at the target is not checked. Addresses beside the block may lead on
+ * like it, because its size depends on how the device reaches memory:
+ *
+ * - through a page table: the leaf, or the run of entries that are one leaf, which @dma lies in; else
+ *   the hole as far as an empty entry of one table goes, which is a granule at least;
+ * - directly, with DMACORE_DEVICE_TRACK_DIRECT: as much of one mapping as is a block; where none permits
+ *   what is wanted, of the addresses from @dma on, and that may be @dma alone;
+ * - directly without records, or blocked: all addresses.
+ *
+ * Context: any thread; lock-free, but for a directly mapped device with
+ *   DMACORE_DEVICE_TRACK_DIRECT (device mappings, rank 4); calls nothing back.
+ * Ownership: nothing changes hands; the answer holds until something is mapped or unmapped there.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, or @access has unknown bits. Never succeeds if retried.
+ */
+DMACORE_MUST_CHECK
+int dmacore_view_translate_block(struct dmacore_view *view, dmacore_dma_t dma, uint32_t access,
+				 struct dmacore_block *out_block);
 
 /**
  * dmacore_view_read() - read memory as the device
