@@ -42,6 +42,7 @@ test: setup-test stage ## run all tests
 	scripts/ctests
 	scripts/fuzz replay
 	scripts/bench --tiny
+	scripts/demo >build/demo.log || { cat build/demo.log; exit 1; }
 	scripts/check-install
 
 check: setup-check stage ## check layout, headers, documents and the library's symbols
