@@ -246,15 +246,16 @@ struct FlushQueueTests {
     try withStage { _, stage in
       try stage.freeLater(pages: 3)
       var tries = 0
-      let address = try stage.queue.pointee.retrying { () throws(Failure) in
+      let page = try IOVARange(first: IOVA(4096), size: 4096)
+      let range = try stage.queue.pointee.retrying { () throws(Failure) in
         tries += 1
         guard tries == 2 else { throw .noSpace }
         #expect(stage.queuedCount == 0)
         #expect(throws: Never.self) { try stage.freeLater(pages: 2) }
         #expect(stage.queuedCount == 0)
-        return IOVA(4096)
+        return page
       }
-      #expect(address == IOVA(4096))
+      #expect(range == page)
       try stage.freeLater(pages: 2)
       #expect(stage.queuedCount == 2)
     }

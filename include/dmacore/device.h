@@ -146,9 +146,9 @@ struct dmacore_device_options {
 	size_t range_count;
 };
 
-#define DMACORE_DEVICE_OPTIONS_INIT                                                              \
-	{ sizeof(struct dmacore_device_options), 0, 0, NULL, NULL, 0, 0, 0, NULL, NULL, NULL, NULL, 0, \
-	  NULL, NULL, 0, NULL, 0 }
+#define DMACORE_DEVICE_OPTIONS_INIT \
+	{ sizeof(struct dmacore_device_options), 0, 0, NULL, NULL, 0, 0, 0, NULL, NULL, NULL, \
+	  NULL, 0, NULL, NULL, 0, NULL, 0 }
 
 /**
  * struct dmacore_device_statistics - what a device has mapped and done

@@ -60,7 +60,8 @@ struct dmacore_bridge_options {
 	struct dmacore_bridge *parent;
 };
 
-#define DMACORE_BRIDGE_OPTIONS_INIT { sizeof(struct dmacore_bridge_options), 0, 0, NULL }
+#define DMACORE_BRIDGE_OPTIONS_INIT \
+	{ sizeof(struct dmacore_bridge_options), 0, 0, NULL }
 
 /**
  * dmacore_bridge_create() - make a bridge, for devices to be below
@@ -78,7 +79,8 @@ struct dmacore_bridge_options {
  *   -ENOMEM  no memory. May succeed later.
  */
 DMACORE_MUST_CHECK
-int dmacore_bridge_create(struct dmacore_system *system, const struct dmacore_bridge_options *options,
+int dmacore_bridge_create(struct dmacore_system *system,
+			  const struct dmacore_bridge_options *options,
 			  struct dmacore_bridge **out_bridge);
 
 /**
