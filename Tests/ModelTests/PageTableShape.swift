@@ -122,13 +122,15 @@ struct PageTableShape: Sendable, CustomTestStringConvertible {
   }
 
   private static func amd(levels: Int, inputBits: Int, _ features: UInt32 = 0) -> PageTableShape {
-    PageTableShape(
+    let levelsMax = (inputBits - 12 + 8) / 9
+    return PageTableShape(
       name: "AMD v1, \(levels) levels, \(inputBits) bits, features \(features)",
       format: DMACORE_PAGETABLE_AMD_V1.rawValue, levels: levels,
-      levelsMax: (inputBits - 12 + 8) / 9,
+      levelsMax: levelsMax,
       features: features,
       inputBits: inputBits, outputBits: 52, isSigned: false,
-      leafShifts: (12...51).filter { $0 != 39 && $0 < inputBits },
+      // A leaf is less than a whole table, if a root is one.
+      leafShifts: (12...51).filter { $0 != 39 && $0 <= inputBits && $0 < 12 + 9 * levelsMax },
       expressible: accesses(of: read, write, features & coherence == 0 ? 0 : cacheable))
   }
 
