@@ -292,6 +292,20 @@ static void untrusted_device__is_bound_in_the_domain_that_somebody_attached(void
 	dmacore_device_destroy(guest);
 }
 
+static void device_unbind__undoes_what_bind_did_whatever_the_flags_say_by_then(void **state)
+{
+	const uint32_t flags[] = { 0, DMACORE_DRIVER_MANAGES_DMA };
+	struct desk *desk = *state;
+
+	for (unsigned i = 0; i < 2; i++) {
+		desk->driver.descriptor.flags = flags[i];
+		assert_ok(bind_to(desk, disk(desk)));
+		desk->driver.descriptor.flags = flags[1 - i];
+		assert_ok(dmacore_device_unbind(disk(desk)));
+		assert_string_equal(description(&desk->party), "free (2 devices); in a DMA domain");
+	}
+}
+
 /* Sees what state a device is in when its bind is reported, and may end all of its system. */
 struct witness {
 	struct dmacore_device *device;
@@ -312,20 +326,40 @@ static void note_state(const struct dmacore_report *report, void *opaque)
 	witness->reports++;
 }
 
-static void witness_start(struct witness *witness)
+static void witness_start(struct witness *witness, uint32_t flags, uint32_t default_domain)
 {
 	struct dmacore_system_options options = DMACORE_SYSTEM_OPTIONS_INIT;
 	struct dmacore_device_options device = DMACORE_DEVICE_OPTIONS_INIT;
 
 	memset(witness, 0, sizeof(*witness));
 	options.report = note_state;
+	options.default_domain = default_domain;
 	options.report_opaque = witness;
 	test_driver_init(&witness->driver, "nvme", 0);
 	assert_ok(dmacore_system_create(&options, &witness->system));
 	assert_ok(dmacore_iommu_announce(witness->system, &witness->iommu));
 	device.iommu = witness->iommu;
+	device.flags = flags;
 	assert_ok(dmacore_device_create(witness->system, &device, &witness->device));
 	assert_fails(dmacore_device_bind(witness->device, &witness->driver.descriptor), EAGAIN);
+}
+
+static void untrusted_device__does_not_get_the_default_domain_of_the_system(void **state)
+{
+	struct witness witness;
+	struct dmacore_view *view;
+	uint8_t byte;
+
+	(void)state;
+	witness_start(&witness, DMACORE_DEVICE_UNTRUSTED, DMACORE_DOMAIN_IDENTITY);
+	assert_ok(dmacore_iommu_start(witness.iommu, NULL));
+	assert_int_equal(state_of(witness.device), DMACORE_DEVICE_BOUND);
+	assert_ok(dmacore_view_create(witness.device, &view));
+	assert_fails(dmacore_view_read(view, LOW_BASE, &byte, 1), ENOENT);
+	dmacore_view_destroy(view);
+	dmacore_device_destroy(witness.device);
+	dmacore_iommu_destroy(witness.iommu);
+	dmacore_system_destroy(witness.system);
 }
 
 /* So that nobody can have unbound the device and freed the driver by then. */
@@ -334,7 +368,7 @@ static void deferred_bind__that_fails_is_reported_while_the_driver_is_there(void
 	struct witness witness;
 
 	(void)state;
-	witness_start(&witness);
+	witness_start(&witness, 0, 0);
 	witness.driver.result = -EIO;
 	assert_ok(dmacore_iommu_start(witness.iommu, NULL));
 	assert_int_equal(witness.reports, 1);
@@ -361,7 +395,7 @@ static void iommu_start__outlives_all_that_a_probe_destroys(void **state)
 	struct witness witness;
 
 	(void)state;
-	witness_start(&witness);
+	witness_start(&witness, 0, 0);
 	ending = &witness;
 	witness.driver.in_probe = destroy_all;
 	assert_ok(dmacore_iommu_start(witness.iommu, NULL));
@@ -384,6 +418,8 @@ int main(void)
 		test_at_desk(deferred_binds__are_not_retried_in_each_other),
 		test_at_desk(deferred_bind__fails_when_the_device_has_mappings_by_then),
 		test_at_desk(untrusted_device__is_bound_in_the_domain_that_somebody_attached),
+		test_at_desk(device_unbind__undoes_what_bind_did_whatever_the_flags_say_by_then),
+		cmocka_unit_test(untrusted_device__does_not_get_the_default_domain_of_the_system),
 		cmocka_unit_test(deferred_bind__that_fails_is_reported_while_the_driver_is_there),
 		cmocka_unit_test(iommu_start__outlives_all_that_a_probe_destroys),
 	};

@@ -352,10 +352,10 @@ extension Device {
     if !driver.managesDMA { try useDefaultDomain(for: driver) }
   }
 
-  /// Undoes what the driver has left, and what `configure` did.
+  /// Undoes what the driver has left, and what `configure` did, whatever the driver's flags say by now.
   private func unconfigure(from driver: Driver) {
     endMappings(of: driver)
-    if !driver.managesDMA { unuseDefaultDomainOfDriver() }
+    unuseDefaultDomainOfDriver()
   }
 
   /// Where the device is in its life, and the driver that it has to do with.

@@ -152,7 +152,7 @@ extension Group {
     return choice
   }
 
-  /// Ends the use that `use(_:for:)` counted.
+  /// Ends the use that `use(_:for:)` counted, if it did.
   func unuseOfDriver(_ member: UnsafeMutablePointer<Member>) {
     state.withLock { state in
       guard unsafe member.pointee.isUsedByDriver else { return }

@@ -148,8 +148,8 @@ public struct Group: ~Copyable, Held {
     }
   }
 
-  /// Takes a device out that has no mappings and no mapping call; it is blocked from here on. A group
-  /// without devices is as it was at first.
+  /// Takes a device out that has no driver, no mappings and no mapping call; it is blocked from here on.
+  /// A group without devices is as it was at first.
   func remove(_ member: UnsafeMutablePointer<Member>) {
     let left = state.withLock { state -> Left in
       guard let device = unsafe member.pointee.device else { return Left() }
@@ -163,8 +163,8 @@ public struct Group: ~Copyable, Held {
         unsafe link?.pointee.next = member.pointee.next
       }
       state.memberCount -= 1
-      unsafe state.uses -= member.pointee.uses &+ (member.pointee.isUsedByDriver ? 1 : 0)
-      unsafe (member.pointee.uses, member.pointee.isUsedByDriver) = (0, false)
+      unsafe state.uses -= member.pointee.uses
+      unsafe member.pointee.uses = 0
       unsafe member.pointee.device = nil
       unsafe device.pointee.mappings.setDomain(nil)
       var left = unsafe Left(domain: state.domain, devices: 1)
