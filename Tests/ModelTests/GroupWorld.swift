@@ -90,9 +90,9 @@ final class GroupWorld: World {
     options.group = group
     options.streaming_mask = UInt64.max
     var device: OpaquePointer?
-    try demandSame(dmacore_device_create(system, &options, &device), 0, "create")
+    try demandSame(
+      dmacore_device_create(system, &options, &device), model.add(nextNumber), "create")
     devices.append((nextNumber, device!, []))
-    model.add(nextNumber)
     nextNumber += 1
   }
 

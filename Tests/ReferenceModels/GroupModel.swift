@@ -11,6 +11,21 @@ public struct GroupModel {
     case identity
     case unmanaged
     case foreign
+    /// That the group made itself, each another.
+    case chosen(isIdentity: Bool, Int)
+
+    var isIdentity: Bool {
+      if case .chosen(let isIdentity, _) = self { return isIdentity }
+      return self == .identity
+    }
+
+    /// Nothing for what no driver can ask for.
+    var isIdentityAndNotDMA: Bool? {
+      switch self {
+      case .dma, .identity, .chosen: isIdentity
+      case .unmanaged, .foreign: nil
+      }
+    }
 
     var isForUsers: Bool { self == .unmanaged }
     var isForMappingCalls: Bool { self != .unmanaged }
@@ -18,7 +33,9 @@ public struct GroupModel {
 
   public struct Device {
     public var uses = 0
+    public var usesOfDriver = 0
     public var mappings = 0
+    public var isTrusted = true
   }
 
   public private(set) var devices: [Int: Device] = [:]
@@ -26,13 +43,15 @@ public struct GroupModel {
   public private(set) var standard: Domain?
   public private(set) var owner: Int?
   public private(set) var claims = 0
+  private var chosenCount = 0
   // The owners that are user space.
   private let users: Set<Int>
 
   public init(users: Set<Int>) { self.users = users }
 
-  public var uses: Int { devices.values.reduce(0) { $0 + $1.uses } }
+  public var uses: Int { devices.values.reduce(0) { $0 + $1.uses + $1.usesOfDriver } }
   private var isBusy: Bool { devices.values.contains { $0.mappings > 0 } }
+  private var isTrusted: Bool { devices.values.allSatisfy(\.isTrusted) }
 
   private mutating func change(to new: Domain?) -> Bool {
     if domain != new && isBusy { return false }
@@ -42,7 +61,13 @@ public struct GroupModel {
 
   // MARK: - Devices
 
-  public mutating func add(_ device: Int) { devices[device] = Device() }
+  public mutating func add(_ device: Int, isTrusted: Bool = true) -> Int32 {
+    if !isTrusted && (domain?.isIdentity == true || standard?.isIdentity == true) {
+      return -EPERM
+    }
+    devices[device] = Device(isTrusted: isTrusted)
+    return 0
+  }
 
   public mutating func remove(_ device: Int) {
     devices[device] = nil
@@ -57,11 +82,13 @@ public struct GroupModel {
 
   public mutating func unmap(_ device: Int) { devices[device]!.mappings -= 1 }
 
+  public mutating func unmapAll(_ device: Int) { devices[device]!.mappings = 0 }
+
   // MARK: - The default domain
 
   public mutating func attach(_ new: Domain, replacing: Bool) -> Int32 {
     if new == .foreign { return -EINVAL }
-    if owner != nil { return -EPERM }
+    if owner != nil || (new.isIdentity && !isTrusted) { return -EPERM }
     if uses > 0 || (standard != nil && !replacing) { return -EBUSY }
     guard change(to: new) else { return -EBUSY }
     standard = new
@@ -81,6 +108,44 @@ public struct GroupModel {
     if standard == nil { return -ENODEV }
     devices[device]!.uses += 1
     return 0
+  }
+
+  /// A new default domain, if there is an IOMMU to make it.
+  private mutating func choose(isIdentity: Bool, isThere: Bool) -> Int32 {
+    guard isThere else { return -EAGAIN }
+    let new = Domain.chosen(isIdentity: isIdentity, chosenCount)
+    guard change(to: new) else { return -EBUSY }
+    chosenCount += 1
+    standard = new
+    return 0
+  }
+
+  /// What a bind does. A driver may ask for an identity domain or for none.
+  public mutating func useForDriver(_ device: Int, wantsIdentity: Bool?) -> Int32 {
+    if owner != nil { return -EBUSY }
+    if wantsIdentity == true && !isTrusted { return -EPERM }
+    let suits =
+      standard.map { wantsIdentity == nil || $0.isIdentityAndNotDMA == wantsIdentity } ?? false
+    if !suits {
+      if let standard {
+        guard uses == 0, case .chosen = standard else { return -EBUSY }
+      }
+      let result = choose(isIdentity: wantsIdentity ?? false, isThere: true)
+      if result != 0 { return result }
+    }
+    devices[device]!.usesOfDriver = 1
+    return 0
+  }
+
+  public mutating func unuseOfDriver(_ device: Int) { devices[device]!.usesOfDriver = 0 }
+
+  public mutating func setDefault(isIdentity: Bool, isThere: Bool) -> Int32 {
+    if devices.isEmpty { return -ENODEV }
+    if owner != nil { return -EPERM }
+    if uses > 0 { return -EBUSY }
+    if isIdentity && !isTrusted { return -EPERM }
+    if standard?.isIdentityAndNotDMA == isIdentity { return 0 }
+    return choose(isIdentity: isIdentity, isThere: isThere)
   }
 
   public mutating func unuse(_ device: Int) -> Int32 {
@@ -115,6 +180,7 @@ public struct GroupModel {
   public mutating func attach(_ new: Domain?, by who: Int) -> Int32 {
     if owner != who { return -EPERM }
     if new == .foreign { return -EINVAL }
+    if let new, new.isIdentity && !isTrusted { return -EPERM }
     if let new, new == standard || (users.contains(who) && !new.isForUsers) { return -EPERM }
     return change(to: new) ? 0 : -EBUSY
   }
