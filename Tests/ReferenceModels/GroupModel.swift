@@ -141,10 +141,10 @@ public struct GroupModel {
 
   public mutating func setDefault(isIdentity: Bool, isThere: Bool) -> Int32 {
     if devices.isEmpty { return -ENODEV }
+    if standard?.isIdentityAndNotDMA == isIdentity { return 0 }
     if owner != nil { return -EPERM }
     if uses > 0 { return -EBUSY }
     if isIdentity && !isTrusted { return -EPERM }
-    if standard?.isIdentityAndNotDMA == isIdentity { return 0 }
     return choose(isIdentity: isIdentity, isThere: isThere)
   }
 

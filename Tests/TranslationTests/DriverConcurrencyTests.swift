@@ -192,9 +192,10 @@ struct DriverConcurrencyTests {
   private func owned(_ shared: Shared, _ round: Int) throws {
     do {
       if round % 4 == 0 {
-        // Only a free group takes this.
-        try shared.devices[0].pointee.group.pointee.setDefaultKind(
-          round % 8 == 0 ? .identity : .dma)
+        // Only a free group takes another kind; lazy or strict it becomes at any time.
+        let kinds = [DMACORE_DOMAIN_IDENTITY, DMACORE_DOMAIN_DMA, DMACORE_DOMAIN_DMA_LAZY]
+        let type = try DefaultType(checking: kinds[round / 4 % 3].rawValue)!
+        try Group.setDefaultType(of: shared.devices[0].pointee.group, type)
       } else {
         try shared.own(0)
         try shared.disown(0)
