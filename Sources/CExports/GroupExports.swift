@@ -118,6 +118,44 @@ public func dmacore_device_detach(
   }
 }
 
+@implementation @_cdecl("dmacore_device_attach_pasid")
+public func dmacore_device_attach_pasid(
+  _ device: OpaquePointer!, _ pasid: UInt32, _ domain: OpaquePointer!,
+  _ owner: UnsafePointer<dmacore_dma_owner>!
+) -> CInt {
+  unsafe attach(device, pasid, domain, owner, replacing: false)
+}
+
+@implementation @_cdecl("dmacore_device_replace_pasid")
+public func dmacore_device_replace_pasid(
+  _ device: OpaquePointer!, _ pasid: UInt32, _ domain: OpaquePointer!,
+  _ owner: UnsafePointer<dmacore_dma_owner>!
+) -> CInt {
+  unsafe attach(device, pasid, domain, owner, replacing: true)
+}
+
+private func attach(
+  _ device: OpaquePointer?, _ pasid: UInt32, _ domain: OpaquePointer?,
+  _ owner: UnsafePointer<dmacore_dma_owner>?, replacing: Bool
+) -> CInt {
+  status { () throws(Failure) in
+    let device = unsafe try value(device, as: Device.self)
+    unsafe try device.pointee.group.pointee.attach(
+      value(domain, as: Domain.self), to: pasid, of: device.pointee, by: token(owner),
+      replacing: replacing)
+  }
+}
+
+@implementation @_cdecl("dmacore_device_detach_pasid")
+public func dmacore_device_detach_pasid(
+  _ device: OpaquePointer!, _ pasid: UInt32, _ owner: UnsafePointer<dmacore_dma_owner>!
+) -> CInt {
+  status { () throws(Failure) in
+    let device = unsafe try value(device, as: Device.self)
+    unsafe try device.pointee.group.pointee.detach(pasid, by: token(owner))
+  }
+}
+
 @implementation @_cdecl("dmacore_group_set_default_type")
 public func dmacore_group_set_default_type(_ group: OpaquePointer!, _ type: UInt32) -> CInt {
   status { () throws(Failure) in

@@ -19,6 +19,17 @@ public func dmacore_view_create(
   }
 }
 
+@implementation @_cdecl("dmacore_view_create_pasid")
+public func dmacore_view_create_pasid(
+  _ device: OpaquePointer!, _ pasid: UInt32, _ out: UnsafeMutablePointer<OpaquePointer?>!
+) -> CInt {
+  status { () throws(Failure) in
+    unsafe try create(out) { () throws(Failure) in
+      unsafe try View(device: value(device, as: Device.self), pasid: pasid)
+    }
+  }
+}
+
 @implementation @_cdecl("dmacore_view_destroy")
 public func dmacore_view_destroy(_ view: OpaquePointer!) {
   guard let view = unsafe view else { return }

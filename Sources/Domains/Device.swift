@@ -10,6 +10,7 @@ import Synchronization
 public struct DeviceDescription {
   let tracksDirect: Bool
   let isUntrusted: Bool
+  let pasidCount: UInt32
   let faultCapacity: Int
   let name: UnsafePointer<CChar>?
   let iommu: UnsafeMutablePointer<IOMMU>?
@@ -46,6 +47,7 @@ public struct DeviceDescription {
     tracksDirect = unsafe options.flags & DMACORE_DEVICE_TRACK_DIRECT.rawValue != 0
     isUntrusted = unsafe options.flags & DMACORE_DEVICE_UNTRUSTED.rawValue != 0
     faultCapacity = capacity == 0 ? 64 : capacity
+    pasidCount = unsafe options.pasid_count
     unsafe name = options.name
     unsafe self.iommu = iommu
     unsafe self.group = group
@@ -83,6 +85,9 @@ public struct Device: ~Copyable, Held {
   public let group: UnsafeMutablePointer<Group>
   public let tracksDirect: Bool
   let isUntrusted: Bool
+  private let pasidCount: UInt32
+  // Whether it has left its group.
+  private let hasLeft = Atomic<Bool>(false)
   public let mappings: MappingTable
   public let faults: FaultRing
   public let reserved: ReservedRegions
@@ -147,6 +152,7 @@ public struct Device: ~Copyable, Held {
     unsafe self.group = group
     tracksDirect = description.tracksDirect
     isUntrusted = description.isUntrusted
+    pasidCount = description.pasidCount
     self.mappings = mappings
     self.faults = faults
     self.reserved = reserved
@@ -234,6 +240,19 @@ public struct Device: ~Copyable, Held {
 
   /// The path at this moment. The caller is inside a read section while it uses the answer.
   public var currentPath: DevicePath { unsafe path(with: mappings.domain) }
+
+  /// The path of the device's requests with a PASID at this moment, in the same way.
+  public func path(of slot: UnsafeMutablePointer<PASIDSlot>) -> DevicePath {
+    // Acquiring: pairs with the release in `leaveGroup`, after which readers are waited for.
+    if hasLeft.load(ordering: .acquiring) { return .blocked }
+    return unsafe path(with: slot.pointee.domain)
+  }
+
+  /// Whether its requests can carry a PASID.
+  public func has(_ pasid: UInt32) -> Bool { pasid > 0 && pasid < pasidCount }
+
+  /// Whether a PASID may mean something in its group.
+  func allows(_ pasid: UInt32) -> Bool { pasidCount == 0 || has(pasid) }
 
   // The device's group is attached as a whole: see `Group`.
 
@@ -375,8 +394,10 @@ public struct Device: ~Copyable, Held {
   }
 
   func leaveGroup() {
+    hasLeft.store(true, ordering: .releasing)
     unsafe system.pointee.topology.remove(member)
     unsafe group.pointee.remove(member)
+    if pasidCount > 0 { unsafe system.pointee.readers.waitForReaders() }
   }
 
   /// Reports that the device's group cannot be owned.
@@ -402,6 +423,7 @@ public struct Device: ~Copyable, Held {
   /// section.
   public func report(_ fault: dmacore_fault, from device: OpaquePointer) {
     var fault = fault
+    fault.time = unsafe system.pointee.lastTick.load(ordering: .relaxed)
     faults.record(&fault)
     ThreadRules.willCallBack()
     if let callback = unsafe self.fault { unsafe callback(device, &fault, faultOpaque) }

@@ -144,6 +144,9 @@ public struct Domain: ~Copyable, Held {
     }
   }
 
+  /// Whether it can be attached to a PASID: mapping calls know none.
+  var isForPASIDs: Bool { kind == .unmanaged || kind == .blocked }
+
   func countDevice() { deviceCount.wrappingAdd(1, ordering: .relaxed) }
 
   func uncountDevice() { deviceCount.wrappingSubtract(1, ordering: .relaxed) }

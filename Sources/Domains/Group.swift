@@ -80,6 +80,9 @@ public struct Group: ~Copyable, Held {
     /// Whether the group has chosen that itself.
     var isDefaultChosen = false
     var uses: UInt64 = 0
+    /// The PASIDs that somebody has asked for; see PASID.swift.
+    var slots: UnsafeMutablePointer<PASIDSlot>? = nil
+    var isLeavingPASIDs = false
     var owner: UnsafeRawPointer? = nil
     var ownerKind = Owner.Kind.driver
     var claims: UInt64 = 0
@@ -87,6 +90,14 @@ public struct Group: ~Copyable, Held {
     var since: StaticString = ""
     let holderName: Name
     let deviceName: Name
+
+    deinit {
+      var next = unsafe slots
+      while let slot = unsafe next {
+        unsafe next = slot.pointee.next
+        unsafe Box.destroy(slot)
+      }
+    }
   }
 
   /// What nothing leads to any more, to be let go of.
@@ -95,6 +106,7 @@ public struct Group: ~Copyable, Held {
     var domain: UnsafeMutablePointer<Domain>? = nil
     var devices = 0
     var defaultDomain: UnsafeMutablePointer<Domain>? = nil
+    var hasPASIDs = false
   }
 
   public let system: UnsafeMutablePointer<System>
@@ -172,6 +184,8 @@ public struct Group: ~Copyable, Held {
         unsafe left.defaultDomain = state.defaultDomain
         unsafe (state.domain, state.defaultDomain, state.owner) = (nil, nil, nil)
         (state.claims, state.isDefaultChosen) = (0, false)
+        // Who is in the middle of that sees that there is no owner any more.
+        left.hasPASIDs = !state.isLeavingPASIDs && Self.detachPASIDs(&state)
       }
       return left
     }
@@ -271,9 +285,10 @@ public struct Group: ~Copyable, Held {
       }
     }
     if let domain = unsafe left.defaultDomain { unsafe Box.letGo(domain) }
+    letGoOfPASIDs(left.hasPASIDs)
   }
 
-  private static func check(
+  static func check(
     _ domain: UnsafeMutablePointer<Domain>, _ state: borrowing State
   ) throws(Failure) {
     guard let iommu = unsafe state.members?.pointee.device?.pointee.iommu,
@@ -428,6 +443,7 @@ public struct Group: ~Copyable, Held {
         return Left()
       }
       guard state.uses == 0 else { throw .busy }
+      try Self.requireNoChange(state)
       if let device = unsafe Self.direct(in: state) {
         unsafe Box.hold(device)
         unsafe direct = device
@@ -456,7 +472,9 @@ public struct Group: ~Copyable, Held {
         state.claims -= 1
         return Left()
       }
-      let left = unsafe try Self.change(&state, to: state.defaultDomain)
+      try Self.requireNoChange(state)
+      var left = unsafe try Self.change(&state, to: state.defaultDomain)
+      left.hasPASIDs = Self.detachPASIDs(&state)
       unsafe state.owner = nil
       state.claims = 0
       return left
@@ -512,6 +530,12 @@ public struct Group: ~Copyable, Held {
       }
       text.append("; ")
       unsafe text.append(state.domain?.pointee.words ?? "attached to no domain")
+      let pasids = Self.countPASIDs(state)
+      if pasids > 0 {
+        text.append(", ")
+        text.append(decimal: pasids)
+        text.append(pasids == 1 ? " PASID in another" : " PASIDs in others")
+      }
       Self.describeMappings(state, &text)
     }
   }

@@ -35,7 +35,7 @@ extension View {
 
   /// What is known of an address and those around it. The caller is inside a read section.
   private func lookUp(_ address: UInt64, _ access: Access) -> PageTableLookup {
-    switch unsafe device.pointee.currentPath {
+    switch currentPath {
     case .blocked:
       return PageTableLookup(first: 0, last: UInt64.max, target: 0, access: [])
     case .translated(let translation, _):

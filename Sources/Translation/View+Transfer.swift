@@ -70,7 +70,7 @@ extension View {
     guard range.extent < Self.copySize else { return false }
     let token = unsafe device.pointee.system.pointee.readers.enter()
     defer { unsafe device.pointee.system.pointee.readers.leave(token) }
-    let path = unsafe device.pointee.currentPath
+    let path = currentPath
     let found = step(
       from: range.first.rawValue, through: range.last.rawValue, transfer.access, by: path)
     guard case .memory(let host, _, let last) = found, last == range.last.rawValue else {
@@ -97,7 +97,7 @@ extension View {
     let token = unsafe device.pointee.system.pointee.readers.enter()
     let boundedLast =
       last &- address < Self.copySize ? last : address &+ (Self.copySize &- 1)
-    let path = unsafe device.pointee.currentPath
+    let path = currentPath
     switch step(from: address, through: boundedLast, transfer.access, by: path) {
     case .memory(let host, _, let runLast):
       unsafe transfer.copy(host, offset: offset, size: Int(runLast &- address) + 1)
@@ -114,7 +114,7 @@ extension View {
         unsafe region.pointee.unpin()
         // Also what a callback that failed may have written.
         let token = unsafe device.pointee.system.pointee.readers.enter()
-        unsafe note(transfer, address, runLast, by: device.pointee.currentPath)
+        note(transfer, address, runLast, by: currentPath)
         unsafe device.pointee.system.pointee.readers.leave(token)
       }
       try unsafe transfer.callBack(

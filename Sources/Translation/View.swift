@@ -37,11 +37,35 @@ import Primitives
 @safe
 public struct View: ~Copyable {
   let device: UnsafeMutablePointer<Device>
+  /// What the PASID of its requests leads to; nil if they carry none. It lives as long as the device's
+  /// group.
+  private let slot: UnsafeMutablePointer<PASIDSlot>?
+  private let pasid: UInt32
 
   /// Holds the device until it ends.
   public init(device: UnsafeMutablePointer<Device>) {
     unsafe Box.hold(device)
     unsafe self.device = device
+    unsafe slot = nil
+    pasid = 0
+  }
+
+  /// A view of the device's requests with a PASID. Holds the device until it ends.
+  ///
+  /// - Throws: `invalidArgument` when they cannot carry it, `noMemory`.
+  public init(device: UnsafeMutablePointer<Device>, pasid: UInt32) throws(Failure) {
+    guard unsafe device.pointee.has(pasid) else { throw .invalidArgument }
+    unsafe slot = try device.pointee.group.pointee.slot(of: pasid)
+    unsafe Box.hold(device)
+    unsafe self.device = device
+    self.pasid = pasid
+  }
+
+  /// The path at this moment. The caller is inside a read section while it uses the answer.
+  @inline(__always)
+  var currentPath: DevicePath {
+    guard let slot = unsafe slot else { return unsafe device.pointee.currentPath }
+    return unsafe device.pointee.path(of: slot)
   }
 
   deinit { unsafe Box.letGo(device) }
@@ -161,8 +185,8 @@ extension View {
     -> DeviceTranslation
   {
     let token = unsafe device.pointee.system.pointee.readers.enter()
-    let found = unsafe translated(
-      address.rawValue, access, by: device.pointee.currentPath)
+    let found = translated(
+      address.rawValue, access, by: currentPath)
     unsafe device.pointee.system.pointee.readers.leave(token)
     switch found {
     case .found(let translation): return translation
@@ -231,8 +255,8 @@ extension View {
   /// `step` in a read section of its own, for an answer that is used as a number only.
   private func probe(from address: UInt64, through last: UInt64, _ access: Access) -> Step {
     let token = unsafe device.pointee.system.pointee.readers.enter()
-    let found = unsafe step(
-      from: address, through: last, access, by: device.pointee.currentPath)
+    let found = step(
+      from: address, through: last, access, by: currentPath)
     unsafe device.pointee.system.pointee.readers.leave(token)
     return found
   }
@@ -277,7 +301,8 @@ extension View {
     }
     unsafe device.pointee.report(
       dmacore_fault(
-        first: first, last: end, sequence: 0, access: access.rawValue, reason: reason.rawValue),
+        first: first, last: end, sequence: 0, time: 0, access: access.rawValue,
+        reason: reason.rawValue, pasid: pasid, reserved: 0),
       from: OpaquePointer(device))
     return reason.failure
   }

@@ -118,7 +118,7 @@ public struct ViewMapping: ~Copyable {
     let device = unsafe view.pointee.device
     let token = unsafe device.pointee.system.pointee.readers.enter()
     defer { unsafe device.pointee.system.pointee.readers.leave(token) }
-    switch unsafe device.pointee.currentPath {
+    switch unsafe view.pointee.currentPath {
     case .blocked:
       return nil
     case .direct:
@@ -163,7 +163,7 @@ public struct ViewMapping: ~Copyable {
     let device = unsafe view.pointee.device
     let token = unsafe device.pointee.system.pointee.readers.enter()
     defer { unsafe device.pointee.system.pointee.readers.leave(token) }
-    let path = unsafe device.pointee.currentPath
+    let path = unsafe view.pointee.currentPath
     var pathDomain: UnsafeMutablePointer<Domain>? = nil
     if case .translated(_, let found) = path { unsafe pathDomain = found }
     guard unsafe pathDomain == domain.pointer else { return nil }

@@ -191,7 +191,7 @@ void call_driver(void)
 
 		if (may_end_things() &&
 		    RESULT(dmacore_device_bind(device, driver), EINVAL, E2BIG, EAGAIN, EBUSY, EPERM,
-			   ENODEV, EOPNOTSUPP, ENOMEM, EIO) == 0)
+			   ENODEV, EOPNOTSUPP, ERANGE, ENOMEM, EIO) == 0)
 			world.events++;
 		break;
 	}
@@ -203,7 +203,7 @@ void call_driver(void)
 	case 6:
 		(void)RESULT(dmacore_group_set_default_type(pick(GROUP),
 							    one_in(16) ? byte() : 1 + how / 128),
-			     EINVAL, ENODEV, EAGAIN, EBUSY, EPERM, EOPNOTSUPP, ENOMEM);
+			     EINVAL, ENODEV, EAGAIN, EBUSY, EPERM, EOPNOTSUPP, ERANGE, ENOMEM);
 		break;
 	default:
 		look_at(device);

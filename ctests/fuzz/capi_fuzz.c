@@ -93,6 +93,30 @@ static void call_domain(void)
 		(void)RESULT(dmacore_domain_attach(domain, device), EINVAL, EBUSY, EPERM);
 }
 
+/* In order, and those of one type apart from each other. */
+static void look_at_regions(struct dmacore_group *group, struct dmacore_device *device)
+{
+	struct dmacore_reserved_region regions[8];
+	size_t capacity = byte() % 9, count = 0;
+	int result = one_in(2) ? RESULT(dmacore_group_reserved_regions(group, OUT(regions),
+								       capacity, OUT(&count)),
+					EINVAL, ENOMEM) :
+				 RESULT(dmacore_device_reserved_regions(device, OUT(regions),
+									capacity, OUT(&count)),
+					EINVAL);
+
+	if (result != 0 || capacity == 0)
+		return;
+	for (size_t i = 0; i < count && i < capacity; i++) {
+		CHECK(regions[i].first <= regions[i].last);
+		for (size_t j = 0; j < i; j++) {
+			CHECK(regions[j].first <= regions[i].first);
+			CHECK(regions[j].type != regions[i].type ||
+			      regions[j].last < regions[i].first - 1);
+		}
+	}
+}
+
 static void look_at_group(struct object *device)
 {
 	struct dmacore_group *group = pick(GROUP), *own = NULL;
@@ -102,6 +126,10 @@ static void look_at_group(struct object *device)
 	if (one_in(2)) {
 		if (RESULT(dmacore_group_describe(group, OUT(text), size), EINVAL) == 0)
 			CHECK(strlen(text) < DMACORE_DESCRIPTION_SIZE && strlen(text) < size);
+		return;
+	}
+	if (one_in(2)) {
+		look_at_regions(group, device->handle);
 		return;
 	}
 	if (RESULT(dmacore_device_group(device->handle, OUT(&own)), EINVAL) != 0)
@@ -124,7 +152,22 @@ static void call_group(void)
 	union storage *storage = &owners[which % 3];
 	struct dmacore_dma_owner *owner = which >= 0xf8 ? NULL : &storage->owner;
 
-	switch (byte() % 8) {
+	switch (byte() % 12) {
+	case 8:
+	case 9:
+		(void)RESULT(dmacore_device_attach_pasid(device->handle, byte() % 8, pick(DOMAIN),
+							 owner),
+			     EINVAL, EPERM, EBUSY, ENOMEM);
+		break;
+	case 10:
+		(void)RESULT(dmacore_device_replace_pasid(device->handle, byte() % 8, pick(DOMAIN),
+							  owner),
+			     EINVAL, EPERM, EBUSY, ENOENT, ENOMEM);
+		break;
+	case 11:
+		(void)RESULT(dmacore_device_detach_pasid(device->handle, byte() % 8, owner), EINVAL,
+			     EPERM, EBUSY);
+		break;
 	case 0:
 		(void)RESULT(dmacore_device_use_default_domain(device->handle), EINVAL, ENODEV,
 			     EBUSY);
@@ -173,7 +216,7 @@ static void map_domain(struct object *domain, uint64_t iova, uint64_t size, uint
 		world.has_lied |= domain->is_flat;
 	}
 	if (RESULT(dmacore_domain_map(domain->handle, iova, phys & ~unaligned, size, access),
-		   EINVAL, EOPNOTSUPP, ERANGE, EEXIST, ENOMEM) == 0)
+		   EINVAL, EOPNOTSUPP, EPERM, ERANGE, EEXIST, ENOMEM) == 0)
 		remember(iova, size);
 }
 
@@ -202,7 +245,7 @@ static void map_list(struct object *domain, uint64_t iova, uint32_t access)
 	}
 	if (RESULT(dmacore_domain_map_list(domain->handle, iova, OUT(segments),
 					   one_in(64) ? 0 : count, access),
-		   EINVAL, EOPNOTSUPP, ERANGE, EEXIST, ENOMEM) == 0)
+		   EINVAL, EOPNOTSUPP, EPERM, ERANGE, EEXIST, ENOMEM) == 0)
 		remember(iova, sum);
 }
 
@@ -646,7 +689,7 @@ static void call_statistics(void)
 	if (how >= 0xf0) {
 		structure(&storage, sizeof(storage.capabilities));
 		(void)RESULT(dmacore_iommu_capabilities(pick(IOMMU), OUT(&storage.capabilities)),
-			     EINVAL, E2BIG);
+			     EINVAL, E2BIG, EAGAIN);
 		return;
 	}
 	switch (how % 4) {

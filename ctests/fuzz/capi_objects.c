@@ -168,6 +168,43 @@ static void choose_ranges(struct dmacore_device_options *options)
 		fuzz_trace("    too many ranges");
 }
 
+/* Where the device is: few IDs, so that devices meet. */
+static void choose_place(struct dmacore_device_options *options)
+{
+	static uint32_t ids[2];
+	size_t count = byte() % 3;
+
+	for (size_t i = 0; i < count; i++)
+		ids[i] = byte() % 16;
+	options->ids = one_in(64) ? NULL : ids;
+	options->id_count = one_in(64) ? number("count of IDs") : count;
+	if (one_in(4))
+		options->flags |= DMACORE_DEVICE_SHARES_SLOT;
+	if (options->id_count > DMACORE_DEVICE_IDS_MAX)
+		fuzz_trace("    too many IDs");
+}
+
+static void choose_regions(struct dmacore_device_options *options, bool is_flat)
+{
+	static struct dmacore_reserved_region regions[3];
+	size_t count = 1 + byte() % 3;
+
+	for (size_t i = 0; i < count; i++) {
+		uint64_t first = address("reserved"), size = length("reserved");
+
+		regions[i].first = first & ~(PAGE - 1);
+		regions[i].last = one_in(32) ? size : (first + size) | (PAGE - 1);
+		regions[i].type = one_in(32) ? byte() : 1 + byte() % 5;
+		regions[i].reserved = one_in(64);
+		/* Whatever is there is then the device's. */
+		world.has_lied |= is_flat && regions[i].type <= DMACORE_RESERVED_RELAXABLE;
+	}
+	options->reserved_regions = one_in(64) ? NULL : regions;
+	options->reserved_region_count = one_in(64) ? number("count of regions") : count;
+	if (options->reserved_region_count > DMACORE_RESERVED_REGIONS_MAX)
+		fuzz_trace("    too many regions");
+}
+
 static int create_device(struct object *object, union handle *out)
 {
 	static const char *const names[] = { NULL, "", "nvme0",
@@ -191,10 +228,15 @@ static int create_device(struct object *object, union handle *out)
 	options.device.fault_opaque = &world;
 	if (one_in(4))
 		choose_ranges(&options.device);
+	if (one_in(4))
+		choose_place(&options.device);
+	if (one_in(8))
+		choose_regions(&options.device, system->is_flat);
+	options.device.pasid_count = one_in(64) ? (uint32_t)number("PASIDs") : byte() % 8;
 	object->is_flat = system->is_flat;
 	return RESULT(dmacore_device_create(system->handle, one_in(32) ? NULL : &options.device,
 					    OUT(&out->device)),
-		      EINVAL, EPERM, E2BIG, ENOMEM);
+		      EINVAL, EPERM, EBUSY, E2BIG, ENOMEM);
 }
 
 static int create_domain(struct object *object, union handle *out)
@@ -224,6 +266,8 @@ static int create_domain(struct object *object, union handle *out)
 		options.domain.first = one_in(4) ? number("first") & ~(PAGE - 1) : 0;
 		options.domain.last = one_in(4) ? number("last") | (PAGE - 1) : 0;
 	}
+	if (one_in(2))
+		options.domain.group = pick(GROUP);
 	object->is_flat = iommu->is_flat;
 	return RESULT(dmacore_domain_create(iommu->handle, one_in(8) ? NULL : &options.domain,
 					    OUT(&out->domain)),
@@ -315,6 +359,12 @@ void create(void)
 		result = create_domain(&object, &handle);
 		break;
 	case VIEW:
+		if (one_in(4)) {
+			result = RESULT(dmacore_view_create_pasid(pick(DEVICE), byte() % 8,
+								  OUT(&handle.view)),
+					EINVAL, ENOMEM);
+			break;
+		}
 		result = RESULT(dmacore_view_create(pick(DEVICE), OUT(&handle.view)), EINVAL,
 				ENOMEM);
 		break;

@@ -124,6 +124,8 @@ struct dmacore_dma_range {
  * @ranges: DMA ranges, of which no two overlap, be it in bus or in physical addresses; copied
  * @range_count: how many, at most DMACORE_DMA_RANGES_MAX; 0: bus addresses are physical addresses,
  *   and the bus has all of them
+ * @pasid_count: its requests may carry PASIDs below this (group.h); 0: none
+ * @reserved: zero
  */
 struct dmacore_device_options {
 	size_t struct_size;
@@ -144,11 +146,13 @@ struct dmacore_device_options {
 	size_t id_count;
 	const struct dmacore_dma_range *ranges;
 	size_t range_count;
+	uint32_t pasid_count;
+	uint32_t reserved;
 };
 
 #define DMACORE_DEVICE_OPTIONS_INIT \
 	{ sizeof(struct dmacore_device_options), 0, 0, NULL, NULL, 0, 0, 0, NULL, NULL, NULL, \
-	  NULL, 0, NULL, NULL, 0, NULL, 0 }
+	  NULL, 0, NULL, NULL, 0, NULL, 0, 0, 0 }
 
 /**
  * struct dmacore_device_statistics - what a device has mapped and done
@@ -179,7 +183,8 @@ struct dmacore_device_statistics {
  * Ownership: the caller gives the device back with dmacore_device_destroy(); it holds on to the
  *   system, to the IOMMU, to the bridge and to its group. What @options->fault_opaque points to must outlive it.
  * Return: 0, or
- *   -EINVAL  @system or @out_device is NULL, a flag is unknown, the name or the ring is too long,
+ *   -EINVAL  @system or @out_device is NULL, a flag is unknown, @options->reserved is not zero,
+ *            @options->pasid_count is above 2^20, the name or the ring is too long,
  *            the IOMMU or the group is of another system, the group's devices are behind another
  *            IOMMU, it belongs to another group by the topology than to @options->group, a reserved
  *            region is none, there are too many of those or of IDs, the bridge is of another system,

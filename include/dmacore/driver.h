@@ -125,6 +125,7 @@ struct dmacore_driver {
  *   -ENODEV  the device is not trusted and behind no IOMMU that could contain it, or was destroyed
  *            meanwhile. Never.
  *   -EOPNOTSUPP  the IOMMU's page tables cannot have DMA domains. Never.
+ *   -ERANGE  they are too narrow for a region that must be mapped 1:1. Never.
  *   -ENOMEM  no memory. May succeed later.
  *   or what probe returned.
  */

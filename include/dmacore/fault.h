@@ -31,7 +31,7 @@ enum dmacore_fault_reason {
 	DMACORE_FAULT_DENIED = 2,
 	/* It leads to a physical address where there is no memory (-EFAULT). */
 	DMACORE_FAULT_NO_MEMORY = 3,
-	/* The device is behind an IOMMU and attached to no domain or a blocked one (-EPERM). */
+	/* The device, or the PASID, is attached to no domain or to a blocked one (-EPERM). */
 	DMACORE_FAULT_BLOCKED = 4,
 };
 
@@ -41,15 +41,21 @@ enum dmacore_fault_reason {
  * @last: last address in a row that it holds for, inclusive; of a long row of many pages, one that
  *   it holds for up to there
  * @sequence: how many faults of the device came before
+ * @time: what dmacore_system_tick() was told last (system.h); 0 before the first
  * @access: what the device wanted, bits of enum dmacore_access
  * @reason: one of enum dmacore_fault_reason
+ * @pasid: the PASID of the request; 0: none
+ * @reserved: zero
  */
 struct dmacore_fault {
 	dmacore_dma_t first;
 	dmacore_dma_t last;
 	uint64_t sequence;
+	uint64_t time;
 	uint32_t access;
 	uint32_t reason;
+	uint32_t pasid;
+	uint32_t reserved;
 };
 
 /**

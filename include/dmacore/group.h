@@ -41,6 +41,12 @@
  *	... the device reaches what the owner maps in the domain ...
  *	error = dmacore_device_release_dma_owner(device, &owner);
  *
+ * PASIDs. Requests of a device that can send them (device.h) may carry a process address space ID. Those
+ * are translated not by the domain of the group but by one that its owner attaches to the PASID, for all
+ * devices of the group; while there is none they are blocked:
+ *
+ *	error = dmacore_device_attach_pasid(device, 7, domain, &owner);
+ *
  * Stability: may change before 1.0.
  */
 
@@ -289,6 +295,72 @@ DMACORE_MUST_CHECK
 int dmacore_device_detach(struct dmacore_device *device, const struct dmacore_dma_owner *owner);
 
 /**
+ * dmacore_device_attach_pasid() - put the requests of a group with a PASID into a domain of its owner
+ * @device: a device of the group whose requests can carry the PASID
+ * @pasid: the PASID, not 0
+ * @domain: an unmanaged or a blocked domain of the devices' IOMMU
+ * @owner: who owns the group
+ *
+ * The last release, and the removal of the last device, detach it.
+ *
+ * Context: any thread; locked (group, rank 3); calls nothing back.
+ * Ownership: the group holds on to the domain.
+ * Return: 0, or with nothing changed
+ *   -EINVAL  a pointer is NULL, the domain is of another IOMMU, or @device, or another device of the group
+ *            that can send PASIDs, cannot send this one. Never succeeds if retried.
+ *   -EPERM   @owner does not own the group, or a device of it may not have such a domain (see
+ *            dmacore_device_attach()), or PASIDs may not. Never, unless it claims it.
+ *   -EBUSY   the PASID has a domain, not until it is detached; or a domain is just being taken from a
+ *            PASID of the group, succeeds once that has ended.
+ *   -ENOMEM  no memory. May succeed later.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_attach_pasid(struct dmacore_device *device, uint32_t pasid,
+				struct dmacore_domain *domain,
+				const struct dmacore_dma_owner *owner);
+
+/**
+ * dmacore_device_replace_pasid() - put the requests of a group with a PASID into another domain
+ * @device: as above
+ * @pasid: as above
+ * @domain: as above
+ * @owner: as above
+ *
+ * Without a gap: an access sees the old domain or the new one. When the call returns none through the old
+ * one is in flight, but inside the callbacks of memory regions.
+ *
+ * Context: any thread; locked (group, rank 3); waits for accesses in flight to end; may free a domain that
+ *   was destroyed, and so call the table allocator.
+ * Ownership: the group lets go of the old domain and holds on to the new one.
+ * Return: 0, or as dmacore_device_attach_pasid(), but
+ *   -ENOENT  the PASID has no domain. Not until one is attached.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_replace_pasid(struct dmacore_device *device, uint32_t pasid,
+				 struct dmacore_domain *domain,
+				 const struct dmacore_dma_owner *owner);
+
+/**
+ * dmacore_device_detach_pasid() - block the requests of a group with a PASID
+ * @device: a device of the group
+ * @pasid: the PASID
+ * @owner: who owns the group
+ *
+ * Needs no memory.
+ *
+ * Context: any thread; locked (group, rank 3); waits for accesses in flight to end; may free a domain that
+ *   was destroyed, and so call the table allocator.
+ * Ownership: the group lets go of the domain.
+ * Return: 0, also if the PASID has no domain; or
+ *   -EINVAL  a pointer is NULL. Never succeeds if retried.
+ *   -EPERM   @owner does not own the group. Never, unless it claims it.
+ *   -EBUSY   a domain is just being taken from a PASID of the group. Succeeds once that has ended.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_detach_pasid(struct dmacore_device *device, uint32_t pasid,
+				const struct dmacore_dma_owner *owner);
+
+/**
  * dmacore_group_set_default_type() - change what type the default domain of a group has
  * @group: the group
  * @type: DMACORE_DOMAIN_IDENTITY, DMACORE_DOMAIN_DMA or DMACORE_DOMAIN_DMA_LAZY (domain.h)
@@ -310,6 +382,7 @@ int dmacore_device_detach(struct dmacore_device *device, const struct dmacore_dm
  *   -EPERM   the group is owned; not until it is released. Or the type is another than
  *            DMACORE_DOMAIN_DMA, and a device of the group is not trusted; never.
  *   -EOPNOTSUPP  the IOMMU's page tables cannot have DMA domains. Never.
+ *   -ERANGE  they are too narrow for a region that must be mapped 1:1. Never.
  *   -ENOMEM  no memory. May succeed later.
  */
 DMACORE_MUST_CHECK

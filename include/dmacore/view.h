@@ -77,6 +77,26 @@ DMACORE_MUST_CHECK
 int dmacore_view_create(struct dmacore_device *device, struct dmacore_view **out_view);
 
 /**
+ * dmacore_view_create_pasid() - make a view of what a device's requests with a PASID reach
+ * @device: the device
+ * @pasid: the PASID that they carry
+ * @out_view: receives the view, or NULL on failure
+ *
+ * They reach what is mapped in the domain that is attached to the PASID (group.h), and nothing while there
+ * is none.
+ *
+ * Context: any thread; locked (group, rank 3); calls nothing back.
+ * Ownership: as dmacore_view_create().
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, @pasid is 0, or the device's requests cannot carry it. Never succeeds if
+ *            retried.
+ *   -ENOMEM  no memory. May succeed later.
+ */
+DMACORE_MUST_CHECK
+int dmacore_view_create_pasid(struct dmacore_device *device, uint32_t pasid,
+			      struct dmacore_view **out_view);
+
+/**
  * dmacore_view_destroy() - give a view back
  * @view: the view, or NULL
  *
