@@ -653,6 +653,33 @@ static void ranges__are_those_of_each_device_of_a_group(void **state)
 	dmacore_device_destroy(device);
 }
 
+/* A block says what a translation says, up to the ends of the range. */
+static void view_translate_block__stays_in_the_range(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_translation found;
+	struct dmacore_block block;
+	dmacore_dma_t dma;
+
+	use_memory(machine);
+	dma = map(machine, phys_of(machine, machine->high), PAGE, DMACORE_BIDIRECTIONAL);
+	assert_ok(dmacore_view_translate(machine->view, dma, READ, &found));
+	assert_ok(dmacore_view_translate_block(machine->view, dma, READ, &block));
+	assert_int_equal(block.access, found.access);
+	assert_int_equal(block.phys + (dma - block.first), found.target + (dma - found.first));
+	assert_true(block.first >= BUS_LOW && block.first + block.mask < BUS_HIGH + RAM_SIZE);
+	/* Between two ranges, and below and above all. */
+	assert_ok(dmacore_view_translate_block(machine->view, BUS_HIGH + RAM_SIZE, READ, &block));
+	assert_int_equal(block.access, 0);
+	assert_true(block.first + block.mask < BUS_NEXT);
+	assert_ok(dmacore_view_translate_block(machine->view, 0, READ, &block));
+	assert_int_equal(block.access, 0);
+	assert_true(block.mask < BUS_LOW);
+	assert_ok(dmacore_view_translate_block(machine->view, UINT64_MAX, READ, &block));
+	assert_int_equal(block.access, 0);
+	assert_ok(dmacore_unmap(machine->device, dma, PAGE, DMACORE_BIDIRECTIONAL, 0));
+}
+
 /* On every path on which addresses are the bus's. */
 #define test_on_bus(function)                                                               \
 	test_on(DIRECT, function), test_on(IDENTITY, function), test_on(TRACKED, function), \
@@ -676,6 +703,7 @@ int main(void)
 		test_on(FLAT | TRACKED, view__finds_nothing_mapped_in_holes),
 		test_on(DIRECT, view_translate__ends_with_the_range),
 		test_on(IDENTITY, view_translate__ends_with_the_range),
+		test_on_bus(view_translate_block__stays_in_the_range),
 		test_on_bus(alloc_coherent__asks_for_memory_that_the_bus_has),
 		test_on_bus(alloc_coherent__refuses_memory_that_the_bus_lacks),
 		test_on(TRACKED, view_map__holds_bus_addresses),

@@ -21,7 +21,9 @@ extension View {
   public func block(around address: DMAAddress, _ access: Access) -> DeviceBlock {
     let address = address.rawValue
     let token = unsafe device.pointee.system.pointee.readers.enter()
-    let found = lookUp(address, access)
+    let path = currentPath
+    var found = lookUp(address, access, by: path)
+    if unsafe !device.pointee.ranges.isEmpty { found = inRanges(found, address, by: path) }
     unsafe device.pointee.system.pointee.readers.leave(token)
     let isPermitted = found.isMapped && found.access.permits(access)
     let offset = isPermitted ? found.first &- found.target : 0
@@ -34,8 +36,10 @@ extension View {
   }
 
   /// What is known of an address and those around it. The caller is inside a read section.
-  private func lookUp(_ address: UInt64, _ access: Access) -> PageTableLookup {
-    switch currentPath {
+  private func lookUp(
+    _ address: UInt64, _ access: Access, by path: DevicePath
+  ) -> PageTableLookup {
+    switch path {
     case .blocked:
       return PageTableLookup(first: 0, last: UInt64.max, target: 0, access: [])
     case .translated(let translation, _):
@@ -51,5 +55,23 @@ extension View {
     case .direct:
       return PageTableLookup(first: 0, last: UInt64.max, target: 0, access: .transfers)
     }
+  }
+  /// What is left of that where the bus passes some addresses alone.
+  private func inRanges(
+    _ found: PageTableLookup, _ address: UInt64, by path: DevicePath
+  ) -> PageTableLookup {
+    if case .blocked = path { return found }
+    let (window, holeLast) = unsafe device.pointee.ranges.find(address)
+    guard let window else {
+      return PageTableLookup(first: address, last: holeLast, target: 0, access: [])
+    }
+    let first = max(found.first, window.bus.first.rawValue)
+    var target = found.target &+ (first &- found.first)
+    if case .direct = path {
+      target = window.physical.first.rawValue &+ (first &- window.bus.first.rawValue)
+    }
+    return PageTableLookup(
+      first: first, last: min(found.last, window.bus.last.rawValue), target: target,
+      access: found.access)
   }
 }
