@@ -171,7 +171,7 @@ static void choose_ranges(struct dmacore_device_options *options)
 /* Where the device is: few IDs, so that devices meet. */
 static void choose_place(struct dmacore_device_options *options)
 {
-	static uint32_t ids[2];
+	static uint32_t ids[DMACORE_DEVICE_IDS_MAX];
 	size_t count = byte() % 3;
 
 	for (size_t i = 0; i < count; i++)
@@ -186,7 +186,7 @@ static void choose_place(struct dmacore_device_options *options)
 
 static void choose_regions(struct dmacore_device_options *options, bool is_flat)
 {
-	static struct dmacore_reserved_region regions[3];
+	static struct dmacore_reserved_region regions[DMACORE_RESERVED_REGIONS_MAX];
 	size_t count = 1 + byte() % 3;
 
 	for (size_t i = 0; i < count; i++) {
