@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
-import Addressing
-import CDMACore
 import Primitives
 
 // Theory of operation: groups and ownership.
@@ -25,31 +23,8 @@ import Primitives
 // Mapping calls do not take it.
 //
 // 4. What this does not do
-// It does not find out which devices belong together: whoever makes them says so.
-
-/// Who wants to own a group, checked.
-@safe
-public struct Owner {
-  /// The values are those of `group.h`.
-  public enum Kind: UInt32, Sendable {
-    case driver = 1
-    case user = 2
-  }
-
-  let token: UnsafeRawPointer
-  let kind: Kind
-  let name: UnsafePointer<CChar>?
-
-  /// - Throws: `invalidArgument`.
-  public init(
-    token: UnsafeRawPointer, kind: UInt32, name: UnsafePointer<CChar>?
-  ) throws(Failure) {
-    guard let kind = Kind(rawValue: kind), unsafe Name.fits(name) else { throw .invalidArgument }
-    unsafe self.token = token
-    self.kind = kind
-    unsafe self.name = name
-  }
-}
+// Which devices belong together is found out in Topology.swift, which default domain they get in
+// Group+Choice.swift. Who owns a group is Group+Ownership.swift, what PASIDs lead to PASID.swift.
 
 /// Devices that share one translation. Locked, rank 3.
 @safe
@@ -307,7 +282,7 @@ public struct Group: ~Copyable, Held {
   }
 
   /// The first device that must reach some memory at all times.
-  private static func direct(in state: borrowing State) -> UnsafeMutablePointer<Device>? {
+  static func direct(in state: borrowing State) -> UnsafeMutablePointer<Device>? {
     unsafe first(in: state) { unsafe $0.device!.pointee.reserved.direct != nil }
   }
 
@@ -401,7 +376,7 @@ public struct Group: ~Copyable, Held {
   }
 
   /// Notes how the group comes into its state.
-  private static func note(
+  static func note(
     _ state: inout State, _ call: StaticString, _ device: UnsafePointer<CChar>?,
     by holder: UnsafePointer<CChar>?, orBy fallback: StaticString = ""
   ) {
@@ -416,168 +391,6 @@ public struct Group: ~Copyable, Held {
       guard unsafe member.pointee.uses > 0 else { throw .notPermitted }
       unsafe member.pointee.uses -= 1
       state.uses -= 1
-    }
-  }
-
-  // MARK: - Ownership
-
-  /// Makes somebody the owner, or counts another claim of the owner.
-  ///
-  /// - Parameter name: of the device that the claim is made through; nil if it is that of the group.
-  /// - Throws: `noDevice` when there is no IOMMU that could block, `notPermitted` when somebody else is
-  ///   the owner or a device must reach some memory at all times, which is reported, `busy` when the group
-  ///   is in use, and as `change`.
-  public func claim(_ owner: Owner, through name: UnsafePointer<CChar>?) throws(Failure) {
-    var direct: UnsafeMutablePointer<Device>? = nil
-    defer {
-      if let device = unsafe direct {
-        unsafe device.pointee.reportDirect()
-        unsafe Box.letGo(device)
-      }
-    }
-    let left = try state.withLock { (state) throws(Failure) -> Left in
-      guard unsafe state.members?.pointee.device?.pointee.iommu != nil else { throw .noDevice }
-      if let holder = unsafe state.owner {
-        guard unsafe holder == owner.token else { throw .notPermitted }
-        state.claims += 1
-        return Left()
-      }
-      guard state.uses == 0 else { throw .busy }
-      try Self.requireNoChange(state)
-      if let device = unsafe Self.direct(in: state) {
-        unsafe Box.hold(device)
-        unsafe direct = device
-        throw .notPermitted
-      }
-      let left = unsafe try Self.change(&state, to: nil)
-      unsafe state.owner = owner.token
-      state.ownerKind = owner.kind
-      unsafe Self.note(
-        &state,
-        name != nil ? "dmacore_device_claim_dma_owner" : "dmacore_group_claim_dma_owner", name,
-        by: owner.name, orBy: "owner")
-      state.claims = 1
-      return left
-    }
-    letGo(of: left)
-  }
-
-  /// Ends a claim; with the last the devices go back to the default domain.
-  ///
-  /// - Throws: `notPermitted` when this is not the owner, and as `change`.
-  public func release(_ token: UnsafeRawPointer) throws(Failure) {
-    let left = try state.withLock { (state) throws(Failure) -> Left in
-      guard unsafe state.owner == token else { throw .notPermitted }
-      if state.claims > 1 {
-        state.claims -= 1
-        return Left()
-      }
-      try Self.requireNoChange(state)
-      var left = unsafe try Self.change(&state, to: state.defaultDomain)
-      left.hasPASIDs = Self.detachPASIDs(&state)
-      unsafe state.owner = nil
-      state.claims = 0
-      return left
-    }
-    letGo(of: left)
-  }
-
-  /// Attaches the devices to a domain of the owner's, or blocks them.
-  ///
-  /// - Throws: `notPermitted` when this is not the owner or may not have such a domain,
-  ///   `invalidArgument` for a domain of another IOMMU, and as `change`.
-  public func attach(
-    _ domain: UnsafeMutablePointer<Domain>?, by token: UnsafeRawPointer
-  ) throws(Failure) {
-    let left = try state.withLock { (state) throws(Failure) -> Left in
-      guard unsafe state.owner == token else { throw .notPermitted }
-      if let domain = unsafe domain {
-        unsafe try Self.check(domain, state)
-        guard unsafe domain != state.defaultDomain,
-          unsafe state.ownerKind.mayHave(domain.pointee.kind)
-        else { throw .notPermitted }
-      }
-      return unsafe try Self.change(&state, to: domain)
-    }
-    letGo(of: left)
-  }
-
-  // MARK: - Words
-
-  /// Says who has the group.
-  public func describe(_ text: inout TextBuffer) {
-    state.withLock { state in
-      if unsafe state.owner != nil {
-        text.append("owned by ")
-        unsafe text.append(cString: state.holderName.cString)
-        text.append(state.ownerKind == .user ? " (user space), " : " (a driver), ")
-        text.append(decimal: state.claims)
-        text.append(state.claims == 1 ? " claim" : " claims")
-        Self.describeOrigin(state, &text)
-      } else if state.uses > 0 {
-        text.append("in use by the DMA API, ")
-        text.append(decimal: state.uses)
-        text.append(state.uses == 1 ? " use" : " uses")
-        Self.describeOrigin(state, &text)
-        if unsafe state.holderName.cString[0] != 0 {
-          text.append(" by ")
-          unsafe text.append(cString: state.holderName.cString)
-        }
-      } else {
-        text.append("free (")
-        text.append(decimal: UInt64(state.memberCount))
-        text.append(state.memberCount == 1 ? " device)" : " devices)")
-      }
-      text.append("; ")
-      unsafe text.append(state.domain?.pointee.words ?? "attached to no domain")
-      let pasids = Self.countPASIDs(state)
-      if pasids > 0 {
-        text.append(", ")
-        text.append(decimal: pasids)
-        text.append(pasids == 1 ? " PASID in another" : " PASIDs in others")
-      }
-      Self.describeMappings(state, &text)
-    }
-  }
-
-  private static func describeOrigin(_ state: borrowing State, _ text: inout TextBuffer) {
-    text.append(" since ")
-    text.append(state.since)
-    text.append("(")
-    unsafe text.append(cString: state.deviceName.cString)
-    text.append(")")
-  }
-
-  private static func describeMappings(_ state: borrowing State, _ text: inout TextBuffer) {
-    var next = unsafe state.members
-    while let member = unsafe next {
-      let device = unsafe member.pointee.device!
-      let count = unsafe device.pointee.mappings.totals.count
-      if count > 0 {
-        text.append("; ")
-        text.append(decimal: count)
-        text.append(count == 1 ? " live mapping of " : " live mappings of ")
-        unsafe text.append(cString: device.pointee.name)
-      }
-      unsafe next = member.pointee.next
-    }
-  }
-}
-
-extension Owner.Kind {
-  /// User space is given no physical addresses, and no addresses that the mapping calls give out.
-  fileprivate func mayHave(_ domain: Domain.Kind) -> Bool {
-    self == .driver || domain == .unmanaged || domain == .blocked
-  }
-}
-
-extension Domain {
-  fileprivate var words: StaticString {
-    switch kind {
-    case .identity: "in an identity domain"
-    case .dma: isLazy ? "in a lazy DMA domain" : "in a DMA domain"
-    case .blocked: "in a blocked domain"
-    case .unmanaged: "in an unmanaged domain"
     }
   }
 }

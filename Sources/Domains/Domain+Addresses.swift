@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import IOVAAllocation
+import PageTables
+import Primitives
+
+// Mappings of the domain's choice: what mapping calls make, at addresses of its IOVA space.
+
+extension Domain.Translation {
+  /// Keeps reserved regions from being given out, and maps those 1:1 that must be.
+  ///
+  /// - Throws: `outOfRange` when one of those is too wide for the page table, `noMemory`.
+  func honour(_ regions: borrowing ReservedRegions) throws(Failure) {
+    guard regions.count > 0, let space = unsafe space else { return }
+    unsafe try regions.visit(space.pointee.bounds, where: { _ in true }) { range throws(Failure) in
+      try unsafe space.pointee.reserve(range)
+    }
+    let all = try IOVARange(first: IOVA(0), last: IOVA(UInt64.max))
+    try regions.visit(all, where: { $0 == .direct || $0 == .relaxable }) { range throws(Failure) in
+      try table.map(
+        range, to: PhysicalAddress(range.first.rawValue), access: table.expressible(.transfers))
+    }
+  }
+
+  /// The alignment of an IOVA that lets a range of memory have the largest leaves it can: the
+  /// largest leaf size that fits the range and that it starts at a multiple of.
+  private func preferredAlignment(for pages: PhysicalRange) -> UInt64 {
+    func fits(_ size: UInt64) -> Bool {
+      pages.first.rawValue & (size &- 1) == 0 && pages.extent >= size &- 1
+    }
+    if fits(1 << 30) { return 1 << 30 }
+    if fits(2 << 20) { return 2 << 20 }
+    return Device.granule.bytes
+  }
+
+  /// Allocates an IOVA range for whole pages of memory and maps them there.
+  ///
+  /// - Parameters limit, ranges: highest address that the device reaches, and which of them its bus
+  ///   passes.
+  /// - Throws: `notPermitted` in an unmanaged domain, `outOfRange` when no addresses of the space in a
+  ///   row are so many, lie under the limit and are passed by the bus, or the memory is too wide for
+  ///   the page table; `noSpace`, `noMemory`. Then nothing has changed.
+  public func map(
+    _ pages: PhysicalRange, access: Access, limit: UInt64, in ranges: borrowing DMARanges
+  ) throws(Failure) -> IOVARange {
+    guard let queue = unsafe queue else { throw .notPermitted }
+    guard pages.last <= table.facts.lastOutput else { throw .outOfRange }
+    let space = unsafe queue.pointee.space
+    let alignment = preferredAlignment(for: pages)
+    let range = try unsafe queue.pointee.retrying { () throws(Failure) in
+      do throws(Failure) {
+        return try unsafe Self.allocate(pages.extent, alignment, limit, ranges, from: space)
+      } catch {
+        guard error == .noSpace, alignment > Device.granule.bytes else { throw error }
+        // Small leaves at a place that is not aligned are better than no place.
+        return try unsafe Self.allocate(pages.extent, 0, limit, ranges, from: space)
+      }
+    }
+    do throws(Failure) {
+      // The space says that the range is free, whatever somebody wrote to the table's pages.
+      try table.map(
+        range, to: pages.first, access: table.expressible(access), isKnownFree: true)
+      return range
+    } catch {
+      free(range)
+      throw error
+    }
+  }
+
+  /// Allocates from the highest run of bus addresses that has room.
+  ///
+  /// - Parameter extent: the size less one. It fits a page table's output, so that it has a next number.
+  private static func allocate(
+    _ extent: UInt64, _ alignment: UInt64, _ limit: UInt64, _ ranges: borrowing DMARanges,
+    from space: UnsafeMutablePointer<IOVASpace>
+  ) throws(Failure) -> IOVARange {
+    let bounds = unsafe space.pointee.bounds
+    var failure = Failure.outOfRange
+    var index = ranges.runCount
+    while index > 0 {
+      index -= 1
+      let run = ranges.run(index)
+      let lowest = max(run.first, bounds.first.rawValue)
+      let highest = min(run.last, limit, bounds.last.rawValue)
+      guard highest >= lowest, highest &- lowest >= extent else { continue }
+      do throws(Failure) {
+        let size = extent &+ 1
+        let first = try unsafe space.pointee.allocate(
+          size: size, IOVAConstraints(alignment: alignment, first: run.first, last: highest))
+        return try IOVARange(first: first, size: size)
+      } catch {
+        guard error == .noSpace else { throw error }
+        failure = error
+      }
+    }
+    throw failure
+  }
+
+  /// Frees a range that `map` returned, when no translation of it is left.
+  func free(_ range: IOVARange) { unsafe queue?.pointee.free(range) }
+
+  /// Unmaps a range that `map` returned.
+  func unmap(_ range: IOVARange) {
+    do throws(Failure) {
+      _ = try table.unmap(range, crossingHoles: true)
+    } catch {
+      // The range is whole pages, and no leaf of another mapping reaches into it.
+      assertionFailure("A mapping's range cannot be unmapped.")
+    }
+  }
+}
