@@ -184,6 +184,17 @@ static void devices__below_a_bridge_that_does_not_isolate_are_a_group(void **sta
 	assert_ptr_not_equal(group_of(one), group_of(port));
 }
 
+static void devices__below_several_such_bridges_are_the_group_of_the_topmost(void **state)
+{
+	struct board *board = *state;
+	struct dmacore_bridge *inner = make_bridge(board, board->deep, 0);
+	struct dmacore_device *one = add(board, inner, 0x400);
+	struct dmacore_device *two = add(board, board->hub, 0x200);
+
+	assert_ptr_equal(group_of(one), group_of(two));
+	dmacore_bridge_destroy(inner);
+}
+
 static void devices__below_a_bridge_are_a_group_again_when_all_have_gone(void **state)
 {
 	struct board *board = *state;
@@ -383,6 +394,7 @@ int main(void)
 		test(device_create__rejects_bad_places),
 		test(devices__below_isolating_bridges_are_alone),
 		test(devices__below_a_bridge_that_does_not_isolate_are_a_group),
+		test(devices__below_several_such_bridges_are_the_group_of_the_topmost),
 		test(devices__below_a_bridge_are_a_group_again_when_all_have_gone),
 		test(devices__that_have_an_id_in_common_are_a_group),
 		test(devices__that_have_gone_are_no_reason_for_a_group),
