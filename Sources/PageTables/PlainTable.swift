@@ -11,7 +11,8 @@ struct PlainLevel {
   /// smallest leaf which is larger than an entry.
   var shift: UInt64 = 63
   var spanMask: UInt64 = 0
-  var tableSpanMask: UInt64 = 0
+  // Of a level that the tree does not have, a table that no label has.
+  var tableSpanMask: UInt64 = UInt64.max
   var largerMask: UInt64 = UInt64.max
   /// The highest offset of a tree whose root is on this level.
   var lastOffset: UInt64 = 0
