@@ -191,7 +191,8 @@ int dmacore_device_unuse_default_domain(struct dmacore_device *device);
  *            region that must always be mapped 1:1 (DMACORE_RESERVED_DIRECT), which is reported
  *            (DMACORE_REPORT_ERROR); never.
  *   -EBUSY   the group is in use by the DMA API, or a device of it has live mappings or a mapping
- *            call running. Succeeds once that has ended.
+ *            call running, or a domain is just being taken from a PASID of it. Succeeds once that has
+ *            ended.
  */
 DMACORE_MUST_CHECK
 int dmacore_device_claim_dma_owner(struct dmacore_device *device,
@@ -211,8 +212,8 @@ int dmacore_device_claim_dma_owner(struct dmacore_device *device,
  * Return: 0, or
  *   -EINVAL  a pointer is NULL. Never succeeds if retried.
  *   -EPERM   @owner does not own the group. Never, unless it claims it.
- *   -EBUSY   the last claim, and a device of the group has live mappings or a mapping call running.
- *            Succeeds once that has ended.
+ *   -EBUSY   the last claim, and a device of the group has live mappings or a mapping call running, or
+ *            a domain is just being taken from a PASID of it. Succeeds once that has ended.
  */
 DMACORE_MUST_CHECK
 int dmacore_device_release_dma_owner(struct dmacore_device *device,

@@ -17,7 +17,9 @@
  * Lifetime. Every object holds on to the objects it was made from: a view to its device, a device
  * and a domain to their IOMMU, all of them to the system. Destroying an object that is still held
  * is reported (DMACORE_REPORT_WARNING) and takes effect when the last holder is destroyed, so no
- * order of destroy calls is unsafe; the handle itself may not be used after its destroy call.
+ * order of destroy calls is unsafe; the handle itself may not be used after its destroy call. A call
+ * that may be the one to end such an object says so, and takes the locks then that its destroy call
+ * names.
  *
  * Stability: may change before 1.0.
  */
