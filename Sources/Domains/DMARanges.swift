@@ -16,6 +16,18 @@ public struct DMARanges: ~Copyable {
     public let bus: DMARange
     public let physical: PhysicalRange
 
+    /// The part in the window of addresses that lead to `target` and what follows; directly, to where the
+    /// window has them.
+    public func part(
+      _ first: UInt64, _ last: UInt64, to target: UInt64, isDirect: Bool
+    ) -> (first: UInt64, last: UInt64, target: UInt64) {
+      let start = max(first, bus.first.rawValue)
+      let target =
+        isDirect
+        ? physical.first.rawValue &+ (start &- bus.first.rawValue) : target &+ (start &- first)
+      return (start, min(last, bus.last.rawValue), target)
+    }
+
     /// - Throws: `invalidArgument` for a range that is empty, wraps or is not of whole pages.
     fileprivate init(_ range: dmacore_dma_range) throws(Failure) {
       bus = try DMARange(first: DMAAddress(range.bus), size: range.size)

@@ -72,6 +72,8 @@ public enum DevicePath {
   case translated(UnsafeMutablePointer<Domain.Translation>, UnsafeMutablePointer<Domain>)
   /// They reach nothing.
   case blocked
+
+  public var isDirect: Bool { if case .direct = self { true } else { false } }
 }
 
 /// Something that reads and writes memory by itself.

@@ -56,6 +56,7 @@ extension View {
       return PageTableLookup(first: 0, last: UInt64.max, target: 0, access: .transfers)
     }
   }
+
   /// What is left of that where the bus passes some addresses alone.
   private func inRanges(
     _ found: PageTableLookup, _ address: UInt64, by path: DevicePath
@@ -65,13 +66,9 @@ extension View {
     guard let window else {
       return PageTableLookup(first: address, last: holeLast, target: 0, access: [])
     }
-    let first = max(found.first, window.bus.first.rawValue)
-    var target = found.target &+ (first &- found.first)
-    if case .direct = path {
-      target = window.physical.first.rawValue &+ (first &- window.bus.first.rawValue)
-    }
+    let part = window.part(
+      found.first, found.last, to: found.target, isDirect: path.isDirect)
     return PageTableLookup(
-      first: first, last: min(found.last, window.bus.last.rawValue), target: target,
-      access: found.access)
+      first: part.first, last: part.last, target: part.target, access: found.access)
   }
 }

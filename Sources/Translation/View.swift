@@ -129,17 +129,15 @@ extension View {
     if case .blocked = path { return found }
     let (window, holeLast) = unsafe device.pointee.ranges.find(address)
     guard let window else { return .refused(.notMapped, last: holeLast) }
-    let (first, last) = (window.bus.first.rawValue, window.bus.last.rawValue)
     switch found {
-    case .refused(let reason, let refusedLast):
-      return .refused(reason, last: min(refusedLast, last))
+    case .refused(let reason, let last):
+      return .refused(reason, last: min(last, window.bus.last.rawValue))
     case .found(let whole):
-      let start = max(whole.first, first)
-      var target = whole.target &+ (start &- whole.first)
-      if case .direct = path { target = window.physical.first.rawValue &+ (start &- first) }
+      let part = window.part(
+        whole.first, whole.last, to: whole.target, isDirect: path.isDirect)
       return .found(
         DeviceTranslation(
-          first: start, last: min(whole.last, last), target: target, access: whole.access))
+          first: part.first, last: part.last, target: part.target, access: whole.access))
     }
   }
 
