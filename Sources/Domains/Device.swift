@@ -279,12 +279,6 @@ public struct Device: ~Copyable, Held {
     try unsafe group.pointee.unuse(member)
   }
 
-  func useDefaultDomain(for driver: Driver) throws(Failure) {
-    try unsafe group.pointee.use(member, for: driver)
-  }
-
-  func unuseDefaultDomainOfDriver() { unsafe group.pointee.unuseOfDriver(member) }
-
   // MARK: - Undoing
 
   /// The pin table of a mapping.

@@ -106,10 +106,6 @@ struct Bindings: ~Copyable {
   }
 
   /// The result of `body`, which has all devices' bindings to itself.
-  func withLock<Result>(_ body: (inout State) throws(Failure) -> Result) throws(Failure) -> Result {
-    try state.withLock(body)
-  }
-
   func withLock<Result>(_ body: (inout State) -> Result) -> Result { state.withLock(body) }
 }
 
@@ -349,13 +345,13 @@ extension Device {
     } else if isUntrusted {
       throw .noDevice
     }
-    if !driver.managesDMA { try useDefaultDomain(for: driver) }
+    if !driver.managesDMA { try unsafe group.pointee.use(member, for: driver) }
   }
 
   /// Undoes what the driver has left, and what `configure` did, whatever the driver's flags say by now.
   private func unconfigure(from driver: Driver) {
     endMappings(of: driver)
-    unuseDefaultDomainOfDriver()
+    unsafe group.pointee.unuseOfDriver(member)
   }
 
   /// Where the device is in its life, and the driver that it has to do with.

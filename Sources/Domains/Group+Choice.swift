@@ -84,7 +84,7 @@ extension Group {
     _ domain: UnsafeMutablePointer<Domain>?, _ type: DefaultType, _ state: inout State
   ) -> Choice {
     guard let domain = unsafe domain, unsafe type.isOf(domain),
-      unsafe first(in: state, where: { unsafe !honours(domain, $0.device!) }) == nil
+      unsafe suitsAll(domain, in: state)
     else { return .needs(type) }
     do throws(Failure) {
       var left = unsafe try change(&state, to: domain)

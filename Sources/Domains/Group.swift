@@ -118,13 +118,8 @@ public struct Group: ~Copyable, Held {
       if let first = unsafe state.members?.pointee.device {
         guard unsafe first.pointee.iommu == device.pointee.iommu else { throw .invalidArgument }
       }
-      if unsafe device.pointee.isUntrusted {
-        guard unsafe state.domain?.pointee.isTrusting != true,
-          unsafe state.defaultDomain?.pointee.isTrusting != true
-        else { throw .notPermitted }
-      }
-      guard unsafe Self.honours(state.domain, device),
-        unsafe Self.honours(state.defaultDomain, device),
+      guard unsafe state.domain.map({ unsafe Self.suits($0, device) }) ?? true,
+        unsafe state.defaultDomain.map({ unsafe Self.suits($0, device) }) ?? true,
         unsafe state.owner == nil || device.pointee.reserved.direct == nil
       else { throw .notPermitted }
       unsafe member.pointee.device = device
@@ -269,16 +264,22 @@ public struct Group: ~Copyable, Held {
     guard let iommu = unsafe state.members?.pointee.device?.pointee.iommu,
       unsafe domain.pointee.iommu == iommu
     else { throw .invalidArgument }
-    guard unsafe !domain.pointee.isTrusting || untrusted(in: state) == nil,
-      unsafe first(in: state, where: { unsafe !honours(domain, $0.device!) }) == nil
-    else { throw .notPermitted }
+    guard unsafe suitsAll(domain, in: state) else { throw .notPermitted }
   }
 
-  /// Whether a device may be attached to a domain, if there is one.
-  static func honours(
-    _ domain: UnsafeMutablePointer<Domain>?, _ device: UnsafeMutablePointer<Device>
+  /// Whether a device may be attached to a domain: one that contains it if it is not trusted, and honours
+  /// its reserved regions.
+  static func suits(
+    _ domain: UnsafeMutablePointer<Domain>, _ device: UnsafeMutablePointer<Device>
   ) -> Bool {
-    unsafe domain?.pointee.honours(device.pointee.reserved) ?? true
+    unsafe !(domain.pointee.isTrusting && device.pointee.isUntrusted)
+      && domain.pointee.honours(device.pointee.reserved)
+  }
+
+  static func suitsAll(
+    _ domain: UnsafeMutablePointer<Domain>, in state: borrowing State
+  ) -> Bool {
+    unsafe first(in: state) { unsafe !suits(domain, $0.device!) } == nil
   }
 
   /// The first device that must reach some memory at all times.
