@@ -14,13 +14,6 @@
 
 #define BASE UINT64_C(0x40000000)
 
-static int unmanaged_setup(void **state)
-{
-	machine_setup(state);
-	machine_use(*state, DMACORE_DOMAIN_UNMANAGED);
-	return 0;
-}
-
 #define test_list(function)                                             \
 	{                                                               \
 #function, function, unmanaged_setup, machine_teardown, \

@@ -16,20 +16,6 @@
 #define INPUT_END (UINT64_C(1) << 48)
 #define OUTPUT_END (UINT64_C(1) << 52)
 
-static int unmanaged_setup(void **state)
-{
-	machine_setup(state);
-	machine_use(*state, DMACORE_DOMAIN_UNMANAGED);
-	return 0;
-}
-
-static int blocked_setup(void **state)
-{
-	machine_setup(state);
-	machine_use(*state, DMACORE_DOMAIN_BLOCKED);
-	return 0;
-}
-
 /* A test on a machine whose device is attached to a domain of this type. */
 #define test_in(type, path, function)                                                          \
 	{                                                                                      \

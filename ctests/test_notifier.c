@@ -8,20 +8,6 @@
 #define WRITE DMACORE_ACCESS_WRITE
 #define BOTH (READ | WRITE)
 
-static int unmanaged_setup(void **state)
-{
-	machine_setup(state);
-	machine_use(*state, DMACORE_DOMAIN_UNMANAGED);
-	return 0;
-}
-
-static int blocked_setup(void **state)
-{
-	machine_setup(state);
-	machine_use(*state, DMACORE_DOMAIN_BLOCKED);
-	return 0;
-}
-
 #define test_in(type, function)                                                     \
 	{                                                                           \
 #function " (" #type ")", function, type##_setup, machine_teardown, \

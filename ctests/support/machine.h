@@ -424,6 +424,21 @@ static inline int machine_setup(void **state)
 	return 0;
 }
 
+/* The same, with the device in a domain in which the caller maps, or in one in which nothing is. */
+static inline int unmanaged_setup(void **state)
+{
+	machine_setup(state);
+	machine_use(*state, DMACORE_DOMAIN_UNMANAGED);
+	return 0;
+}
+
+static inline int blocked_setup(void **state)
+{
+	machine_setup(state);
+	machine_use(*state, DMACORE_DOMAIN_BLOCKED);
+	return 0;
+}
+
 static inline int machine_teardown(void **state)
 {
 	machine_stop(*state);
