@@ -18,17 +18,9 @@ public func dmacore_domain_create(
       var defaults = unsafe dmacore_domain_options()
       unsafe defaults.type = DMACORE_DOMAIN_DMA.rawValue
       let options = unsafe try options(given, defaults: defaults)
-      let isLazy = unsafe options.type == DMACORE_DOMAIN_DMA_LAZY.rawValue
-      guard let kind = unsafe isLazy ? .dma : Domain.Kind(rawValue: options.type) else {
-        throw .invalidArgument
-      }
-      try require(unsafe options.flags == 0 && options.reserved == 0)
-      try require(unsafe isLazy || options.flush_entries == 0 && options.flush_age == 0)
       // SAFETY: see `value`.
       let group = unsafe options.group.map { unsafe UnsafeMutablePointer<Group>($0) }
-      return unsafe try Domain(
-        iommu: iommu, kind: kind, first: options.first, last: options.last, isLazy: isLazy,
-        FlushQueue.Limits(entries: options.flush_entries, age: options.flush_age), for: group)
+      return unsafe try Domain(iommu: iommu, DomainDescription(options, for: group))
     }
   }
 }

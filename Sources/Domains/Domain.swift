@@ -1,10 +1,54 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 import Addressing
+import CDMACore
 import IOVAAllocation
 import PageTables
 import Primitives
 import Synchronization
+
+/// What a domain is made from, checked.
+@safe
+public struct DomainDescription {
+  let kind: Domain.Kind
+  /// The addresses to give out; 0 for the default.
+  let first: UInt64
+  let last: UInt64
+  /// Whether unmaps are lazy at first, and how lazy they are when they are.
+  let isLazy: Bool
+  let limits: FlushQueue.Limits
+  /// Whose reserved regions it honours.
+  let group: UnsafeMutablePointer<Group>?
+
+  /// - Throws: `invalidArgument` for what the kind has no use for.
+  public init(
+    _ kind: Domain.Kind, first: UInt64 = 0, last: UInt64 = 0, isLazy: Bool = false,
+    _ limits: FlushQueue.Limits = FlushQueue.Limits(),
+    for group: UnsafeMutablePointer<Group>? = nil
+  ) throws(Failure) {
+    guard kind == .dma || (first == 0 && last == 0 && !isLazy) else { throw .invalidArgument }
+    self.kind = kind
+    self.first = first
+    self.last = last
+    self.isLazy = isLazy
+    self.limits = limits
+    unsafe self.group = group
+  }
+
+  /// - Throws: `invalidArgument`.
+  public init(
+    _ options: dmacore_domain_options, for group: UnsafeMutablePointer<Group>?
+  ) throws(Failure) {
+    let isLazy = unsafe options.type == DMACORE_DOMAIN_DMA_LAZY.rawValue
+    guard let kind = unsafe isLazy ? .dma : Domain.Kind(rawValue: options.type),
+      unsafe options.flags == 0 && options.reserved == 0,
+      unsafe isLazy || (options.flush_entries == 0 && options.flush_age == 0)
+    else { throw .invalidArgument }
+    unsafe try self.init(
+      kind, first: options.first, last: options.last, isLazy: isLazy,
+      FlushQueue.Limits(entries: options.flush_entries, age: options.flush_age), for: group)
+  }
+}
 
 /// One address space of an IOMMU.
 @safe
@@ -55,22 +99,17 @@ public struct Domain: ~Copyable, Held {
 
   /// Holds the IOMMU until it ends.
   ///
-  /// - Parameters:
-  ///   - first, last: the addresses to give out; 0 for the default.
-  ///   - isLazy: whether unmaps are lazy at first, and `limits` how lazy they are when they are.
-  ///   - group: whose reserved regions it honours.
   /// - Throws: `invalidArgument`, `tryAgain` until the IOMMU is there, `notSupported` for a DMA domain of
-  ///   large granules, `outOfRange` when `last` is above what the page table can translate, `noMemory`.
+  ///   large granules, `outOfRange` when the last address is above what the page table can translate,
+  ///   `noMemory`.
   @inline(never)
   public init(
-    iommu: UnsafeMutablePointer<IOMMU>, kind: Kind, first: UInt64, last: UInt64,
-    isLazy: Bool = false, _ limits: FlushQueue.Limits = FlushQueue.Limits(),
-    for group: UnsafeMutablePointer<Group>? = nil
+    iommu: UnsafeMutablePointer<IOMMU>, _ description: DomainDescription
   ) throws(Failure) {
-    guard kind == .dma || (first == 0 && last == 0 && !isLazy) else { throw .invalidArgument }
+    let kind = description.kind
     let configuration = unsafe try iommu.pointee.configuration()
     let pins = try PinTable()
-    let reserved = unsafe try Self.reserved(of: group, in: iommu.pointee.system)
+    let reserved = unsafe try Self.reserved(of: description.group, in: iommu.pointee.system)
     let notifiers = try NotifierList()
     var translation: UnsafeMutablePointer<Translation>? = nil
     switch kind {
@@ -85,6 +124,7 @@ public struct Domain: ~Copyable, Held {
         let facts = table.facts
         guard facts.granule == Device.granule else { throw .notSupported }
         let highest = facts.lastInput.rawValue
+        let (first, last) = (description.first, description.last)
         let bounds = try IOVARange(
           first: IOVA(first == 0 ? Device.granule.bytes : first),
           last: IOVA(last == 0 ? highest : last))
@@ -92,10 +132,10 @@ public struct Domain: ~Copyable, Held {
         guard bounds.last.rawValue <= highest else { throw .outOfRange }
         let system = unsafe iommu.pointee.system
         let queue = unsafe try Box<FlushQueue>.place { () throws(Failure) in
-          unsafe try FlushQueue(bounds, limits, system: system)
+          unsafe try FlushQueue(bounds, description.limits, system: system)
         }
         do throws(Failure) {
-          if isLazy { unsafe try FlushQueue.setLazy(queue, true) }
+          if description.isLazy { unsafe try FlushQueue.setLazy(queue, true) }
         } catch {
           unsafe Box.letGo(queue)
           throw error

@@ -73,7 +73,7 @@ extension Group {
         unsafe new = nil
         unsafe new = try Box<Domain>.place { () throws(Failure) in
           unsafe try Domain(
-            iommu: iommu, kind: type.kind, first: 0, last: 0, isLazy: type.isLazy, for: group)
+            iommu: iommu, try DomainDescription(type.kind, isLazy: type.isLazy, for: group))
         }
       }
     }

@@ -135,7 +135,7 @@ struct DeviceTests {
           kind: .vtdSecondStage, allocator: tables.allocator))
     }
     let domain = try Box<Domain>.place { () throws(Failure) in
-      try Domain(iommu: iommu, kind: .dma, first: 0, last: 0)
+      try Domain(iommu: iommu, DomainDescription(.dma))
     }
     let description = try DeviceDescription(
       dmacore_device_options(), iommu: iommu, system: system)

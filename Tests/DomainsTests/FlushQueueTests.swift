@@ -177,7 +177,7 @@ struct FlushQueueTests {
   @Test func aDomainMayEndInTheMiddleOfATick() throws {
     try withMachine { machine in
       let domain = try Box<Domain>.place { () throws(Failure) in
-        try Domain(iommu: machine.iommu, kind: .dma, first: 0, last: 0, isLazy: true)
+        try Domain(iommu: machine.iommu, DomainDescription(.dma, isLazy: true))
       }
       let stage = Stage(machine, domain)
       let address = UInt(bitPattern: domain)

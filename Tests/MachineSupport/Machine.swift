@@ -38,7 +38,8 @@ package final class Machine: @unchecked Sendable {
     _ limits: FlushQueue.Limits = FlushQueue.Limits()
   ) throws -> UnsafeMutablePointer<Domain> {
     let domain = try Box<Domain>.place { () throws(Failure) in
-      try Domain(iommu: iommu, kind: kind, first: first, last: last, isLazy: isLazy, limits)
+      try Domain(
+        iommu: iommu, DomainDescription(kind, first: first, last: last, isLazy: isLazy, limits))
     }
     domains.append(domain)
     return domain

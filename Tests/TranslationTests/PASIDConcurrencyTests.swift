@@ -57,7 +57,7 @@ struct PASIDConcurrencyTests {
       to target: UInt64, _ body: (UnsafeMutablePointer<Domain>) throws -> Void
     ) throws {
       let domain = try Box<Domain>.place { () throws(Failure) in
-        try Domain(iommu: machine.iommu, kind: .unmanaged, first: 0, last: 0)
+        try Domain(iommu: machine.iommu, DomainDescription(.unmanaged))
       }
       defer { Box.letGo(domain) }
       try domain.pointee.map(
