@@ -17,6 +17,7 @@
 #include "dmacore/notifier.h"
 #include "dmacore/pagetable.h"
 #include "dmacore/reserved.h"
+#include "dmacore/sys/backend.h"
 #include "dmacore/system.h"
 #include "dmacore/topology.h"
 #include "dmacore/types.h"

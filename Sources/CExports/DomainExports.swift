@@ -95,12 +95,19 @@ public func dmacore_domain_unmap(
 ) -> CInt {
   status { () throws(Failure) in
     let domain = unsafe try value(domain, as: Domain.self)
+    let unsynced = DMACORE_UNMAP_UNSYNCED.rawValue
     let unmapped = try unsafe domain.pointee.unmap(
       IOVARange(first: IOVA(iova), size: size, wrap: .outOfRange),
-      crossingHoles: unmapFlag(DMACORE_UNMAP_CROSS_HOLES, in: flags),
-      splitting: unmapFlag(DMACORE_UNMAP_SPLIT, in: flags))
+      crossingHoles: unmapFlag(DMACORE_UNMAP_CROSS_HOLES, in: flags & ~unsynced),
+      splitting: unmapFlag(DMACORE_UNMAP_SPLIT, in: flags & ~unsynced),
+      syncing: flags & unsynced == 0)
     if let out = unsafe out { unsafe out.pointee = unmapped }
   }
+}
+
+@implementation @_cdecl("dmacore_domain_sync")
+public func dmacore_domain_sync(_ domain: OpaquePointer!) -> CInt {
+  status { () throws(Failure) in try unsafe value(domain, as: Domain.self).pointee.sync() }
 }
 
 @implementation @_cdecl("dmacore_domain_flush")

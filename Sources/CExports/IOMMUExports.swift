@@ -16,17 +16,20 @@ public func dmacore_iommu_create(
   status { () throws(Failure) in
     unsafe try create(out) { () throws(Failure) in
       let system = unsafe try value(system, as: System.self)
-      return unsafe try IOMMU(system: system, configuration: configuration(given))
+      return unsafe try IOMMU(system: system, description(given))
     }
   }
 }
 
-private func configuration(
+private func description(
   _ given: UnsafePointer<dmacore_iommu_options>?
-) throws(Failure) -> PageTableConfiguration {
+) throws(Failure) -> IOMMUDescription {
   let options = unsafe try options(given, defaults: dmacore_iommu_options())
   try require(unsafe options.flags == 0 && options.reserved == 0)
-  return unsafe try pageTableConfiguration(options.pagetable)
+  let tables = unsafe try pageTableConfiguration(options.pagetable)
+  guard let given = unsafe options.backend else { return IOMMUDescription(tables) }
+  let ops = unsafe try CExports.options(given, defaults: dmacore_backend_ops())
+  return unsafe IOMMUDescription(tables, try Backend(ops, opaque: options.backend_opaque))
 }
 
 @implementation @_cdecl("dmacore_iommu_announce")
@@ -46,7 +49,7 @@ public func dmacore_iommu_start(
 ) -> CInt {
   status { () throws(Failure) in
     let iommu = unsafe try value(iommu, as: IOMMU.self)
-    try unsafe iommu.pointee.start(configuration(given))
+    try unsafe iommu.pointee.start(description(given))
   }
 }
 
@@ -57,11 +60,13 @@ public func dmacore_iommu_capabilities(
   status { () throws(Failure) in
     let iommu = unsafe try value(iommu, as: IOMMU.self)
     unsafe try fill(out) { () throws(Failure) in
-      let found = unsafe try iommu.pointee.configuration().capabilities
+      let description = unsafe try iommu.pointee.description()
+      let (found, backend) = (description.tables.capabilities, description.backend)
       let flags =
-        (found.notesDirty ? DMACORE_IOMMU_DIRTY_TRACKING.rawValue : 0)
+        (found.notesDirty || backend.tracksDirty ? DMACORE_IOMMU_DIRTY_TRACKING.rawValue : 0)
         | (found.granule == Device.granule ? DMACORE_IOMMU_DMA_DOMAINS.rawValue : 0)
         | (found.isSigned ? DMACORE_IOMMU_SIGNED_INPUT.rawValue : 0)
+        | backend.capabilities
       return dmacore_iommu_capabilities(
         struct_size: 0, leaf_sizes: found.leafSizes, granule: found.granule.bytes,
         last_input: found.lastInput, last_output: found.lastOutput,

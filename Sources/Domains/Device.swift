@@ -256,6 +256,12 @@ public struct Device: ~Copyable, Held {
   /// Whether a PASID may mean something in its group.
   func allows(_ pasid: UInt32) -> Bool { pasidCount == 0 || has(pasid) }
 
+  /// Whether unmaps can be lazy behind its IOMMU.
+  var defersFlush: Bool {
+    unsafe iommu?.pointee.backend.map { unsafe $0.pointee.has(DMACORE_IOMMU_DEFERRED_FLUSH) }
+      ?? true
+  }
+
   // The device's group is attached as a whole: see `Group`.
 
   public func attach(_ domain: UnsafeMutablePointer<Domain>) throws(Failure) {
@@ -321,9 +327,11 @@ public struct Device: ~Copyable, Held {
     if let (translation, pages) = unsafe translated(node) {
       (first, last) = (pages.first.rawValue, pages.last.rawValue)
       unsafe translation.pointee.unmap(pages)
+      unsafe translation.pointee.queue?.pointee.settle(pages)
+    } else {
+      // A direct mapping is out of the table already, so that a view finds it no more.
+      unsafe system.pointee.readers.waitForReaders()
     }
-    // A direct mapping is out of the table already, so that a view finds it no more.
-    unsafe system.pointee.readers.waitForReaders()
     // The record's cell keeps the domain while its listeners are told.
     unsafe node.pointee.payload.domain?.pointee.notifiers.tell(.unmapped(first, last))
     return unsafe isHeld(node, first: first, last: last)

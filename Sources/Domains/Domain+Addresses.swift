@@ -10,16 +10,22 @@ import Primitives
 extension Domain.Translation {
   /// Keeps reserved regions from being given out, and maps those 1:1 that must be.
   ///
-  /// - Throws: `outOfRange` when one of those is too wide for the page table, `noMemory`.
-  func honour(_ regions: borrowing ReservedRegions) throws(Failure) {
+  /// - Throws: `outOfRange` when one of those is too wide for the page table, `noMemory`, and what the
+  ///   backend fails with.
+  func honour(
+    _ regions: borrowing ReservedRegions, _ backend: BackendDomain
+  ) throws(Failure) {
     guard regions.count > 0, let space = unsafe space else { return }
     unsafe try regions.visit(space.pointee.bounds, where: { _ in true }) { range throws(Failure) in
       try unsafe space.pointee.reserve(range)
     }
     let all = try IOVARange(first: IOVA(0), last: IOVA(UInt64.max))
     try regions.visit(all, where: { $0 == .direct || $0 == .relaxable }) { range throws(Failure) in
-      try table.map(
-        range, to: PhysicalAddress(range.first.rawValue), access: table.expressible(.transfers))
+      let (output, access) = (
+        PhysicalAddress(range.first.rawValue), table.expressible(.transfers)
+      )
+      try table.map(range, to: output, access: access)
+      try backend.map(range, to: output, access)
     }
   }
 
@@ -40,11 +46,12 @@ extension Domain.Translation {
   ///   passes.
   /// - Throws: `notPermitted` in an unmanaged domain, `outOfRange` when no addresses of the space in a
   ///   row are so many, lie under the limit and are passed by the bus, or the memory is too wide for
-  ///   the page table; `noSpace`, `noMemory`. Then nothing has changed.
+  ///   the page table; `noSpace`, `noMemory`, what the backend fails with. Then nothing has changed.
   public func map(
     _ pages: PhysicalRange, access: Access, limit: UInt64, in ranges: borrowing DMARanges
   ) throws(Failure) -> IOVARange {
     guard let queue = unsafe queue else { throw .notPermitted }
+    let backend = unsafe queue.pointee.backend
     guard pages.last <= table.facts.lastOutput else { throw .outOfRange }
     let space = unsafe queue.pointee.space
     let alignment = preferredAlignment(for: pages)
@@ -59,8 +66,15 @@ extension Domain.Translation {
     }
     do throws(Failure) {
       // The space says that the range is free, whatever somebody wrote to the table's pages.
-      try table.map(
-        range, to: pages.first, access: table.expressible(access), isKnownFree: true)
+      let access = table.expressible(access)
+      try table.map(range, to: pages.first, access: access, isKnownFree: true)
+      do throws(Failure) {
+        try backend.map(range, to: pages.first, access)
+      } catch {
+        unmap(range)
+        unsafe queue.pointee.settle(range)
+        throw error
+      }
       return range
     } catch {
       free(range)
@@ -104,6 +118,7 @@ extension Domain.Translation {
   func unmap(_ range: IOVARange) {
     do throws(Failure) {
       _ = try table.unmap(range, crossingHoles: true)
+      unsafe queue?.pointee.backend.unmap(range.first.rawValue, range.last.rawValue)
     } catch {
       // The range is whole pages, and no leaf of another mapping reaches into it.
       assertionFailure("A mapping's range cannot be unmapped.")

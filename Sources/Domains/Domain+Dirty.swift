@@ -8,42 +8,47 @@ import Synchronization
 // What devices have written, as the domain's page table notes it.
 
 extension Domain {
-  /// The translation of a domain whose table has a place to note writes.
+  /// The translation of a domain whose table, or backend, notes writes.
   ///
   /// - Throws: `notSupported`.
   private func trackable() throws(Failure) -> UnsafeMutablePointer<Translation> {
-    guard let translation = unsafe translation, unsafe translation.pointee.table.notesDirty else {
-      throw .notSupported
-    }
+    guard let translation = unsafe translation,
+      unsafe translation.pointee.table.notesDirty || backend.tracksDirty
+    else { throw .notSupported }
     return unsafe translation
   }
 
   /// Starts noting what devices write, with nothing noted; or stops.
   ///
-  /// - Throws: `notSupported`.
+  /// - Throws: `notSupported`, and what the backend fails with.
   public func setDirtyTracking(_ isOn: Bool) throws(Failure) {
     let translation = unsafe try trackable()
     // Relaxed: who must see it waits for readers.
-    guard unsafe translation.pointee.tracksDirty.exchange(isOn, ordering: .relaxed) != isOn else {
-      return
-    }
-    if isOn {
+    guard unsafe translation.pointee.tracksDirty.load(ordering: .relaxed) != isOn else { return }
+    try backend.setDirtyTracking(isOn)
+    unsafe translation.pointee.tracksDirty.store(isOn, ordering: .relaxed)
+    if isOn, unsafe translation.pointee.table.notesDirty {
       try readingTable { () throws(Failure) in try unsafe translation.pointee.table.clearDirty() }
     }
     // A write that did not see it has ended.
-    waitForReaders()
+    settle()
   }
 
   /// Sets a bit for each granule that was written, as `AnyPageTable.readDirty`. What zero-copy mappings
   /// hold for writing counts too.
   ///
-  /// - Throws: as there.
+  /// - Throws: as there, and what the backend fails with.
   public func readDirty(
     _ range: IOVARange, into bitmap: UnsafeMutablePointer<UInt64>, clearing: Bool
   ) throws(Failure) {
     let translation = unsafe try trackable()
-    try readingTable { () throws(Failure) in
-      try unsafe translation.pointee.table.readDirty(range, into: bitmap, clearing: clearing)
+    try unsafe translation.pointee.table.check(range)
+    // First what may fail with nothing changed.
+    unsafe try backend.readDirty(range, into: bitmap, clearing: clearing)
+    if unsafe translation.pointee.table.notesDirty {
+      try readingTable { () throws(Failure) in
+        try unsafe translation.pointee.table.readDirty(range, into: bitmap, clearing: clearing)
+      }
     }
     let start = range.first.rawValue
     var next = start
@@ -55,7 +60,7 @@ extension Domain {
     }
     // A write that found its leaf written through before it was cleared has ended, so that the memory
     // has all that the bits stand for.
-    if clearing { waitForReaders() }
+    if clearing { settle(start, range.last.rawValue) }
   }
 
   /// Walks tables that nobody may free meanwhile.
@@ -76,6 +81,7 @@ extension Domain.Translation {
 
   @inline(never)
   private func note(_ first: UInt64, _ last: UInt64) {
+    guard table.notesDirty else { return }
     do throws(Failure) {
       let range = try IOVARange(first: IOVA(first), last: IOVA(last))
       try table.setDirty(range.rounded(to: table.facts.granule), true)

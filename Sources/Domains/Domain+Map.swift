@@ -19,7 +19,8 @@ extension Domain {
   /// Maps a range where the caller says.
   ///
   /// - Throws: `notSupported` when the domain is not for this or cannot express the access,
-  ///   `notPermitted` when a part is reserved, and what `AnyPageTable.map` throws.
+  ///   `notPermitted` when a part is reserved, and what `AnyPageTable.map` throws and the backend fails
+  ///   with.
   public func map(
     _ input: IOVARange, to output: PhysicalAddress, access: Access
   ) throws(Failure) {
@@ -28,32 +29,49 @@ extension Domain {
     try takingTables { () throws(Failure) in
       try unsafe translation.pointee.table.map(input, to: output, access: access)
     }
+    do throws(Failure) {
+      try backend.map(input, to: output, access)
+    } catch {
+      // Whole leaves that no one else maps, so that this can't fail.
+      _ = try unsafe translation.pointee.table.unmap(input, crossingHoles: true)
+      settle(input.first.rawValue, input.last.rawValue)
+      throw error
+    }
     notifiers.tell(.mapped(input, to: output, access))
   }
 
-  /// Unmaps a range, strictly: when this returns no access through it is under way, but for those of
-  /// zero-copy mappings, which are reported unless a listener ends them, and inside callbacks of memory
-  /// regions.
+  /// Unmaps a range, strictly unless it is not syncing: when this returns no access through it is under
+  /// way, but for those of zero-copy mappings, which are reported unless a listener ends them, and inside
+  /// callbacks of memory regions.
   ///
   /// - Returns: how many bytes were mapped.
   /// - Throws: as `AnyPageTable.unmap`, and `notSupported` when the domain is not for this.
   public func unmap(
-    _ input: IOVARange, crossingHoles: Bool, splitting: Bool
+    _ input: IOVARange, crossingHoles: Bool, splitting: Bool, syncing: Bool = true
   ) throws(Failure) -> UInt64 {
     let translation = unsafe try ownTranslation()
     let size = try takingTables { () throws(Failure) in
       try unsafe translation.pointee.table.unmap(
         input, crossingHoles: crossingHoles, splitting: splitting)
     }
-    waitForReaders()
+    let first = input.first.rawValue
+    // What lies behind a hole that stopped it is still mapped.
+    let last = crossingHoles ? input.last.rawValue : first &+ (size &- 1)
+    if size > 0 { backend.unmap(first, last) }
+    if syncing { settle(first, last) }
     if size > 0 {
-      let first = input.first.rawValue
-      // What lies behind a hole that stopped it is still mapped.
-      let last = crossingHoles ? input.last.rawValue : first &+ (size &- 1)
       notifiers.tell(.unmapped(first, last))
       reportHeld(first, last)
     }
     return size
+  }
+
+  /// Returns when no access is under way through what has been unmapped before.
+  ///
+  /// - Throws: `notSupported` when the domain is not for this.
+  public func sync() throws(Failure) {
+    _ = unsafe try ownTranslation()
+    settle()
   }
 
   private func reportHeld(_ first: UInt64, _ last: UInt64) {

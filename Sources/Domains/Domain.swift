@@ -11,6 +11,8 @@ import Synchronization
 @safe
 public struct DomainDescription {
   let kind: Domain.Kind
+  /// The kind and whether it is lazy, as `domain.h` has it.
+  var type: UInt32 { isLazy ? DMACORE_DOMAIN_DMA_LAZY.rawValue : kind.rawValue }
   /// The addresses to give out; 0 for the default.
   let first: UInt64
   let last: UInt64
@@ -56,6 +58,7 @@ public struct Domain: ~Copyable, Held {
   /// What a domain has in which addresses are translated.
   @safe
   public struct Translation: ~Copyable {
+    // First, so that it lies at the address of the whole; see `BackendDomain`.
     public let table: AnyPageTable
     /// Of a DMA domain: the addresses that mapping calls may take, and those that they may not take
     /// yet. In an unmanaged domain the caller chooses.
@@ -94,20 +97,23 @@ public struct Domain: ~Copyable, Held {
   // nil where addresses stay as they are, or lead nowhere.
   public let translation: UnsafeMutablePointer<Translation>?
   let reserved: ReservedRegions
+  let backend: BackendDomain
   private let deviceCount = Atomic<UInt64>(0)
   private let uses = UseCount()
 
   /// Holds the IOMMU until it ends.
   ///
   /// - Throws: `invalidArgument`, `tryAgain` until the IOMMU is there, `notSupported` for a DMA domain of
-  ///   large granules, `outOfRange` when the last address is above what the page table can translate,
-  ///   `noMemory`.
+  ///   large granules or a lazy one where flushes cannot be deferred, `outOfRange` when the last address is
+  ///   above what the page table can translate, `noMemory`, and what the backend fails with.
   @inline(never)
   public init(
     iommu: UnsafeMutablePointer<IOMMU>, _ description: DomainDescription
   ) throws(Failure) {
     let kind = description.kind
-    let configuration = unsafe try iommu.pointee.configuration()
+    let configuration = unsafe try iommu.pointee.description().tables
+    var backend = unsafe BackendDomain(iommu.pointee.backend!)
+    guard !description.isLazy || backend.defersFlush else { throw .notSupported }
     let pins = try PinTable()
     let reserved = unsafe try Self.reserved(of: description.group, in: iommu.pointee.system)
     let notifiers = try NotifierList()
@@ -132,7 +138,7 @@ public struct Domain: ~Copyable, Held {
         guard bounds.last.rawValue <= highest else { throw .outOfRange }
         let system = unsafe iommu.pointee.system
         let queue = unsafe try Box<FlushQueue>.place { () throws(Failure) in
-          unsafe try FlushQueue(bounds, description.limits, system: system)
+          unsafe try FlushQueue(bounds, description.limits, system: system, backend)
         }
         do throws(Failure) {
           if description.isLazy { unsafe try FlushQueue.setLazy(queue, true) }
@@ -142,10 +148,20 @@ public struct Domain: ~Copyable, Held {
         }
         return unsafe Translation(table: table, queue: queue)
       }
+    }
+    do throws(Failure) {
+      unsafe try backend.create(description.type, translation)
+    } catch {
+      if let translation = unsafe translation { unsafe Box.destroy(translation) }
+      throw error
+    }
+    if let translation = unsafe translation, let queue = unsafe translation.pointee.queue {
+      unsafe queue.pointee.backend = backend
       do throws(Failure) {
-        try unsafe translation!.pointee.honour(reserved)
+        try unsafe translation.pointee.honour(reserved, backend)
       } catch {
-        unsafe Box.destroy(translation!)
+        unsafe Box.destroy(translation)
+        backend.destroy()
         throw error
       }
     }
@@ -156,10 +172,12 @@ public struct Domain: ~Copyable, Held {
     self.notifiers = notifiers
     unsafe self.translation = translation
     self.reserved = reserved
+    self.backend = backend
   }
 
   deinit {
     if let translation = unsafe translation { unsafe Box.destroy(translation) }
+    backend.destroy()
     unsafe Box.letGo(iommu)
   }
 
@@ -222,9 +240,10 @@ extension Domain {
   /// Makes the unmaps of a DMA domain lazy or strict from here on, beside any mapping calls. When
   /// this returns from making them strict nothing is queued, and nothing will be.
   ///
-  /// - Throws: `notSupported` when this is no DMA domain; `noMemory` when it is to be lazy for the
-  ///   first time.
+  /// - Throws: `notSupported` when this is no DMA domain, or the IOMMU cannot defer flushes; `noMemory`
+  ///   when it is to be lazy for the first time.
   public func setLazy(_ isLazy: Bool) throws(Failure) {
+    guard !isLazy || backend.defersFlush else { throw .notSupported }
     unsafe try FlushQueue.setLazy(ownQueue(), isLazy)
   }
 
@@ -250,10 +269,18 @@ extension Domain {
     unsafe iommu.pointee.system.pointee.readers.waitForReaders()
   }
 
+  /// Returns when no access is under way through what was unmapped in a range, nor through a copy of it.
+  func settle(_ first: UInt64 = 0, _ last: UInt64 = UInt64.max) {
+    backend.flush(first, last)
+    waitForReaders()
+  }
+
   private func reclaimTables() {
-    let system = unsafe iommu.pointee.system
-    unsafe translation?.pointee.table.reclaim(
-      after: { unsafe system.pointee.readers.waitForReaders() })
+    let (system, backend) = unsafe (iommu.pointee.system, backend)
+    unsafe translation?.pointee.table.reclaim(after: {
+      backend.flush()
+      unsafe system.pointee.readers.waitForReaders()
+    })
   }
 
   private var retiredTables: UInt64 { unsafe translation?.pointee.table.retiredTables ?? 0 }

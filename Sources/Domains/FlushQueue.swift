@@ -97,6 +97,8 @@ public struct FlushQueue: ~Copyable, Held {
   }
 
   let space: UnsafeMutablePointer<IOVASpace>
+  /// The domain's, which is known to it before anybody knows the queue.
+  var backend: BackendDomain
   // The domain holds it.
   private let system: UnsafeMutablePointer<System>
   private let limits: Limits
@@ -112,7 +114,8 @@ public struct FlushQueue: ~Copyable, Held {
   private let uses = UseCount()
 
   init(
-    _ bounds: IOVARange, _ limits: Limits, system: UnsafeMutablePointer<System>
+    _ bounds: IOVARange, _ limits: Limits, system: UnsafeMutablePointer<System>,
+    _ backend: BackendDomain
   ) throws(Failure) {
     let reporter = unsafe system.pointee.reporter
     let memory = unsafe try RawMemory.allocate(256, alignment: 64)
@@ -126,6 +129,7 @@ public struct FlushQueue: ~Copyable, Held {
       throw error
     }
     unsafe self.system = system
+    self.backend = backend
     self.limits = limits
     unsafe self.memory = memory
     // SAFETY: of the 256 bytes, which are aligned to 64, the first 128 have room for the word and a
@@ -233,8 +237,12 @@ public struct FlushQueue: ~Copyable, Held {
     let batch = unsafe state.pointee.filling.count == limits.entries ? changeOver() : nil
     lock.unlock()
     if isQueued && batch == nil { return }
-    waitForReaders()
-    if let batch { endFlush(batch) }
+    if let batch {
+      settle()
+      endFlush(batch)
+    } else {
+      settle(range)
+    }
     if !isQueued { free(range) }
   }
 
@@ -297,7 +305,7 @@ public struct FlushQueue: ~Copyable, Held {
       lock.unlock()
       if isOver { return }
       if let batch {
-        waitForReaders()
+        settle()
         endFlush(batch)
         return
       }
@@ -308,7 +316,16 @@ public struct FlushQueue: ~Copyable, Held {
     }
   }
 
-  private func waitForReaders() { unsafe system.pointee.readers.waitForReaders() }
+  private func settle() {
+    backend.flush()
+    unsafe system.pointee.readers.waitForReaders()
+  }
+
+  /// As `Domain.settle`.
+  func settle(_ range: IOVARange) {
+    backend.flush(range.first.rawValue, range.last.rawValue)
+    unsafe system.pointee.readers.waitForReaders()
+  }
 
   /// Allocates; if nothing is free, again when all that was queued is.
   ///

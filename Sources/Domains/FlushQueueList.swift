@@ -63,7 +63,8 @@ struct FlushQueueList: ~Copyable {
       var next = unsafe state.first
       while let queue = unsafe next {
         if let batch = unsafe queue.pointee.beginFlush(at: now) {
-          // One that is in the list is held by its domain.
+          // One that is in the list is held by its domain, which may be gone when the lock is free.
+          unsafe queue.pointee.backend.flush()
           unsafe Box.hold(queue)
           unsafe queue.pointee.due.pointee = Due(batch: batch, next: due)
           unsafe due = queue

@@ -142,8 +142,10 @@ extension Group {
         guard state.uses == 0, current == nil || state.isDefaultChosen else {
           return unsafe refuse(.busy, user)
         }
-        let standard = unsafe driver.wish ?? device.pointee.system.pointee.defaultType
-        unsafe choice = take(new, untrusted != nil ? .strict : standard, &state)
+        var type = unsafe driver.wish ?? device.pointee.system.pointee.defaultType
+        // What would make it faster, and is not there, is no reason to fail.
+        if unsafe untrusted != nil || type.isLazy && !device.pointee.defersFlush { type = .strict }
+        unsafe choice = take(new, type, &state)
         guard case .settled = choice else { return choice }
       }
     }

@@ -12,8 +12,9 @@ import Primitives
 // 2. Implementation
 // 2.1 A change of the domain has two steps. First the mapping table of each device is frozen: then it
 // has no mapping, no mapping call is under way, and none starts. If one cannot be, those before it are
-// thawed, and nothing has changed. Then each gets the new domain, which cannot fail. So no access sees
-// a third domain, and nothing has to be undone.
+// thawed, and nothing has changed. Then the IOMMU's backend is told, which may fail and then has gone
+// back (Backend.swift). Then each gets the new domain, which cannot fail. So no access sees a third
+// domain.
 // 2.2 What was left, a domain that may end with its last device, is let go of when the lock is free and
 // no read section that found it is open.
 // 2.3 An owner is known by an address of the caller's that is never looked at again.
@@ -110,7 +111,7 @@ public struct Group: ~Copyable, Held {
   ///
   /// - Throws: `invalidArgument` when the others are behind another IOMMU, `notPermitted` when they are
   ///   in an identity or a lazy domain, or go back to one, and this device is not trusted; or when what they are
-  ///   in, or go back to, does not honour the device's reserved regions.
+  ///   in, or go back to, does not honour the device's reserved regions; and what the backend fails with.
   func add(
     _ device: UnsafeMutablePointer<Device>, _ member: UnsafeMutablePointer<Member>
   ) throws(Failure) {
@@ -123,6 +124,12 @@ public struct Group: ~Copyable, Held {
         unsafe state.owner == nil || device.pointee.reserved.direct == nil
       else { throw .notPermitted }
       unsafe member.pointee.device = device
+      do throws(Failure) {
+        try unsafe Self.tellBackend(ofJoining: member, state)
+      } catch {
+        unsafe member.pointee.device = nil
+        throw error
+      }
       unsafe member.pointee.next = state.members
       unsafe state.members = member
       state.memberCount += 1
@@ -145,6 +152,7 @@ public struct Group: ~Copyable, Held {
         unsafe link?.pointee.next = member.pointee.next
       }
       state.memberCount -= 1
+      unsafe Self.tellBackend(ofLeaving: member, state)
       unsafe state.uses -= member.pointee.uses
       unsafe member.pointee.uses = 0
       unsafe member.pointee.device = nil
@@ -211,8 +219,8 @@ public struct Group: ~Copyable, Held {
   /// Attaches all devices to another domain, or to none.
   ///
   /// - Returns: what they have left.
-  /// - Throws: `busy` when one of them has a mapping, or a call that makes or undoes one. Then all are
-  ///   as they were.
+  /// - Throws: `busy` when one of them has a mapping, or a call that makes or undoes one, and what the
+  ///   backend fails with. Then all are as they were.
   static func change(
     _ state: inout State, to domain: UnsafeMutablePointer<Domain>?
   ) throws(Failure) -> Left {
@@ -225,6 +233,12 @@ public struct Group: ~Copyable, Held {
       }
       unsafe next = member.pointee.next
     }
+    do throws(Failure) {
+      try unsafe tellBackend(state, of: domain, insteadOf: state.domain)
+    } catch {
+      unsafe thaw(state.members, until: nil)
+      throw error
+    }
     unsafe next = state.members
     while let member = unsafe next {
       unsafe set(domain, of: member)
@@ -236,7 +250,7 @@ public struct Group: ~Copyable, Held {
   }
 
   private static func thaw(
-    _ members: UnsafeMutablePointer<Member>?, until end: UnsafeMutablePointer<Member>
+    _ members: UnsafeMutablePointer<Member>?, until end: UnsafeMutablePointer<Member>?
   ) {
     var next = unsafe members
     while let member = unsafe next, unsafe member != end {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
+import CDMACore
 import Primitives
 import Synchronization
 
@@ -84,12 +85,18 @@ extension Group {
   /// - Throws: `notPermitted` when this is not the owner, or the domain is none for this or for one of the
   ///   devices; `invalidArgument` for a PASID that one of them cannot have, or a domain of another IOMMU;
   ///   `busy` when the PASID has a domain, or another call takes domains from PASIDs; `notFound` when it
-  ///   has none that could be replaced; `noMemory`.
+  ///   has none that could be replaced; `notSupported` when the IOMMU knows no PASIDs; `noMemory`; what
+  ///   the backend fails with.
   public func attach(
     _ domain: UnsafeMutablePointer<Domain>, to pasid: UInt32, of device: borrowing Device,
     by token: UnsafeRawPointer, replacing: Bool
   ) throws(Failure) {
     guard device.has(pasid) else { throw .invalidArgument }
+    if let backend = unsafe device.iommu?.pointee.backend,
+      unsafe !backend.pointee.has(DMACORE_IOMMU_PASIDS)
+    {
+      throw .notSupported
+    }
     let slot = unsafe try slot(of: pasid)
     try state.withLock { (state) throws(Failure) in
       guard unsafe state.owner == token else { throw .notPermitted }
@@ -103,6 +110,7 @@ extension Group {
         guard unsafe slot.pointee.domain == nil else { throw .busy }
       }
       try Self.requireNoChange(state)
+      try unsafe Self.tellBackend(state, pasid, of: domain, insteadOf: slot.pointee.domain)
       unsafe Box.hold(domain)
       if let old = unsafe slot.pointee.domain { unsafe Self.leave(old, slot, &state) }
       unsafe slot.pointee.set(domain)
@@ -122,6 +130,7 @@ extension Group {
       else {
         return false
       }
+      Self.blockInBackend(state, pasid)
       unsafe slot.pointee.set(nil)
       unsafe Self.leave(old, slot, &state)
       return true
@@ -147,6 +156,7 @@ extension Group {
     var next = unsafe state.slots
     while let slot = unsafe next {
       if let old = unsafe slot.pointee.domain {
+        unsafe blockInBackend(state, slot.pointee.pasid)
         unsafe slot.pointee.set(nil)
         unsafe leave(old, slot, &state)
       }
@@ -185,14 +195,22 @@ extension Group {
     return nil
   }
 
+  /// Calls `body` with each PASID that has a domain.
+  static func forEachAttachedPASID<Stop: Error>(
+    _ state: borrowing State,
+    _ body: (UInt32, UnsafeMutablePointer<Domain>) throws(Stop) -> Void
+  ) throws(Stop) {
+    var next = unsafe state.slots
+    while let slot = unsafe next {
+      if let domain = unsafe slot.pointee.domain { try unsafe body(slot.pointee.pasid, domain) }
+      unsafe next = slot.pointee.next
+    }
+  }
+
   /// How many PASIDs have a domain.
   static func countPASIDs(_ state: borrowing State) -> UInt64 {
     var count: UInt64 = 0
-    var next = unsafe state.slots
-    while let slot = unsafe next {
-      if unsafe slot.pointee.domain != nil { count += 1 }
-      unsafe next = slot.pointee.next
-    }
+    unsafe forEachAttachedPASID(state) { (_, _) in count += 1 }
     return count
   }
 }

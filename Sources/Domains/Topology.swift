@@ -94,6 +94,14 @@ struct Place {
 
   init() {}
 
+  func withIDs(_ body: (UnsafeBufferPointer<UInt32>) -> Void) {
+    unsafe withUnsafePointer(to: ids) { first in
+      // SAFETY: an inline array is its elements, one behind the other.
+      let start = unsafe UnsafeRawPointer(first).assumingMemoryBound(to: UInt32.self)
+      unsafe body(UnsafeBufferPointer(start: start, count: idCount))
+    }
+  }
+
   /// Whether there is anything to find a group by.
   var isKnown: Bool { unsafe bridge != nil || idCount > 0 }
 

@@ -133,7 +133,7 @@ public struct MemoryRegion: ~Copyable {
   ) throws(Failure) {
     guard let read = unsafe read else { throw .notSupported }
     ThreadRules.willCallBack()
-    try Self.check(unsafe read(offset, buffer, size, opaque))
+    try Failure.check(unsafe read(offset, buffer, size, opaque))
   }
 
   public func write(
@@ -141,13 +141,6 @@ public struct MemoryRegion: ~Copyable {
   ) throws(Failure) {
     guard let write = unsafe write else { throw .accessDenied }
     ThreadRules.willCallBack()
-    try Self.check(unsafe write(offset, buffer, size, opaque))
-  }
-
-  private static func check(_ result: CInt) throws(Failure) {
-    if result == 0 { return }
-    // A callback that breaks its contract with a positive value, or one that cannot be negated,
-    // has failed all the same.
-    throw Failure(code: result < 0 && result > CInt.min ? -result : 5)  // EIO
+    try Failure.check(unsafe write(offset, buffer, size, opaque))
   }
 }

@@ -166,6 +166,12 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
     }
   }
 
+  /// - Throws: `invalidArgument`, `outOfRange`, for a range that the table cannot have.
+  public func check(_ input: IOVARange) throws(Failure) {
+    guard unsafe input.isAligned(to: table.pointee.granule) else { throw .invalidArgument }
+    _ = try unsafe table.pointee.offsets(of: input)
+  }
+
   public func setDirty(_ input: IOVARange, _ isDirty: Bool) throws(Failure) {
     try unsafe table.pointee.setDirty(input, isDirty)
   }

@@ -9,6 +9,14 @@ public struct Failure: Error, Equatable, Sendable {
 
   public init(code: Int32) { self.code = code }
 
+  /// - Throws: what a function of C's failed with: a negative `errno`, or else EIO.
+  public static func check(_ result: CInt) throws(Failure) {
+    if result == 0 { return }
+    // One that breaks its contract with a positive value, or one that cannot be negated, has failed
+    // all the same.
+    throw Failure(code: result < 0 && result > CInt.min ? -result : 5)
+  }
+
   public static var notPermitted: Failure { Failure(code: 1) }  // EPERM
   public static var notFound: Failure { Failure(code: 2) }  // ENOENT
   public static var noMask: Failure { Failure(code: 6) }  // ENXIO

@@ -131,8 +131,9 @@ struct DeviceTests {
     let iommu = try Box<IOMMU>.place { () throws(Failure) in
       try IOMMU(
         system: system,
-        configuration: try PageTableConfiguration(
-          kind: .vtdSecondStage, allocator: tables.allocator))
+        IOMMUDescription(
+          try PageTableConfiguration(
+            kind: .vtdSecondStage, allocator: tables.allocator)))
     }
     let domain = try Box<Domain>.place { () throws(Failure) in
       try Domain(iommu: iommu, DomainDescription(.dma))

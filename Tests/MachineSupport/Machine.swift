@@ -27,9 +27,10 @@ package final class Machine: @unchecked Sendable {
     iommu = try Box<IOMMU>.place { () throws(Failure) in
       try IOMMU(
         system: system,
-        configuration: try PageTableConfiguration(
-          kind: .vtdSecondStage, options: PageTableOptions(features: notesDirty ? .dirty : []),
-          allocator: tables.allocator))
+        IOMMUDescription(
+          try PageTableConfiguration(
+            kind: .vtdSecondStage, options: PageTableOptions(features: notesDirty ? .dirty : []),
+            allocator: tables.allocator)))
     }
   }
 

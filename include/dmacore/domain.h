@@ -59,6 +59,9 @@
  *	error = dmacore_domain_flush(domain);
  *	... the buffers may be freed ...
  *
+ * Where an IOMMU has a backend (sys/backend.h), calls that make a domain, attach it, map in it, or start
+ * or read dirty tracking return what the backend fails with too, with everything as it was.
+ *
  * Stability: may change before 1.0.
  */
 
@@ -83,6 +86,12 @@ enum dmacore_domain_type {
 	DMACORE_DOMAIN_UNMANAGED = 4,
 	/* The mapping calls map, and unmaps of theirs are lazy. In all else DMACORE_DOMAIN_DMA. */
 	DMACORE_DOMAIN_DMA_LAZY = 5,
+};
+
+/* Beside those of enum dmacore_unmap_flags (pagetable.h). */
+enum dmacore_domain_unmap_flags {
+	/* Do not wait: of the three promises above only (1) holds until dmacore_domain_sync(). */
+	DMACORE_UNMAP_UNSYNCED = 256,
 };
 
 /**
@@ -173,8 +182,8 @@ struct dmacore_domain_statistics {
  *   -ERANGE  @last is above what the page table can translate, or a region that must be mapped 1:1 is.
  *            Never.
  *   -EAGAIN  the IOMMU is announced and not there. Once it has started.
- *   -EOPNOTSUPP  a DMA domain: the IOMMU's page tables have a granule of more than 4096 bytes.
- *            Never.
+ *   -EOPNOTSUPP  a DMA domain: the IOMMU's page tables have a granule of more than 4096 bytes; a lazy
+ *            one: the IOMMU has no DMACORE_IOMMU_DEFERRED_FLUSH. Never.
  *   -E2BIG   the structure is longer than known and not zero there. Never.
  *   -ENOMEM  no memory. May succeed later.
  */
@@ -329,11 +338,11 @@ int dmacore_domain_map_list(struct dmacore_domain *domain, dmacore_iova_t iova,
  * @domain: the domain
  * @iova: first address of the devices, a multiple of the page tables' granule
  * @size: bytes, a multiple of the granule, not 0
- * @flags: bits of enum dmacore_unmap_flags (pagetable.h)
+ * @flags: bits of enum dmacore_unmap_flags (pagetable.h) and enum dmacore_domain_unmap_flags
  * @out_unmapped: receives how many bytes were unmapped; may be NULL
  *
- * Strict: when the call returns the three promises above hold for what it unmapped, with the
- * exceptions that mapping.h names. A zero-copy mapping that holds a part is reported
+ * Strict, without DMACORE_UNMAP_UNSYNCED: when the call returns the three promises above hold for what it
+ * unmapped, with the exceptions that mapping.h names. A zero-copy mapping that holds a part is reported
  * (DMACORE_REPORT_WARNING), unless a notifier's callback ends it. For what goes on beside it, a call that splits a leaf is one on the
  * range of the whole leaf.
  *
@@ -351,6 +360,28 @@ int dmacore_domain_map_list(struct dmacore_domain *domain, dmacore_iova_t iova,
 DMACORE_MUST_CHECK
 int dmacore_domain_unmap(struct dmacore_domain *domain, dmacore_iova_t iova, uint64_t size,
 			 uint32_t flags, uint64_t *out_unmapped);
+
+/**
+ * dmacore_domain_sync() - end accesses through what was unmapped without waiting
+ * @domain: an unmanaged domain
+ *
+ * When the call returns the three promises above hold for every unmap that returned before it, with the
+ * exceptions that mapping.h names. Many unmaps with DMACORE_UNMAP_UNSYNCED and one such call invalidate
+ * cached translations once, and wait once:
+ *
+ *	for (size_t i = 0; i < count; i++)
+ *		error = dmacore_domain_unmap(domain, iova[i], 4096, DMACORE_UNMAP_UNSYNCED, NULL);
+ *	error = dmacore_domain_sync(domain);
+ *	... the memory may be given to somebody else ...
+ *
+ * Context: any thread; lock-free; waits for accesses in flight to end; calls nothing back.
+ * Ownership: the memory that was mapped is the caller's again.
+ * Return: 0, or
+ *   -EINVAL  @domain is NULL. Never succeeds if retried.
+ *   -EOPNOTSUPP  the domain is not unmanaged. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_domain_sync(struct dmacore_domain *domain);
 
 /**
  * dmacore_domain_flush() - let nothing be queued in a DMA domain

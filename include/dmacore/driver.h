@@ -79,7 +79,8 @@ enum dmacore_device_state {
  * @struct_size: sizeof(struct dmacore_driver)
  * @flags: bits of enum dmacore_driver_flags
  * @domain_type: what the default domain of its devices' groups must be: DMACORE_DOMAIN_IDENTITY; or
- *   DMACORE_DOMAIN_DMA or DMACORE_DOMAIN_DMA_LAZY, of which one will do for the other; 0: anything
+ *   DMACORE_DOMAIN_DMA or DMACORE_DOMAIN_DMA_LAZY, of which one will do for the other (and unmaps are
+ *   strict behind an IOMMU that cannot defer flushes); 0: anything
  * @name: what people are told, less than DMACORE_OWNER_NAME_SIZE bytes long
  * @probe: takes a device over; returns 0, -EAGAIN to be called again later, or another negated errno
  *   (any other number counts as -EINVAL)

@@ -313,6 +313,7 @@ int dmacore_device_detach(struct dmacore_device *device, const struct dmacore_dm
  *            dmacore_device_attach()), or PASIDs may not. Never, unless it claims it.
  *   -EBUSY   the PASID has a domain, not until it is detached; or a domain is just being taken from a
  *            PASID of the group, succeeds once that has ended.
+ *   -EOPNOTSUPP  the IOMMU has no DMACORE_IOMMU_PASIDS. Never.
  *   -ENOMEM  no memory. May succeed later.
  */
 DMACORE_MUST_CHECK
@@ -382,7 +383,8 @@ int dmacore_device_detach_pasid(struct dmacore_device *device, uint32_t pasid,
  *            running. Succeeds once that has ended.
  *   -EPERM   the group is owned; not until it is released. Or the type is another than
  *            DMACORE_DOMAIN_DMA, and a device of the group is not trusted; never.
- *   -EOPNOTSUPP  the IOMMU's page tables cannot have DMA domains. Never.
+ *   -EOPNOTSUPP  the IOMMU's page tables cannot have DMA domains, or the type is DMACORE_DOMAIN_DMA_LAZY and
+ *            the IOMMU has no DMACORE_IOMMU_DEFERRED_FLUSH. Never.
  *   -ERANGE  they are too narrow for a region that must be mapped 1:1. Never.
  *   -ENOMEM  no memory. May succeed later.
  */

@@ -5,8 +5,9 @@
 /**
  * DOC: IOMMU
  *
- * An IOMMU stands between devices and memory. This one is software: a device behind it reaches
- * through its view what the page table of its domain says, and nothing else.
+ * An IOMMU stands between devices and memory: a device behind it reaches through its view what the page
+ * table of its domain says, and nothing else. It is software, unless a backend (sys/backend.h) tells
+ * hardware the same.
  *
  *	struct dmacore_iommu *iommu;
  *
@@ -35,6 +36,7 @@
 
 DMACORE_BEGIN_DECLS
 
+struct dmacore_backend_ops;
 struct dmacore_iommu;
 struct dmacore_system;
 
@@ -45,16 +47,20 @@ struct dmacore_system;
  * @reserved: zero
  * @pagetable: the page tables of its domains; copied; NULL: VT-d second stage, 4 levels, on the
  *   heap
+ * @backend: what must be told of changes (sys/backend.h); copied; NULL: nothing, it is software
+ * @backend_opaque: passed to it
  */
 struct dmacore_iommu_options {
 	size_t struct_size;
 	uint32_t flags;
 	uint32_t reserved;
 	const struct dmacore_pagetable_options *pagetable;
+	const struct dmacore_backend_ops *backend;
+	void *backend_opaque;
 };
 
 #define DMACORE_IOMMU_OPTIONS_INIT \
-	{ sizeof(struct dmacore_iommu_options), 0, 0, NULL }
+	{ sizeof(struct dmacore_iommu_options), 0, 0, NULL, NULL, NULL }
 
 enum dmacore_iommu_capability_flags {
 	/* Domains can note what devices write: dmacore_domain_set_dirty_tracking(). */
@@ -63,6 +69,12 @@ enum dmacore_iommu_capability_flags {
 	DMACORE_IOMMU_DMA_DOMAINS = 2,
 	/* Input addresses are signed: as many as up to last_input end at 2^64 - 1. */
 	DMACORE_IOMMU_SIGNED_INPUT = 4,
+	/* Unmaps can be lazy: DMACORE_DOMAIN_DMA_LAZY. */
+	DMACORE_IOMMU_DEFERRED_FLUSH = 8,
+	/* Domains can be attached to PASIDs: dmacore_device_attach_pasid(). */
+	DMACORE_IOMMU_PASIDS = 16,
+	/* No request of a device gets past the caches of the processors, whatever it says. */
+	DMACORE_IOMMU_ENFORCED_COHERENCY = 32,
 };
 
 /**
@@ -74,9 +86,8 @@ enum dmacore_iommu_capability_flags {
  * @last_output: highest physical address that they can reach
  * @access: what they can be permitted, bits of enum dmacore_access; a format may have some beside
  *   others alone (pagetable.h)
- * @flags: bits of enum dmacore_iommu_capability_flags
- *
- * Unmapping is strict in all domains; none defers it.
+ * @flags: bits of enum dmacore_iommu_capability_flags; of an IOMMU that is software the last three are
+ *   set, of another those that its backend has
  */
 struct dmacore_iommu_capabilities {
 	size_t struct_size;
@@ -96,11 +107,12 @@ struct dmacore_iommu_capabilities {
  *
  * Context: any thread; takes no lock; calls nothing back.
  * Ownership: the caller gives the IOMMU back with dmacore_iommu_destroy(); it holds on to the
- *   system. What a table allocator points to must outlive it and its domains.
+ *   system. What a table allocator or @backend_opaque points to must outlive it and its domains: until
+ *   the backend's release is called.
  * Return: 0, or
  *   -EINVAL  @system or @out_iommu is NULL, a flag is set, a reserved member is not zero, a
- *            structure is too short, or the page-table options are wrong. Never succeeds if
- *            retried.
+ *            structure is too short, the page-table options are wrong, or the backend has an unknown
+ *            capability, or a member without another that it needs. Never succeeds if retried.
  *   -E2BIG   a structure is longer than known and not zero there. Never.
  *   -EOPNOTSUPP  the page-table format lacks a feature. Never.
  *   -ENOMEM  no memory. May succeed later.
@@ -136,7 +148,7 @@ int dmacore_iommu_announce(struct dmacore_system *system, struct dmacore_iommu *
  *
  * Context: any thread; locked (group, rank 3; device mappings, rank 4; bindings, rank 11), not while
  *   a probe runs; calls probe of deferred drivers, and as dmacore_device_bind() does.
- * Ownership: what a table allocator points to must outlive the IOMMU and its domains.
+ * Ownership: as dmacore_iommu_create(). If it fails, the backend's release is not called.
  * Return: 0, whatever becomes of the deferred binds; or
  *   -EEXIST  the IOMMU is there. Never succeeds if retried.
  *   or as dmacore_iommu_create().
@@ -150,7 +162,7 @@ int dmacore_iommu_start(struct dmacore_iommu *iommu, const struct dmacore_iommu_
  *
  * Destroy its domains and the devices behind it first; see the lifetime rule in system.h.
  *
- * Context: any thread; takes no lock; may call the report callback.
+ * Context: any thread; takes no lock; may call the report callback and the backend's release.
  * Ownership: @iommu may not be used afterwards.
  * Return: nothing; cannot fail.
  */
