@@ -91,8 +91,8 @@ let testTargets: [Target] = [
   tests(
     "DomainsTests",
     [
-      "Addressing", "CDMACore", "Domains", "IOVAAllocation", "MachineSupport", "PageTables",
-      "Primitives",
+      "Addressing", "CDMACore", "Domains", "IOVAAllocation", "MachineSupport", "MemoryMap",
+      "PageTables", "Primitives",
     ]),
   tests(
     "MappingTests",

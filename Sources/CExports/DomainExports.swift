@@ -13,14 +13,14 @@ public func dmacore_domain_create(
   _ out: UnsafeMutablePointer<OpaquePointer?>!
 ) -> CInt {
   status { () throws(Failure) in
-    unsafe try create(out) { () throws(Failure) in
+    unsafe try handOver(out) { () throws(Failure) in
       let iommu = unsafe try value(iommu, as: IOMMU.self)
       var defaults = unsafe dmacore_domain_options()
       unsafe defaults.type = DMACORE_DOMAIN_DMA.rawValue
       let options = unsafe try options(given, defaults: defaults)
       // SAFETY: see `value`.
       let group = unsafe options.group.map { unsafe UnsafeMutablePointer<Group>($0) }
-      return unsafe try Domain(iommu: iommu, DomainDescription(options, for: group))
+      return unsafe try Domain.place(iommu, DomainDescription(options, for: group))
     }
   }
 }

@@ -17,7 +17,7 @@ public func dmacore_memory_add(
     try require(unsafe given != nil)
     let description = unsafe try MemoryRegionDescription(
       options(given, defaults: dmacore_memory_region()))
-    try unsafe system.pointee.memory.add(description, readers: system.pointee.readers)
+    try unsafe system.pointee.add(description)
   }
 }
 
@@ -53,7 +53,7 @@ public func dmacore_memory_remove(
     try require(size > 0)
     // A range that wraps is that of no region.
     let range = try PhysicalRange(first: PhysicalAddress(base), size: size, wrap: .notFound)
-    try unsafe system.pointee.memory.remove(range, readers: system.pointee.readers)
+    try unsafe system.pointee.remove(range)
   }
 }
 

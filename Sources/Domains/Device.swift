@@ -353,7 +353,8 @@ public struct Device: ~Copyable, Held {
   private func translated(
     _ node: MappingTable.Link
   ) -> (UnsafeMutablePointer<Domain.Translation>, IOVARange)? {
-    guard let translation = unsafe node.pointee.payload.domain?.pointee.translation,
+    guard unsafe !node.pointee.payload.isDirect,
+      let translation = unsafe node.pointee.payload.domain?.pointee.translation,
       let range = try? unsafe IOVARange(
         first: IOVA(node.pointee.first), last: IOVA(node.pointee.last))
     else { return nil }

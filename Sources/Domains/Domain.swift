@@ -3,6 +3,7 @@
 import Addressing
 import CDMACore
 import IOVAAllocation
+import MemoryMap
 import PageTables
 import Primitives
 import Synchronization
@@ -28,7 +29,9 @@ public struct DomainDescription {
     _ limits: FlushQueue.Limits = FlushQueue.Limits(),
     for group: UnsafeMutablePointer<Group>? = nil
   ) throws(Failure) {
-    guard kind == .dma || (first == 0 && last == 0 && !isLazy) else { throw .invalidArgument }
+    guard kind.isForMappingCalls || (first == 0 && last == 0), kind == .dma || !isLazy else {
+      throw .invalidArgument
+    }
     self.kind = kind
     self.first = first
     self.last = last
@@ -77,6 +80,10 @@ public struct Domain: ~Copyable, Held {
     case dma = 2
     case blocked = 3
     case unmanaged = 4
+    case hybrid = 7
+
+    /// Whether mapping calls map in it.
+    public var isForMappingCalls: Bool { self == .dma || self == .hybrid }
   }
 
   /// The numbers that `domain.h` explains.
@@ -98,13 +105,15 @@ public struct Domain: ~Copyable, Held {
   public let translation: UnsafeMutablePointer<Translation>?
   let reserved: ReservedRegions
   let backend: BackendDomain
+  /// Of a hybrid domain.
+  let window: UnsafeMutablePointer<IdentityWindow>?
   private let deviceCount = Atomic<UInt64>(0)
   private let uses = UseCount()
 
   /// Holds the IOMMU until it ends.
   ///
   /// - Throws: `invalidArgument`, `tryAgain` until the IOMMU is there, `notSupported` for a DMA domain of
-  ///   large granules or a lazy one where flushes cannot be deferred, `outOfRange` when the last address is
+  ///   large granules, a lazy one where flushes cannot be deferred, or a hybrid one of a flat system, `outOfRange` when the last address is
   ///   above what the page table can translate, `noMemory`, and what the backend fails with.
   @inline(never)
   public init(
@@ -112,6 +121,9 @@ public struct Domain: ~Copyable, Held {
   ) throws(Failure) {
     let kind = description.kind
     let configuration = unsafe try iommu.pointee.description().tables
+    guard unsafe kind != .hybrid || !iommu.pointee.system.pointee.memory.isFlat else {
+      throw .notSupported
+    }
     var backend = unsafe BackendDomain(iommu.pointee.backend!)
     guard !description.isLazy || backend.defersFlush else { throw .notSupported }
     let pins = try PinTable()
@@ -124,7 +136,7 @@ public struct Domain: ~Copyable, Held {
       unsafe translation = try Box<Translation>.place { () throws(Failure) in
         unsafe Translation(table: try AnyPageTable(configuration), queue: nil)
       }
-    case .dma:
+    case .dma, .hybrid:
       unsafe translation = try Box<Translation>.place { () throws(Failure) in
         let table = try AnyPageTable(configuration)
         let facts = table.facts
@@ -165,6 +177,18 @@ public struct Domain: ~Copyable, Held {
         throw error
       }
     }
+    var window: IdentityWindow.Link? = nil
+    if kind == .hybrid {
+      do throws(Failure) {
+        unsafe window = try Box<IdentityWindow>.place { () throws(Failure) in
+          IdentityWindow()
+        }
+      } catch {
+        if let translation = unsafe translation { unsafe Box.destroy(translation) }
+        backend.destroy()
+        throw error
+      }
+    }
     unsafe Box.hold(iommu)
     unsafe self.iommu = iommu
     self.kind = kind
@@ -173,9 +197,14 @@ public struct Domain: ~Copyable, Held {
     unsafe self.translation = translation
     self.reserved = reserved
     self.backend = backend
+    unsafe self.window = window
   }
 
   deinit {
+    if let window = unsafe window {
+      unsafe iommu.pointee.system.pointee.windows.remove(window)
+      unsafe Box.destroy(window)
+    }
     if let translation = unsafe translation { unsafe Box.destroy(translation) }
     backend.destroy()
     unsafe Box.letGo(iommu)
@@ -195,7 +224,7 @@ public struct Domain: ~Copyable, Held {
   func honours(_ regions: borrowing ReservedRegions) -> Bool {
     switch kind {
     case .identity: true
-    case .dma: reserved.cover(regions, butRelaxable: false)
+    case .dma, .hybrid: reserved.cover(regions, butRelaxable: false)
     case .blocked: regions.direct == nil
     case .unmanaged: regions.direct == nil && reserved.cover(regions, butRelaxable: true)
     }
@@ -251,7 +280,7 @@ extension Domain {
 
   /// Whether it lets devices reach memory that is not, or no longer, mapped for them: nothing for those
   /// that are not trusted.
-  var isTrusting: Bool { kind == .identity || isLazy }
+  var isTrusting: Bool { kind == .identity || kind == .hybrid || isLazy }
 
   /// Returns when everything that was queued at the call is free.
   ///

@@ -27,13 +27,14 @@ public struct DefaultType: Sendable {
     switch value {
     case 0: return nil
     case DMACORE_DOMAIN_IDENTITY.rawValue: self.init(kind: .identity, isLazy: false)
+    case DMACORE_DOMAIN_HYBRID.rawValue: self.init(kind: .hybrid, isLazy: false)
     case DMACORE_DOMAIN_DMA.rawValue: self = .strict
     case DMACORE_DOMAIN_DMA_LAZY.rawValue: self.init(kind: .dma, isLazy: true)
     default: throw .invalidArgument
     }
   }
 
-  var isTrusting: Bool { kind == .identity || isLazy }
+  var isTrusting: Bool { kind != .dma || isLazy }
 
   func isOf(_ domain: UnsafeMutablePointer<Domain>) -> Bool {
     unsafe domain.pointee.kind == kind && domain.pointee.isLazy == isLazy
@@ -71,10 +72,8 @@ extension Group {
         // One of another kind, if the group has changed meanwhile.
         if let old = unsafe new { unsafe Box.letGo(old) }
         unsafe new = nil
-        unsafe new = try Box<Domain>.place { () throws(Failure) in
-          unsafe try Domain(
-            iommu: iommu, try DomainDescription(type.kind, isLazy: type.isLazy, for: group))
-        }
+        unsafe new = try Domain.place(
+          iommu, DomainDescription(type.kind, isLazy: type.isLazy, for: group))
       }
     }
   }
@@ -132,7 +131,9 @@ extension Group {
     var choice = Choice.settled(Left())
     if unsafe device.pointee.iommu != nil {
       let untrusted = unsafe untrusted(in: state)
-      if driver.wish?.kind == .identity, let untrusted = unsafe untrusted {
+      if driver.wish?.isTrusting == true, driver.wish?.isLazy == false,
+        let untrusted = unsafe untrusted
+      {
         return unsafe refuse(.notPermitted, untrusted)
       }
       // One that is there contains devices that are not trusted: else they could not have come.

@@ -69,6 +69,7 @@ extension Domain {
     case .identity: "in an identity domain"
     case .dma: isLazy ? "in a lazy DMA domain" : "in a DMA domain"
     case .blocked: "in a blocked domain"
+    case .hybrid: "in a hybrid domain"
     case .unmanaged: "in an unmanaged domain"
     }
   }

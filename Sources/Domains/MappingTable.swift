@@ -15,20 +15,23 @@ public struct MappingRecord {
 
   public let kind: Kind
   public let direction: Direction
-  /// The domain that translates it, or nil for a direct mapping.
+  /// The domain that the device's accesses go through, if it translates.
   public let domain: UnsafeMutablePointer<Domain>?
+  /// Whether its addresses are those of the memory, and nothing was mapped for it.
+  public let isDirect: Bool
   /// The memory of a coherent allocation.
   public let memory: CoherentMemory?
   /// The pin table's stamp from before the mapping was made.
   public let stamp: UInt64
 
   public init(
-    kind: Kind, direction: Direction, domain: UnsafeMutablePointer<Domain>?,
+    kind: Kind, direction: Direction, domain: UnsafeMutablePointer<Domain>?, isDirect: Bool,
     memory: CoherentMemory?, stamp: UInt64
   ) {
     self.kind = kind
     self.direction = direction
     unsafe self.domain = domain
+    self.isDirect = isDirect
     self.memory = memory
     self.stamp = stamp
   }

@@ -61,6 +61,7 @@ public struct System: ~Copyable, Held {
   private let findGroup: dmacore_find_group_fn?
   private let findGroupOpaque: UnsafeMutableRawPointer?
   let lazyDomains: FlushQueueList
+  let windows: WindowList
   /// The time of the last tick.
   let lastTick = Atomic<UInt64>(0)
   private let allocator: dmacore_memory_allocator?
@@ -76,6 +77,7 @@ public struct System: ~Copyable, Held {
     let bindings = try Bindings()
     let topology = try Topology()
     let lazyDomains = try FlushQueueList()
+    let windows = try WindowList()
     self.memory = memory
     self.readers = readers
     self.bindings = bindings
@@ -85,7 +87,24 @@ public struct System: ~Copyable, Held {
     self.defaultType = defaultType
     self.reporter = reporter
     self.lazyDomains = lazyDomains
+    self.windows = windows
     unsafe self.allocator = allocator
+  }
+
+  /// Adds memory.
+  ///
+  /// - Throws: as `PhysicalMemory.add`.
+  public func add(_ description: consuming MemoryRegionDescription) throws(Failure) {
+    try memory.add(description, readers: readers)
+    windows.follow()
+  }
+
+  /// Removes memory. When this returns no device reaches it.
+  ///
+  /// - Throws: as `PhysicalMemory.remove`.
+  public func remove(_ range: PhysicalRange) throws(Failure) {
+    try memory.remove(range, readers: readers)
+    windows.follow()
   }
 
   /// The physical addresses of bytes of this process.

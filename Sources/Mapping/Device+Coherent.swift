@@ -29,10 +29,11 @@ extension Device {
       do throws(Failure) {
         let translating = unsafe translating(domain)
         let stamp = unsafe withPins(of: translating) { $0.stamp }
-        let range = unsafe try place(memory.range, [.read, .write], in: domain, limit: limit)
+        let (range, isDirect) = unsafe try place(
+          memory.range, [.read, .write], in: domain, limit: limit)
         let record = unsafe MappingRecord(
-          kind: .coherent, direction: .bidirectional, domain: translating, memory: memory,
-          stamp: stamp)
+          kind: .coherent, direction: .bidirectional, domain: translating, isDirect: isDirect,
+          memory: memory, stamp: stamp)
         unsafe mappings.insert(cell, range, record)
         return unsafe (memory.host, range.first)
       } catch {

@@ -15,6 +15,8 @@ import Primitives
 //
 //   device without an IOMMU, or attached to an identity domain:   direct, by its DMA ranges
 //   device attached to a DMA domain:                              IOVA space + page table
+//   device attached to a hybrid domain:                           direct where it reaches the memory,
+//                                                                 else as in a DMA domain
 //   device behind an IOMMU, attached to anything else or nothing: refused
 //
 // 2. Implementation
@@ -46,14 +48,14 @@ extension Device {
     do throws(Failure) {
       let translating = unsafe translating(domain)
       let stamp = unsafe withPins(of: translating) { $0.stamp }
-      let range = unsafe try place(memory, direction.access, in: domain, limit: limit)
-      if unsafe translating == nil && !tracksDirect {
-        // The device was attached to an identity domain meanwhile.
+      let (range, isDirect) = unsafe try place(memory, direction.access, in: domain, limit: limit)
+      if isDirect && !tracksDirect {
         unsafe mappings.giveBack(cell)
         return range.first
       }
       let record = unsafe MappingRecord(
-        kind: .streaming, direction: direction, domain: translating, memory: nil, stamp: stamp)
+        kind: .streaming, direction: direction, domain: translating, isDirect: isDirect,
+        memory: nil, stamp: stamp)
       unsafe mappings.insert(cell, range, record)
       return range.first
     } catch {
@@ -71,6 +73,7 @@ extension Device {
       record.kind == .streaming && record.direction == direction
     }
     guard let node = unsafe claimed else {
+      if !tracksDirect && wasInWindow(range) { return }
       reportMisuse("unmap", of: range, direction)
       throw .invalidArgument
     }
@@ -86,7 +89,7 @@ extension Device {
       let isCovered = mappings.covers(range) { record in
         record.kind == .streaming && record.direction == direction
       }
-      guard isCovered else {
+      guard isCovered || (!tracksDirect && wasInWindow(range)) else {
         reportMisuse("sync", of: range, direction)
         throw .invalidArgument
       }
@@ -122,24 +125,31 @@ extension Device {
 
   /// - Throws: `notPermitted` when the domain's owner maps by itself. That is reported.
   func requireMappingCalls(in domain: UnsafeMutablePointer<Domain>) throws(Failure) {
-    guard unsafe domain.pointee.kind == .dma else {
+    guard unsafe domain.pointee.kind.isForMappingCalls else {
       reportRefusal()
       throw .notPermitted
     }
   }
 
-  /// Gives memory an address of the device, on the path that the device has with this domain.
+  /// Gives memory an address of the device, on the path that the device has with this domain. Says
+  /// whether that is direct.
   func place(
     _ memory: PhysicalRange, _ access: Access, in domain: UnsafeMutablePointer<Domain>?,
     limit: AddressLimit
-  ) throws(Failure) -> DMARange {
+  ) throws(Failure) -> (DMARange, isDirect: Bool) {
     switch unsafe path(with: domain) {
     case .blocked:
       throw .notPermitted
     case .direct:
-      return try bus(of: memory, limit)
+      return (try bus(of: memory, limit), true)
     case .translated(let translation, let domain):
       unsafe try requireMappingCalls(in: domain)
+      // A bus that moves addresses has no window on them.
+      if unsafe domain.pointee.kind == .hybrid && ranges.isEmpty,
+        memory.last.rawValue <= limit.highest, unsafe domain.pointee.isInWindow(memory)
+      {
+        return (try bus(of: memory, limit), true)
+      }
       let pages = memory.rounded(to: Self.granule)
       let range = try unsafe domain.pointee.takingTables { () throws(Failure) in
         unsafe try translation.pointee.map(
@@ -150,7 +160,8 @@ extension Device {
         .mapped(range, to: pages.first, translation.pointee.table.expressible(access)))
       // The memory lies in the pages, at the same offset on both sides.
       let first = range.first.rawValue &+ (memory.first.rawValue & Self.granule.mask)
-      return try DMARange(first: DMAAddress(first), last: DMAAddress(first &+ memory.extent))
+      let last = first &+ memory.extent
+      return (try DMARange(first: DMAAddress(first), last: DMAAddress(last)), false)
     }
   }
 }

@@ -18,6 +18,7 @@ public enum LockRank: UInt32, Sendable {
   case bindings = 11
   case topology = 12
   case notifiers = 13
+  case windows = 14
 }
 
 /// Mutual exclusion between threads.

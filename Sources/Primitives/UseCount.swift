@@ -14,6 +14,18 @@ public struct UseCount: ~Copyable, Sendable {
     count.wrappingAdd(1, ordering: .relaxed)
   }
 
+  /// Counts one more holder, unless the last has let go. Returns whether it did.
+  public func incrementUnlessZero() -> Bool {
+    var holders = count.load(ordering: .relaxed)
+    while holders > 0 {
+      let (isDone, found) = count.weakCompareExchange(
+        expected: holders, desired: holders &+ 1, ordering: .relaxed)
+      if isDone { return true }
+      holders = found
+    }
+    return false
+  }
+
   /// Returns how many holders are left.
   public func decrement() -> Int {
     // Acquiring and releasing: whatever any holder did happens before the object's end.
@@ -32,6 +44,11 @@ public protocol Held: ~Copyable {
 extension Box where Value: Held & ~Copyable {
   public static func hold(_ cell: UnsafeMutablePointer<Value>) {
     unsafe cell.pointee.withUses { $0.increment() }
+  }
+
+  /// Holds an object whose end the caller keeps from going on, but maybe not from beginning.
+  public static func holdUnlessEnding(_ cell: UnsafeMutablePointer<Value>) -> Bool {
+    unsafe cell.pointee.withUses { $0.incrementUnlessZero() }
   }
 
   public static func letGo(_ cell: UnsafeMutablePointer<Value>) {

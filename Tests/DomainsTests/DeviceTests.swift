@@ -170,6 +170,7 @@ struct DeviceTests {
       try physical(physicalFirst, size: 4096), access: .read, limit: UInt64.max, in: DMARanges())
     let record = MappingRecord(
       kind: memory == nil ? .streaming : .coherent, direction: .toDevice, domain: domain,
+      isDirect: false,
       memory: memory, stamp: stamp)
     device.pointee.mappings.insert(cell, try dma(range.first.rawValue, size: 4096), record)
     return range

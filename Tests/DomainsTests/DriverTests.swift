@@ -37,7 +37,7 @@ struct DriverTests {
   }
 
   @Test func onlyWhatADefaultDomainCanBeIsAskedFor() throws {
-    let wishes: [UInt32: Domain.Kind?] = [0: nil, 1: .identity, 2: .dma, 5: .dma]
+    let wishes: [UInt32: Domain.Kind?] = [0: nil, 1: .identity, 2: .dma, 5: .dma, 7: .hybrid]
     try "nvme".withCString { name in
       for type in UInt32(0)..<32 {
         if let wish = wishes[type] {

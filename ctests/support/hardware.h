@@ -17,7 +17,7 @@ struct hardware_run {
 	dmacore_iova_t first;
 	dmacore_iova_t last;
 	dmacore_phys_t phys;
-	uint32_t access;
+	uint64_t access;
 };
 
 struct hardware_domain {
@@ -36,11 +36,11 @@ struct hardware_domain {
 
 struct hardware_route {
 	const struct dmacore_device *device;
-	uint32_t pasid;
+	uint64_t pasid;
 	struct hardware_domain *domain;
 };
 
-/* All that a failing call must leave as it was. */
+/* All that a failing call must leave as it was; without padding that nobody sets. */
 struct hardware_state {
 	struct hardware_domain domains[HARDWARE_DOMAINS];
 	struct hardware_route routes[HARDWARE_ROUTES];

@@ -19,7 +19,7 @@
  *
  * A device with no IOMMU, or attached to an identity domain, is mapped directly: the address that
  * the device is told is the physical address, or what its DMA ranges make of that. A device attached
- * to a DMA domain is mapped through the IOMMU. A device attached to an unmanaged domain reaches what
+ * to a DMA domain is mapped through the IOMMU, and one attached to a hybrid domain either way. A device attached to an unmanaged domain reaches what
  * that maps, and its mapping calls refuse. A device behind an IOMMU that is attached to no domain, or
  * to a blocked one, is blocked.
  *
@@ -192,7 +192,7 @@ struct dmacore_device_statistics {
  *            aligned, empty, wraps or overlaps another, or the structure is too short. Never succeeds if
  *            retried.
  *   -EBUSY   by the topology it belongs to two groups, which there are. Not until one is gone.
- *   -EPERM   the device is not trusted, and the group is in an identity or a lazy domain; or its reserved regions
+ *   -EPERM   the device is not trusted, and the group is in an identity, a hybrid or a lazy domain; or its reserved regions
  *            are not honoured by the domain that the group is in, or goes back to; or one is direct, and
  *            the group is owned. Not until that is changed.
  *   -E2BIG   the structure is longer than known and not zero there. Never.

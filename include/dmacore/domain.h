@@ -25,6 +25,18 @@
  * In an identity domain every device address is the physical address, or what a device's DMA ranges
  * make of it (device.h). In a blocked domain none leads anywhere.
  *
+ * A hybrid domain is both: the memory of the system that is in this process (memory.h) has its physical
+ * addresses in it, all of it and for every device, and mapping calls map beside that. What a device
+ * reaches at those addresses, under its mask, is mapped directly, without a page table and without a
+ * record; the rest is mapped as in a DMA domain, at addresses that no memory has. Each mapping is undone
+ * as it was made, whatever the masks are by then. Memory that is added or removed is followed; what has
+ * no room in the window is mapped like the rest: addresses that were given out by then, and memory that
+ * comes back with other ends. Pages that are not whole, and reserved regions, are not in the window.
+ *
+ *	options.type = DMACORE_DOMAIN_HYBRID;
+ *	error = dmacore_domain_create(iommu, &options, &domain);
+ *	... a device with a streaming mask of 64 bits and a coherent one of 32 has both kinds ...
+ *
  * A domain whose page tables have a place for it (DMACORE_PAGETABLE_DIRTY) can note what devices
  * write, for who copies the memory of a running machine:
  *
@@ -86,6 +98,8 @@ enum dmacore_domain_type {
 	DMACORE_DOMAIN_UNMANAGED = 4,
 	/* The mapping calls map, and unmaps of theirs are lazy. In all else DMACORE_DOMAIN_DMA. */
 	DMACORE_DOMAIN_DMA_LAZY = 5,
+	/* Memory has its own addresses, and the mapping calls map what a device does not reach there. */
+	DMACORE_DOMAIN_HYBRID = 7,
 };
 
 /* Beside those of enum dmacore_unmap_flags (pagetable.h). */
@@ -99,9 +113,9 @@ enum dmacore_domain_unmap_flags {
  * @struct_size: sizeof(struct dmacore_domain_options)
  * @type: one of enum dmacore_domain_type
  * @flags: zero
- * @first: a DMA domain, lazy or not: lowest address to give out, a multiple of 4096; 0: 4096, so
+ * @first: a DMA or a hybrid domain: lowest address to give out, a multiple of 4096; 0: 4096, so
  *   that no mapping starts at address 0
- * @last: a DMA domain, lazy or not: highest address to give out, inclusive, one less than a
+ * @last: a DMA or a hybrid domain: highest address to give out, inclusive, one less than a
  *   multiple of 4096; 0: the highest that the page table can translate
  * @flush_entries: DMACORE_DOMAIN_DMA_LAZY: the queued ranges that make a flush, at most 65536, of
  *   32 bytes each; 1: every unmap flushes, unless another thread does; 0: 256
@@ -171,7 +185,7 @@ struct dmacore_domain_statistics {
  * @out_domain: receives the domain, or NULL on failure
  *
  * Context: any thread; locked (group, rank 3, if there is one; for a lazy domain lazy domains, rank 6,
- *   and flush queue, rank 7); calls the IOMMU's table allocator.
+ *   and flush queue, rank 7; for a hybrid domain windows, rank 14); calls the IOMMU's table allocator.
  * Ownership: the caller gives the domain back with dmacore_domain_destroy(); it holds on to the
  *   IOMMU.
  * Return: 0, or
@@ -182,8 +196,8 @@ struct dmacore_domain_statistics {
  *   -ERANGE  @last is above what the page table can translate, or a region that must be mapped 1:1 is.
  *            Never.
  *   -EAGAIN  the IOMMU is announced and not there. Once it has started.
- *   -EOPNOTSUPP  a DMA domain: the IOMMU's page tables have a granule of more than 4096 bytes; a lazy
- *            one: the IOMMU has no DMACORE_IOMMU_DEFERRED_FLUSH. Never.
+ *   -EOPNOTSUPP  a DMA or a hybrid domain: the IOMMU's page tables have a granule of more than 4096 bytes; a lazy
+ *            one: the IOMMU has no DMACORE_IOMMU_DEFERRED_FLUSH; a hybrid one: the system is flat. Never.
  *   -E2BIG   the structure is longer than known and not zero there. Never.
  *   -ENOMEM  no memory. May succeed later.
  */
@@ -222,7 +236,7 @@ void dmacore_domain_destroy(struct dmacore_domain *domain);
  *            retried.
  *   -EBUSY   the group has a default domain, this one or another. Succeeds once it is detached.
  *   -EPERM   the group is owned; not until it is released. Or a device of the group may not have such a
- *            domain: it is an identity or a lazy domain, and the device is not trusted
+ *            domain: it is an identity, a hybrid or a lazy domain, and the device is not trusted
  *            (DMACORE_DEVICE_UNTRUSTED), or it does not honour the device's reserved regions (reserved.h); never.
  */
 DMACORE_MUST_CHECK

@@ -78,8 +78,8 @@ enum dmacore_device_state {
  * struct dmacore_driver - what drives a kind of devices
  * @struct_size: sizeof(struct dmacore_driver)
  * @flags: bits of enum dmacore_driver_flags
- * @domain_type: what the default domain of its devices' groups must be: DMACORE_DOMAIN_IDENTITY; or
- *   DMACORE_DOMAIN_DMA or DMACORE_DOMAIN_DMA_LAZY, of which one will do for the other (and unmaps are
+ * @domain_type: what the default domain of its devices' groups must be: DMACORE_DOMAIN_IDENTITY;
+ *   DMACORE_DOMAIN_HYBRID; or DMACORE_DOMAIN_DMA or DMACORE_DOMAIN_DMA_LAZY, of which one will do for the other (and unmaps are
  *   strict behind an IOMMU that cannot defer flushes); 0: anything
  * @name: what people are told, less than DMACORE_OWNER_NAME_SIZE bytes long
  * @probe: takes a device over; returns 0, -EAGAIN to be called again later, or another negated errno
@@ -122,7 +122,7 @@ struct dmacore_driver {
  *            is kept of, which would be taken for the driver's; or the group
  *            is owned, or in use with a default domain of another type than @driver asks for. Succeeds
  *            once that has ended.
- *   -EPERM   the driver asks for an identity domain, and a device of the group is not trusted. Never.
+ *   -EPERM   the driver asks for an identity or a hybrid domain, and a device of the group is not trusted. Never.
  *   -ENODEV  the device is not trusted and behind no IOMMU that could contain it, or was destroyed
  *            meanwhile. Never.
  *   -EOPNOTSUPP  the IOMMU's page tables cannot have DMA domains. Never.

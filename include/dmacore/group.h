@@ -365,7 +365,8 @@ int dmacore_device_detach_pasid(struct dmacore_device *device, uint32_t pasid,
 /**
  * dmacore_group_set_default_type() - change what type the default domain of a group has
  * @group: the group
- * @type: DMACORE_DOMAIN_IDENTITY, DMACORE_DOMAIN_DMA or DMACORE_DOMAIN_DMA_LAZY (domain.h)
+ * @type: DMACORE_DOMAIN_IDENTITY, DMACORE_DOMAIN_DMA, DMACORE_DOMAIN_DMA_LAZY or DMACORE_DOMAIN_HYBRID
+ *   (domain.h)
  *
  * A default domain that the group has chosen itself (driver.h) becomes lazy or strict at any time. Else the
  * group must be free, and gets a new default domain, without a gap as by dmacore_domain_replace(). If that

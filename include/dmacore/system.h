@@ -77,8 +77,8 @@ typedef struct dmacore_group *(*dmacore_find_group_fn)(const struct dmacore_devi
  * @struct_size: sizeof(struct dmacore_system_options)
  * @flags: bits of enum dmacore_system_flags
  * @default_domain: what default domain groups get when a driver that does not mind is bound to a device
- *   (driver.h): DMACORE_DOMAIN_IDENTITY, DMACORE_DOMAIN_DMA or DMACORE_DOMAIN_DMA_LAZY (domain.h); 0:
- *   DMACORE_DOMAIN_DMA
+ *   (driver.h): DMACORE_DOMAIN_IDENTITY, DMACORE_DOMAIN_DMA, DMACORE_DOMAIN_DMA_LAZY or
+ *   DMACORE_DOMAIN_HYBRID (domain.h); 0: DMACORE_DOMAIN_DMA
  * @report: receives messages for people; NULL: nobody does
  * @report_opaque: passed to @report
  * @memory_allocator: for dmacore_alloc_coherent(); copied; NULL: the heap of the process on a flat

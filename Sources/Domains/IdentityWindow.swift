@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import CPlatform
+import IOVAAllocation
+import MemoryMap
+import PageTables
+import Primitives
+import Synchronization
+
+// Theory of operation: identity windows.
+//
+// 1. Concepts
+// A hybrid domain translates the addresses of the machine's memory to themselves; those are its window.
+// A mapping call gives memory in it the address that it has, if the device reaches that, and any other
+// memory an address outside of it.
+//
+// 2. Implementation
+// 2.1 The window is a set of pieces, each a run of pages in one region of memory. A piece stays for as
+// long as the domain, because a direct mapping has no record: its address must never be another
+// mapping's. When its memory is removed the piece is empty, and when that comes back it is filled.
+// 2.2 Who changes the memory map publishes that first and then lets each window follow it, which looks at
+// the map as it is by then. One thread at a time changes a window. So when a removal returns nothing of it
+// is in a window, and what was added is in all that have room for it.
+// 2.3 What cannot be in a window, for lack of memory or because its addresses are given out, is mapped
+// like memory that a device does not reach.
+//
+// 3. Locking
+// The list of windows (rank 14), under which a domain is held. Pieces are found without a lock.
+
+/// The addresses of a hybrid domain that are translated to themselves. Lock-free read.
+@safe
+public struct IdentityWindow: ~Copyable {
+  typealias Link = UnsafeMutablePointer<IdentityWindow>
+
+  @safe
+  struct Piece: ~Copyable {
+    let first: UInt64
+    let last: UInt64
+    let next: UnsafeMutablePointer<Piece>?
+    /// Whether the memory is there, and is mapped.
+    let isFilled = Atomic<Bool>(true)
+  }
+
+  // The address of the newest piece; 0 for none. Only who follows the memory map adds one.
+  private let newestPiece = Atomic<UInt>(0)
+  private let isFollowing = Atomic<Bool>(false)
+  // The list's: the domain that has the window, the one that was added before, and a number that is
+  // greater than that one's.
+  var domain: UnsafeMutablePointer<Domain>? = nil
+  var next: Link? = nil
+  var number: UInt64 = 0
+
+  deinit {
+    var next = unsafe pieces
+    while let piece = unsafe next {
+      unsafe next = piece.pointee.next
+      unsafe Box.destroy(piece)
+    }
+  }
+
+  fileprivate var pieces: UnsafeMutablePointer<Piece>? {
+    // SAFETY: only `add` writes this, with the address of a piece that lives as long as the window.
+    // Acquiring: pairs with the release there.
+    unsafe UnsafeMutablePointer(bitPattern: newestPiece.load(ordering: .acquiring))
+  }
+
+  fileprivate func add(_ piece: UnsafeMutablePointer<Piece>) {
+    newestPiece.store(UInt(bitPattern: piece), ordering: .releasing)
+  }
+
+  /// The first piece in the list that overlaps a range.
+  fileprivate func find(_ first: UInt64, _ last: UInt64) -> UnsafeMutablePointer<Piece>? {
+    var next = unsafe pieces
+    while let piece = unsafe next, unsafe piece.pointee.last < first || last < piece.pointee.first {
+      unsafe next = piece.pointee.next
+    }
+    return unsafe next
+  }
+
+  /// Whether a range lies in the window; or did once, if it need not be filled.
+  func covers(_ first: UInt64, _ last: UInt64, filled: Bool) -> Bool {
+    var first = first
+    while let piece = unsafe find(first, first) {
+      if unsafe filled && !piece.pointee.isFilled.load(ordering: .relaxed) { return false }
+      let pieceLast = unsafe piece.pointee.last
+      if pieceLast >= last { return true }
+      first = pieceLast &+ 1
+    }
+    return false
+  }
+
+  fileprivate func beginFollowing() {
+    while isFollowing.exchange(true, ordering: .acquiring) { cplatform_sleep() }
+  }
+
+  fileprivate func endFollowing() { isFollowing.store(false, ordering: .releasing) }
+}
+
+/// The windows of a system. Locked, rank 14.
+@safe
+struct WindowList: ~Copyable {
+  // Not private: a debug build by files cannot link the type of a private property then.
+  @safe
+  struct State {
+    // Invariant: each has a greater number than the next.
+    var newest: IdentityWindow.Link? = nil
+  }
+
+  private let state: Guarded<State>
+
+  init() throws(Failure) {
+    state = try Guarded<State>(.windows) { () throws(Failure) in State() }
+  }
+
+  func add(_ window: IdentityWindow.Link, of domain: UnsafeMutablePointer<Domain>) {
+    state.withLock { state in
+      unsafe window.pointee.domain = domain
+      unsafe window.pointee.number = (state.newest?.pointee.number ?? 0) &+ 1
+      unsafe window.pointee.next = state.newest
+      unsafe state.newest = window
+    }
+  }
+
+  /// Takes a window out, if it was added.
+  func remove(_ window: IdentityWindow.Link) {
+    state.withLock { state in
+      let next = unsafe window.pointee.next
+      if unsafe state.newest == window { return unsafe state.newest = next }
+      var before = unsafe state.newest
+      while let other = unsafe before, unsafe other.pointee.next != window {
+        unsafe before = other.pointee.next
+      }
+      unsafe before?.pointee.next = next
+    }
+  }
+
+  /// Lets all windows follow the memory map.
+  func follow() {
+    var number = UInt64.max
+    while let domain = unsafe hold(below: &number) {
+      // What finds no memory for its tables is mapped without a window.
+      try? unsafe domain.pointee.followMemory()
+      unsafe Box.letGo(domain)
+    }
+  }
+
+  /// The next domain with a window, held; not one that is just ending.
+  private func hold(below number: inout UInt64) -> UnsafeMutablePointer<Domain>? {
+    unsafe state.withLock { state -> UnsafeMutablePointer<Domain>? in
+      var next = unsafe state.newest
+      while let window = unsafe next {
+        if unsafe window.pointee.number < number, let domain = unsafe window.pointee.domain,
+          unsafe Box.holdUnlessEnding(domain)
+        {
+          number = unsafe window.pointee.number
+          return unsafe domain
+        }
+        unsafe next = window.pointee.next
+      }
+      return nil
+    }
+  }
+}
+
+extension Domain {
+  /// A new domain, whose window, if it has one, follows the memory map.
+  ///
+  /// - Throws: what `Domain.init` throws.
+  public static func place(
+    _ iommu: UnsafeMutablePointer<IOMMU>, _ description: DomainDescription
+  ) throws(Failure) -> UnsafeMutablePointer<Domain> {
+    let domain = unsafe try Box<Domain>.place { () throws(Failure) in
+      unsafe try Domain(iommu: iommu, description)
+    }
+    guard let window = unsafe domain.pointee.window else { return unsafe domain }
+    unsafe iommu.pointee.system.pointee.windows.add(window, of: domain)
+    do throws(Failure) {
+      try unsafe domain.pointee.followMemory()
+    } catch {
+      unsafe Box.letGo(domain)
+      throw error
+    }
+    return unsafe domain
+  }
+
+  /// Whether memory has its own addresses here.
+  public func isInWindow(_ memory: PhysicalRange) -> Bool {
+    unsafe window?.pointee.covers(memory.first.rawValue, memory.last.rawValue, filled: true)
+      ?? false
+  }
+
+  /// Lets the window be what memory there is.
+  ///
+  /// - Throws: `noMemory`, and what the backend fails with. Then a part is not in the window.
+  func followMemory() throws(Failure) {
+    // Listeners are told between two changes: they may change the memory map themselves.
+    var failure: Failure? = nil
+    while let change = changeWindow(&failure) { notifiers.tell(change) }
+    if let failure { throw failure }
+  }
+
+  /// Makes one change by which the window comes nearer to what memory there is, if one is left to make.
+  private func changeWindow(_ failure: inout Failure?) -> DomainChange? {
+    guard let window = unsafe window, let translation = unsafe translation else { return nil }
+    unsafe window.pointee.beginFollowing()
+    defer { unsafe window.pointee.endFollowing() }
+    var next = unsafe window.pointee.pieces
+    while let piece = unsafe next {
+      if unsafe isStale(piece) { return unsafe empty(piece, translation) }
+      unsafe next = piece.pointee.next
+    }
+    var change: DomainChange? = nil
+    var address: UInt64? = 0
+    while let from = address, change == nil, let (memory, access) = memory(from: from) {
+      do throws(Failure) {
+        try forEachPart(of: memory) { (part) throws(Failure) in
+          if change != nil { return }
+          change = try unsafe add(part, access, to: window, translation)
+        }
+      } catch {
+        failure = error
+      }
+      address = memory.last.rawValue < UInt64.max ? memory.last.rawValue &+ 1 : nil
+    }
+    return change
+  }
+
+  /// Whether a piece is filled and its memory is gone.
+  private func isStale(_ piece: UnsafeMutablePointer<IdentityWindow.Piece>) -> Bool {
+    guard unsafe piece.pointee.isFilled.load(ordering: .relaxed) else { return false }
+    guard let (memory, _) = unsafe memory(from: piece.pointee.first) else { return true }
+    return unsafe memory.first.rawValue > piece.pointee.first
+      || memory.last.rawValue < piece.pointee.last
+  }
+
+  private func empty(
+    _ piece: UnsafeMutablePointer<IdentityWindow.Piece>,
+    _ translation: UnsafeMutablePointer<Translation>
+  ) -> DomainChange {
+    let (first, last) = unsafe (piece.pointee.first, piece.pointee.last)
+    unsafe piece.pointee.isFilled.store(false, ordering: .relaxed)
+    if let range = try? IOVARange(first: IOVA(first), last: IOVA(last)) {
+      unsafe translation.pointee.unmap(range)
+    }
+    settle(first, last)
+    return .unmapped(first, last)
+  }
+
+  /// The first region with bytes of this process that ends at an address or above.
+  @inline(never)
+  private func memory(from address: UInt64) -> (PhysicalRange, Access)? {
+    let system = unsafe iommu.pointee.system
+    let token = unsafe system.pointee.readers.enter()
+    defer { unsafe system.pointee.readers.leave(token) }
+    var next = address
+    while true {
+      let (region, holeLast) = unsafe system.pointee.memory.find(PhysicalAddress(next))
+      var last = holeLast
+      if let region = unsafe region {
+        if unsafe region.pointee.host != nil {
+          return unsafe (
+            region.pointee.range, region.pointee.isReadOnly ? .read : [.read, .write]
+          )
+        }
+        last = unsafe region.pointee.range.last.rawValue
+      }
+      guard last < UInt64.max else { return nil }
+      next = last &+ 1
+    }
+  }
+
+  /// Calls `body` with the runs of whole pages of memory that are not reserved and not too wide.
+  private func forEachPart(
+    of memory: PhysicalRange, _ body: (IOVARange) throws(Failure) -> Void
+  ) throws(Failure) {
+    guard let facts = unsafe translation?.pointee.table.facts else { return }
+    let mask = Device.granule.mask
+    let start = memory.first.rawValue
+    let end = min(memory.last.rawValue, facts.lastInput.rawValue, facts.lastOutput.rawValue)
+    // These wrap where no page is whole.
+    let first = start & mask == 0 ? start : (start | mask) &+ 1
+    let last = end & mask == mask ? end : (end & ~mask) &- 1
+    guard start <= first, first <= last, last <= end else { return }
+    var next: UInt64? = first
+    let all = try IOVARange(first: IOVA(first), last: IOVA(last))
+    try reserved.visit(all, where: { _ in true }) { (range) throws(Failure) in
+      if let from = next, from < range.first.rawValue {
+        try body(IOVARange(first: IOVA(from), last: IOVA(range.first.rawValue &- 1)))
+      }
+      next = range.last.rawValue < last ? range.last.rawValue &+ 1 : nil
+    }
+    if let next { try body(IOVARange(first: IOVA(next), last: IOVA(last))) }
+  }
+
+  /// Fills a piece, which is new if there is none; not where another piece or mapping is in the way, nor
+  /// if it is filled.
+  ///
+  /// - Throws: `noMemory`, and what the backend fails with. Then all is as it was.
+  @inline(never)
+  private func add(
+    _ range: IOVARange, _ access: Access, to window: IdentityWindow.Link,
+    _ translation: UnsafeMutablePointer<Translation>
+  ) throws(Failure) -> DomainChange? {
+    let (first, last) = (range.first.rawValue, range.last.rawValue)
+    if let old = unsafe window.pointee.find(first, last) {
+      guard unsafe old.pointee.first == first && old.pointee.last == last,
+        unsafe !old.pointee.isFilled.load(ordering: .relaxed)
+      else { return nil }
+      try unsafe mapToItself(range, access, translation)
+      unsafe old.pointee.isFilled.store(true, ordering: .relaxed)
+    } else {
+      let piece = unsafe try Box<IdentityWindow.Piece>.place { () throws(Failure) in
+        unsafe IdentityWindow.Piece(first: first, last: last, next: window.pointee.pieces)
+      }
+      do throws(Failure) {
+        try unsafe translation.pointee.reserve(range)
+        do throws(Failure) {
+          try unsafe mapToItself(range, access, translation)
+        } catch {
+          unsafe translation.pointee.unreserve(range)
+          throw error
+        }
+      } catch {
+        unsafe Box.destroy(piece)
+        // Addresses that are given out are no reason to fail.
+        if error == .busy { return nil }
+        throw error
+      }
+      unsafe window.pointee.add(piece)
+    }
+    return .mapped(range, to: PhysicalAddress(first), access)
+  }
+
+  /// - Throws: as `add`.
+  private func mapToItself(
+    _ range: IOVARange, _ access: Access, _ translation: UnsafeMutablePointer<Translation>
+  ) throws(Failure) {
+    let output = PhysicalAddress(range.first.rawValue)
+    let access = unsafe translation.pointee.table.expressible(access)
+    try takingTables { () throws(Failure) in
+      try unsafe translation.pointee.table.map(range, to: output, access: access)
+    }
+    do throws(Failure) {
+      try backend.map(range, to: output, access)
+    } catch {
+      unsafe translation.pointee.unmap(range)
+      settle(range.first.rawValue, range.last.rawValue)
+      throw error
+    }
+  }
+}
+
+extension Device {
+  /// Whether addresses are, or once were, those of memory in the device's domain.
+  public func wasInWindow(_ range: DMARange) -> Bool {
+    let token = unsafe system.pointee.readers.enter()
+    defer { unsafe system.pointee.readers.leave(token) }
+    guard let window = unsafe mappings.domain?.pointee.window else { return false }
+    return unsafe window.pointee.covers(range.first.rawValue, range.last.rawValue, filled: false)
+  }
+}
+
+extension Domain.Translation {
+  /// Keeps the part of a range that is given out from being so.
+  ///
+  /// - Throws: `busy` when it is in use, `noMemory`.
+  fileprivate func reserve(_ range: IOVARange) throws(Failure) {
+    guard let space = unsafe space, let part = unsafe range.part(in: space.pointee.bounds) else {
+      return
+    }
+    try unsafe space.pointee.reserve(part)
+  }
+
+  fileprivate func unreserve(_ range: IOVARange) {
+    guard let space = unsafe space, let part = unsafe range.part(in: space.pointee.bounds) else {
+      return
+    }
+    // What was reserved a moment ago can be given back.
+    try? unsafe space.pointee.unreserve(part)
+  }
+}
+
+extension IOVARange {
+  fileprivate func part(in bounds: IOVARange) -> IOVARange? {
+    try? IOVARange(first: max(first, bounds.first), last: min(last, bounds.last))
+  }
+}

@@ -1,0 +1,577 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+
+/* Hybrid domains: memory at its own addresses, and others for what a device does not reach there. */
+
+#include "support/hardware.h"
+#include "support/listener.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define BOTH (DMACORE_ACCESS_READ | DMACORE_ACCESS_WRITE)
+
+/* The device of the machine is behind an IOMMU, in a hybrid domain that gives out 4 KiB and up. */
+static int setup(void **state)
+{
+	struct machine *machine = malloc(sizeof(*machine));
+
+	assert_non_null(machine);
+	machine_start(machine, TRANSLATED);
+	machine_use(machine, DMACORE_DOMAIN_HYBRID);
+	*state = machine;
+	return 0;
+}
+
+static bool leads_to_itself(struct machine *machine, uint64_t address)
+{
+	struct dmacore_translation found;
+
+	return dmacore_domain_translate(machine->domain, address, BOTH, &found) == 0 &&
+	       found.target + (address - found.first) == address;
+}
+
+static void set_masks(struct machine *machine, uint64_t streaming, uint64_t coherent)
+{
+	assert_ok(dmacore_device_set_streaming_mask(machine->device, streaming, NULL));
+	assert_ok(dmacore_device_set_coherent_mask(machine->device, coherent, NULL));
+}
+
+static void hybrid_domain__maps_memory_to_itself(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_translation found;
+	uint8_t byte = 0;
+
+	assert_true(leads_to_itself(machine, LOW_BASE));
+	assert_true(leads_to_itself(machine, NEXT_BASE + RAM_SIZE - 1));
+	assert_true(leads_to_itself(machine, HIGH_BASE));
+	assert_fails(dmacore_domain_translate(machine->domain, LOW_BASE - 1, 0, &found), ENOENT);
+	assert_fails(dmacore_domain_translate(machine->domain, HIGH_BASE + RAM_SIZE, 0, &found),
+		     ENOENT);
+	machine->next[0] = 7;
+	assert_ok(dmacore_view_read(machine->view, NEXT_BASE, &byte, 1));
+	assert_int_equal(byte, 7);
+}
+
+static void map__is_direct_where_the_device_reaches_the_memory(void **state)
+{
+	struct machine *machine = *state;
+	dmacore_dma_t dma = map_for(machine, machine->high + 8, 100, DMACORE_TO_DEVICE);
+
+	assert_int_equal(dma, HIGH_BASE + 8);
+	/* No record is kept of it. */
+	assert_int_equal(device_statistics(machine->device).mapping_count, 0);
+	assert_ok(dmacore_sync_for_cpu(machine->device, dma, 50, DMACORE_TO_DEVICE));
+	assert_ok(dmacore_unmap(machine->device, dma, 100, DMACORE_TO_DEVICE, 0));
+	/* Two regions that adjoin are one piece of memory for the device. */
+	assert_ok(
+		dmacore_map_phys(machine->device, NEXT_BASE - 10, 20, DMACORE_TO_DEVICE, 0, &dma));
+	assert_int_equal(dma, NEXT_BASE - 10);
+	assert_ok(dmacore_unmap(machine->device, dma, 20, DMACORE_TO_DEVICE, 0));
+}
+
+/* Of several banks, those that the device reaches are direct and the others are not. */
+static void map__is_decided_for_each_range(void **state)
+{
+	struct machine *machine = *state;
+	uint8_t byte = 0;
+	dmacore_dma_t low, high;
+
+	set_masks(machine, DMACORE_BIT_MASK(32), DMACORE_BIT_MASK(32));
+	low = map_for(machine, machine->low, PAGE, DMACORE_TO_DEVICE);
+	high = map_for(machine, machine->high, PAGE, DMACORE_TO_DEVICE);
+	assert_int_equal(low, LOW_BASE);
+	assert_true(high < UINT64_C(1) << 32 && high != HIGH_BASE);
+	assert_false(leads_to_itself(machine, high));
+	machine->high[3] = 9;
+	assert_ok(dmacore_view_read(machine->view, high + 3, &byte, 1));
+	assert_int_equal(byte, 9);
+	assert_ok(dmacore_unmap(machine->device, high, PAGE, DMACORE_TO_DEVICE, 0));
+	assert_fails(dmacore_view_read(machine->view, high, &byte, 1), ENOENT);
+	assert_faulted(machine, DMACORE_FAULT_NOT_MAPPED, high, high, DMACORE_ACCESS_READ);
+	assert_ok(dmacore_unmap(machine->device, low, PAGE, DMACORE_TO_DEVICE, 0));
+	/* Memory in no region has no address of its own. */
+	assert_ok(dmacore_map_phys(machine->device, UINT64_C(0x70000000), PAGE, DMACORE_TO_DEVICE,
+				   0, &low));
+	assert_int_not_equal(low, UINT64_C(0x70000000));
+	assert_ok(dmacore_unmap(machine->device, low, PAGE, DMACORE_TO_DEVICE, 0));
+}
+
+/* The streaming mask covers memory and the coherent one does not: both kinds of address are live. */
+static void streaming_direct_with_coherent_translated(void **state)
+{
+	struct machine *machine = *state;
+	dmacore_dma_t streaming, coherent;
+	uint8_t byte = 0;
+	void *cpu;
+
+	/* The allocator takes memory above 4 GiB first. */
+	set_masks(machine, DMACORE_BIT_MASK(64), DMACORE_BIT_MASK(31));
+	streaming = map_for(machine, machine->high, PAGE, DMACORE_FROM_DEVICE);
+	assert_int_equal(streaming, HIGH_BASE);
+	assert_ok(dmacore_alloc_coherent(machine->device, PAGE, &cpu, &coherent));
+	assert_true(coherent < UINT64_C(1) << 31);
+	byte = 5;
+	assert_ok(dmacore_view_write(machine->view, coherent, &byte, 1));
+	assert_int_equal(*(uint8_t *)cpu, 5);
+	assert_ok(dmacore_view_write(machine->view, streaming, &byte, 1));
+	assert_int_equal(machine->high[0], 5);
+	assert_ok(dmacore_free_coherent(machine->device, PAGE, cpu, coherent));
+	assert_ok(dmacore_unmap(machine->device, streaming, PAGE, DMACORE_FROM_DEVICE, 0));
+}
+
+/* 64 bits, 32 bits and back, with mappings of each time alive: each is undone as it was made. */
+static void masks_may_change_with_live_mappings(void **state)
+{
+	struct machine *machine = *state;
+	dmacore_dma_t wide, narrow, again;
+
+	wide = map_for(machine, machine->high, PAGE, DMACORE_TO_DEVICE);
+	set_masks(machine, DMACORE_BIT_MASK(32), DMACORE_BIT_MASK(32));
+	narrow = map_for(machine, machine->high, PAGE, DMACORE_TO_DEVICE);
+	set_masks(machine, DMACORE_BIT_MASK(64), DMACORE_BIT_MASK(64));
+	again = map_for(machine, machine->high, PAGE, DMACORE_TO_DEVICE);
+	assert_int_equal(wide, HIGH_BASE);
+	assert_int_not_equal(narrow, HIGH_BASE);
+	assert_int_equal(again, HIGH_BASE);
+	set_masks(machine, DMACORE_BIT_MASK(32), DMACORE_BIT_MASK(32));
+	assert_ok(dmacore_sync_for_device(machine->device, wide, PAGE, DMACORE_TO_DEVICE));
+	assert_ok(dmacore_unmap(machine->device, wide, PAGE, DMACORE_TO_DEVICE, 0));
+	set_masks(machine, DMACORE_BIT_MASK(64), DMACORE_BIT_MASK(64));
+	assert_ok(dmacore_unmap(machine->device, narrow, PAGE, DMACORE_TO_DEVICE, 0));
+	assert_ok(dmacore_unmap(machine->device, again, PAGE, DMACORE_TO_DEVICE, 0));
+	assert_int_equal(domain_statistics(machine->domain).mapping_count, 0);
+}
+
+static void window__is_given_to_no_mapping(void **state)
+{
+	struct machine *machine = *state;
+	dmacore_dma_t dma[8];
+
+	machine_replace_domain(machine, DMACORE_DOMAIN_HYBRID, LOW_BASE - 4 * PAGE,
+			       NEXT_BASE + RAM_SIZE + 4 * PAGE - 1);
+	set_masks(machine, DMACORE_BIT_MASK(32), DMACORE_BIT_MASK(32));
+	for (unsigned i = 0; i < 8; i++) {
+		dma[i] = map_for(machine, machine->high, PAGE, DMACORE_TO_DEVICE);
+		assert_true(dma[i] < LOW_BASE || dma[i] >= NEXT_BASE + RAM_SIZE);
+	}
+	{
+		dmacore_dma_t none;
+
+		assert_fails(dmacore_map_single(machine->device, machine->high, PAGE,
+						DMACORE_TO_DEVICE, 0, &none),
+			     ENOSPC);
+	}
+	for (unsigned i = 0; i < 8; i++)
+		assert_ok(dmacore_unmap(machine->device, dma[i], PAGE, DMACORE_TO_DEVICE, 0));
+}
+
+static void window__follows_memory(void **state)
+{
+	struct machine *machine = *state;
+	uint64_t base = UINT64_C(0x300000000);
+	uint8_t *memory = aligned_alloc(PAGE, RAM_SIZE);
+	struct listener listener;
+	dmacore_dma_t dma;
+
+	assert_non_null(memory);
+	listener_start_all(&listener, machine);
+	assert_false(leads_to_itself(machine, base));
+	for (unsigned i = 0; i < 3; i++) {
+		add_host_region(machine->system, base, RAM_SIZE, memory, 0);
+		assert_true(leads_to_itself(machine, base));
+		assert_int_equal(listener_take(&listener).phys, base);
+		dma = map_for(machine, memory, PAGE, DMACORE_TO_DEVICE);
+		assert_int_equal(dma, base);
+		assert_ok(dmacore_memory_remove(machine->system, base, RAM_SIZE));
+		assert_false(leads_to_itself(machine, base));
+		assert_int_equal(listener_take(&listener).type, DMACORE_NOTIFY_UNMAP);
+		/* What is direct stays valid until it is unmapped. */
+		assert_ok(dmacore_unmap(machine->device, dma, PAGE, DMACORE_TO_DEVICE, 0));
+	}
+	listener_stop(&listener);
+	/* Of other ends: the addresses are not free, so that it is mapped elsewhere. */
+	add_host_region(machine->system, base, RAM_SIZE / 2, memory, 0);
+	dma = map_for(machine, memory, PAGE, DMACORE_TO_DEVICE);
+	assert_int_not_equal(dma, base);
+	assert_ok(dmacore_unmap(machine->device, dma, PAGE, DMACORE_TO_DEVICE, 0));
+	assert_ok(dmacore_memory_remove(machine->system, base, RAM_SIZE / 2));
+	free(memory);
+}
+
+static void memory_at_addresses_in_use__is_mapped_elsewhere(void **state)
+{
+	struct machine *machine = *state;
+	uint64_t base = LOW_BASE - 16 * PAGE;
+	uint8_t *memory = aligned_alloc(PAGE, 16 * PAGE);
+	dmacore_dma_t taken, dma;
+
+	assert_non_null(memory);
+	machine_replace_domain(machine, DMACORE_DOMAIN_HYBRID, base, base + PAGE - 1);
+	set_masks(machine, DMACORE_BIT_MASK(32), DMACORE_BIT_MASK(32));
+	taken = map_for(machine, machine->high, PAGE, DMACORE_TO_DEVICE);
+	assert_int_equal(taken, base);
+	add_host_region(machine->system, base, 16 * PAGE, memory, 0);
+	assert_false(leads_to_itself(machine, base + PAGE));
+	assert_false(leads_to_itself(machine, base));
+	assert_ok(dmacore_unmap(machine->device, taken, PAGE, DMACORE_TO_DEVICE, 0));
+	dma = map_for(machine, memory, PAGE, DMACORE_TO_DEVICE);
+	assert_ok(dmacore_unmap(machine->device, dma, PAGE, DMACORE_TO_DEVICE, 0));
+	assert_ok(dmacore_memory_remove(machine->system, base, 16 * PAGE));
+	free(memory);
+}
+
+static void window__has_whole_pages_alone(void **state)
+{
+	struct machine *machine = *state;
+	uint64_t base = UINT64_C(0x300000000);
+	uint8_t *memory = aligned_alloc(PAGE, 4 * PAGE);
+
+	assert_non_null(memory);
+	add_host_region(machine->system, base + 1, 3 * PAGE, memory, 0);
+	assert_false(leads_to_itself(machine, base + 1));
+	assert_true(leads_to_itself(machine, base + PAGE));
+	assert_true(leads_to_itself(machine, base + 3 * PAGE - 1));
+	assert_false(leads_to_itself(machine, base + 3 * PAGE));
+	assert_ok(dmacore_memory_remove(machine->system, base + 1, 3 * PAGE));
+	/* Not one page is whole. */
+	add_host_region(machine->system, base + 1, PAGE, memory, 0);
+	assert_false(leads_to_itself(machine, base + 1));
+	assert_ok(dmacore_memory_remove(machine->system, base + 1, PAGE));
+	/* Nor in the last page of all. */
+	add_host_region(machine->system, UINT64_MAX - 8, 9, memory, 0);
+	assert_ok(dmacore_memory_remove(machine->system, UINT64_MAX - 8, 9));
+	add_host_region(machine->system, UINT64_MAX - PAGE + 1, PAGE, memory, 0);
+	assert_ok(dmacore_memory_remove(machine->system, UINT64_MAX - PAGE + 1, PAGE));
+	add_host_region(machine->system, 0, PAGE - 1, memory, 0);
+	assert_false(leads_to_itself(machine, 0));
+	assert_ok(dmacore_memory_remove(machine->system, 0, PAGE - 1));
+	add_host_region(machine->system, 0, PAGE, memory, 0);
+	assert_true(leads_to_itself(machine, 0));
+	assert_ok(dmacore_memory_remove(machine->system, 0, PAGE));
+	free(memory);
+}
+
+static void memory_that_may_not_be_written__is_not_in_the_window_either(void **state)
+{
+	struct machine *machine = *state;
+	uint64_t base = UINT64_C(0x300000000);
+	uint8_t *memory = aligned_alloc(PAGE, PAGE);
+	struct dmacore_translation found;
+
+	assert_non_null(memory);
+	add_host_region(machine->system, base, PAGE, memory, DMACORE_MEMORY_READ_ONLY);
+	assert_ok(dmacore_domain_translate(machine->domain, base, 0, &found));
+	assert_int_equal(found.access & BOTH, DMACORE_ACCESS_READ);
+	assert_ok(dmacore_memory_remove(machine->system, base, PAGE));
+	free(memory);
+}
+
+static void reserved_regions__are_not_in_the_window(void **state)
+{
+	struct machine *machine = *state;
+	const struct dmacore_reserved_region regions[] = {
+		{ LOW_BASE + PAGE, LOW_BASE + 2 * PAGE - 1, DMACORE_RESERVED_NEVER, 0 },
+		{ LOW_BASE + 4 * PAGE, LOW_BASE + 5 * PAGE - 1, DMACORE_RESERVED_DIRECT, 0 },
+		{ NEXT_BASE + RAM_SIZE - PAGE, NEXT_BASE + RAM_SIZE + PAGE - 1,
+		  DMACORE_RESERVED_NEVER, 0 },
+	};
+	struct dmacore_device_options options = device_options(machine);
+	struct dmacore_domain_options wish = DMACORE_DOMAIN_OPTIONS_INIT;
+	struct dmacore_domain *old = machine->domain;
+	struct dmacore_group *group;
+	struct dmacore_device *device;
+	dmacore_dma_t dma;
+
+	assert_ok(dmacore_group_create(machine->system, &group));
+	options.group = group;
+	options.reserved_regions = regions;
+	options.reserved_region_count = 3;
+	assert_ok(dmacore_device_create(machine->system, &options, &device));
+	wish.type = DMACORE_DOMAIN_HYBRID;
+	wish.group = group;
+	assert_ok(dmacore_domain_create(machine->iommu, &wish, &machine->domain));
+	assert_ok(dmacore_domain_attach(machine->domain, device));
+	assert_true(leads_to_itself(machine, LOW_BASE));
+	assert_false(leads_to_itself(machine, LOW_BASE + PAGE));
+	assert_true(leads_to_itself(machine, LOW_BASE + 2 * PAGE));
+	/* Because it must always be. */
+	assert_true(leads_to_itself(machine, LOW_BASE + 4 * PAGE));
+	assert_true(leads_to_itself(machine, NEXT_BASE));
+	assert_false(leads_to_itself(machine, NEXT_BASE + RAM_SIZE - PAGE));
+	assert_ok(dmacore_map_phys(device, LOW_BASE, PAGE, DMACORE_TO_DEVICE, 0, &dma));
+	assert_int_equal(dma, LOW_BASE);
+	assert_ok(dmacore_map_phys(device, LOW_BASE, 2 * PAGE, DMACORE_TO_DEVICE, 0, &dma));
+	assert_int_not_equal(dma, LOW_BASE);
+	assert_ok(dmacore_unmap(device, dma, 2 * PAGE, DMACORE_TO_DEVICE, 0));
+	dmacore_device_destroy(device);
+	dmacore_group_destroy(group);
+	dmacore_domain_destroy(machine->domain);
+	machine->domain = old;
+}
+
+/* A device that keeps records of direct mappings has them of these too. */
+static void tracked_direct_mappings__are_checked(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_device_options options = device_options(machine);
+	struct dmacore_device *device;
+	dmacore_dma_t dma;
+
+	options.flags = DMACORE_DEVICE_TRACK_DIRECT;
+	assert_ok(dmacore_device_create(machine->system, &options, &device));
+	assert_ok(dmacore_domain_attach(machine->domain, device));
+	assert_ok(dmacore_map_single(device, machine->low, PAGE, DMACORE_TO_DEVICE, 0, &dma));
+	assert_int_equal(dma, LOW_BASE);
+	assert_int_equal(device_statistics(device).mapping_count, 1);
+	assert_misuse(machine, dmacore_unmap(device, dma, PAGE, DMACORE_FROM_DEVICE, 0));
+	assert_ok(dmacore_unmap(device, dma, PAGE, DMACORE_TO_DEVICE, 0));
+	assert_misuse(machine, dmacore_unmap(device, dma, PAGE, DMACORE_TO_DEVICE, 0));
+	assert_true(leads_to_itself(machine, LOW_BASE));
+	dmacore_device_destroy(device);
+}
+
+static void unmap_outside_of_the_window__is_checked(void **state)
+{
+	struct machine *machine = *state;
+
+	assert_misuse(machine,
+		      dmacore_unmap(machine->device, LOW_BASE - PAGE, PAGE, DMACORE_TO_DEVICE, 0));
+	assert_misuse(machine, dmacore_unmap(machine->device, NEXT_BASE + RAM_SIZE - PAGE, 2 * PAGE,
+					     DMACORE_TO_DEVICE, 0));
+}
+
+/* The device's bus moves memory: an address of its own would lead elsewhere. */
+static void device_with_dma_ranges__is_translated(void **state)
+{
+	struct machine *machine = *state;
+	const struct dmacore_dma_range range = { 0, LOW_BASE, UINT64_C(1) << 40 };
+	struct dmacore_device_options options = device_options(machine);
+	struct dmacore_device *device;
+	dmacore_dma_t dma;
+
+	options.ranges = &range;
+	options.range_count = 1;
+	assert_ok(dmacore_device_create(machine->system, &options, &device));
+	assert_ok(dmacore_domain_attach(machine->domain, device));
+	assert_ok(dmacore_map_single(device, machine->low, PAGE, DMACORE_TO_DEVICE, 0, &dma));
+	assert_int_not_equal(dma, LOW_BASE);
+	assert_int_equal(device_statistics(device).mapping_count, 1);
+	assert_ok(dmacore_unmap(device, dma, PAGE, DMACORE_TO_DEVICE, 0));
+	dmacore_device_destroy(device);
+}
+
+static void hybrid_domain__is_not_for_devices_that_are_not_trusted(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_device_options options = device_options(machine);
+	struct dmacore_device *device;
+
+	options.flags = DMACORE_DEVICE_UNTRUSTED;
+	assert_ok(dmacore_device_create(machine->system, &options, &device));
+	assert_fails(dmacore_domain_attach(machine->domain, device), EPERM);
+	dmacore_device_destroy(device);
+}
+
+static void hybrid_domain__is_not_for_owners_in_user_space_nor_for_pasids(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_dma_owner owner = DMACORE_DMA_OWNER_INIT;
+	struct dmacore_device_options options = device_options(machine);
+	struct dmacore_device *device;
+
+	options.pasid_count = 8;
+	assert_ok(dmacore_device_create(machine->system, &options, &device));
+	owner.kind = DMACORE_OWNER_USER;
+	assert_ok(dmacore_device_claim_dma_owner(device, &owner));
+	assert_fails(dmacore_device_attach(device, machine->domain, &owner), EPERM);
+	assert_fails(dmacore_device_attach_pasid(device, 3, machine->domain, &owner), EPERM);
+	assert_ok(dmacore_device_release_dma_owner(device, &owner));
+	dmacore_device_destroy(device);
+}
+
+static void domain_create__makes_no_hybrid_domain_of_a_flat_system(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_domain_options options = DMACORE_DOMAIN_OPTIONS_INIT;
+	struct dmacore_domain *domain;
+
+	options.type = DMACORE_DOMAIN_HYBRID;
+	assert_fails(dmacore_domain_create(machine->iommu, &options, &domain), EOPNOTSUPP);
+	assert_null(domain);
+}
+
+static int probe(struct dmacore_device *device, void *opaque)
+{
+	dmacore_dma_t *out_dma = opaque;
+
+	return dmacore_map_phys(device, LOW_BASE, PAGE, DMACORE_TO_DEVICE, 0, out_dma);
+}
+
+static void group__may_choose_a_hybrid_default_domain(void **state)
+{
+	struct machine *machine = *state;
+	dmacore_dma_t dma = 0;
+	const struct dmacore_driver driver = {
+		.struct_size = sizeof(driver),
+		.name = "bypasser",
+		.probe = probe,
+		.domain_type = DMACORE_DOMAIN_HYBRID,
+		.opaque = &dma,
+	};
+	struct dmacore_device *device = make_device(machine);
+	struct dmacore_group *group;
+	char text[DMACORE_DESCRIPTION_SIZE];
+
+	assert_ok(dmacore_device_bind(device, &driver));
+	assert_int_equal(dma, LOW_BASE);
+	assert_ok(dmacore_device_group(device, &group));
+	assert_ok(dmacore_group_describe(group, text, sizeof(text)));
+	assert_non_null(strstr(text, "in a hybrid domain"));
+	assert_ok(dmacore_device_unbind(device));
+	assert_ok(dmacore_group_set_default_type(group, DMACORE_DOMAIN_DMA));
+	assert_ok(dmacore_group_set_default_type(group, DMACORE_DOMAIN_HYBRID));
+	assert_ok(dmacore_group_set_default_type(group, DMACORE_DOMAIN_DMA_LAZY));
+	dmacore_group_destroy(group);
+	dmacore_device_destroy(device);
+}
+
+/* What is in the window is told to hardware, and a part that it refuses is mapped elsewhere. */
+static void backend__is_told_of_the_window(void **state)
+{
+	struct machine *machine = *state;
+	struct hardware hardware;
+	struct dmacore_iommu *iommu;
+	struct dmacore_domain_options options = DMACORE_DOMAIN_OPTIONS_INIT;
+	struct dmacore_domain *domain;
+	struct dmacore_translation found;
+	uint64_t base = UINT64_C(0x300000000);
+
+	hardware_start(&hardware);
+	iommu = hardware_iommu(&hardware, machine);
+	options.type = DMACORE_DOMAIN_HYBRID;
+	for (int left = 0; left < 6; left++) {
+		hardware.left = left;
+		assert_fails(dmacore_domain_create(iommu, &options, &domain), EIO);
+		assert_null(domain);
+		assert_false(hardware.state.domains[0].is_alive);
+	}
+	hardware.left = -1;
+	assert_ok(dmacore_domain_create(iommu, &options, &domain));
+	assert_int_equal(hardware.state.domains[0].run_count, 5);
+	hardware.left = 0;
+	add_host_region(machine->system, base, RAM_SIZE, machine->arena + RAM_SIZE, 0);
+	assert_true(hardware.has_failed);
+	assert_fails(dmacore_domain_translate(domain, base, 0, &found), ENOENT);
+	assert_int_equal(hardware.state.domains[0].run_count, 5);
+	assert_ok(dmacore_memory_remove(machine->system, base, RAM_SIZE));
+	add_host_region(machine->system, base, RAM_SIZE, machine->arena + RAM_SIZE, 0);
+	assert_int_equal(hardware.state.domains[0].run_count, 6);
+	assert_ok(dmacore_memory_remove(machine->system, base, RAM_SIZE));
+	assert_int_equal(hardware.state.domains[0].run_count, 5);
+	assert_false(hardware_is_stale(&hardware));
+	dmacore_domain_destroy(domain);
+	dmacore_iommu_destroy(iommu);
+	assert_int_equal(hardware.wrong, 0);
+}
+
+struct crowd {
+	struct machine *machine;
+	uint8_t *memory;
+	atomic_bool is_over;
+};
+
+#define HOT_BASE UINT64_C(0x300000000)
+
+static void *come_and_go(void *opaque)
+{
+	struct crowd *crowd = opaque;
+
+	for (unsigned i = 0; i < 300; i++) {
+		add_host_region(crowd->machine->system, HOT_BASE, RAM_SIZE, crowd->memory, 0);
+		/* A removal is refused while a zero-copy mapping is there; none is. */
+		assert_ok(dmacore_memory_remove(crowd->machine->system, HOT_BASE, RAM_SIZE));
+	}
+	atomic_store(&crowd->is_over, true);
+	return NULL;
+}
+
+static void *make_and_destroy(void *opaque)
+{
+	struct crowd *crowd = opaque;
+
+	while (!atomic_load(&crowd->is_over)) {
+		struct dmacore_domain *domain =
+			make_domain(crowd->machine, DMACORE_DOMAIN_HYBRID, 0, 0);
+		struct dmacore_translation found;
+
+		assert_ok(dmacore_domain_translate(domain, LOW_BASE, 0, &found));
+		dmacore_domain_destroy(domain);
+	}
+	return NULL;
+}
+
+static void domains_may_come_and_go_beside_memory(void **state)
+{
+	struct machine *machine = *state;
+	struct crowd crowd = { .machine = machine };
+	struct dmacore_translation found;
+	pthread_t threads[3];
+	uint8_t byte;
+
+	crowd.memory = aligned_alloc(PAGE, RAM_SIZE);
+	assert_non_null(crowd.memory);
+	memset(crowd.memory, 3, RAM_SIZE);
+	assert_int_equal(pthread_create(&threads[0], NULL, come_and_go, &crowd), 0);
+	assert_int_equal(pthread_create(&threads[1], NULL, make_and_destroy, &crowd), 0);
+	while (!atomic_load(&crowd.is_over)) {
+		int error = dmacore_view_read(machine->view, HOT_BASE, &byte, 1);
+
+		/* Not mapped, or mapped and no memory for a moment. */
+		assert_true(error == 0 || error == -ENOENT || error == -EFAULT);
+		assert_true(error != 0 || byte == 3);
+	}
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+	assert_fails(dmacore_domain_translate(machine->domain, HOT_BASE, 0, &found), ENOENT);
+	while (machine->faults.taken < machine->faults.count) {
+		struct dmacore_fault fault;
+		size_t count;
+
+		assert_ok(dmacore_fault_take(machine->device, &fault, 1, &count, NULL));
+		machine->faults.taken = machine->faults.count;
+		while (count)
+			assert_ok(dmacore_fault_take(machine->device, &fault, 1, &count, NULL));
+	}
+	free(crowd.memory);
+}
+
+#define test(function) cmocka_unit_test_setup_teardown(function, setup, machine_teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		test(hybrid_domain__maps_memory_to_itself),
+		test(map__is_direct_where_the_device_reaches_the_memory),
+		test(map__is_decided_for_each_range),
+		test(streaming_direct_with_coherent_translated),
+		test(masks_may_change_with_live_mappings),
+		test(window__is_given_to_no_mapping),
+		test(window__follows_memory),
+		test(memory_at_addresses_in_use__is_mapped_elsewhere),
+		test(window__has_whole_pages_alone),
+		test(memory_that_may_not_be_written__is_not_in_the_window_either),
+		test(reserved_regions__are_not_in_the_window),
+		test(tracked_direct_mappings__are_checked),
+		test(unmap_outside_of_the_window__is_checked),
+		test(device_with_dma_ranges__is_translated),
+		test(hybrid_domain__is_not_for_devices_that_are_not_trusted),
+		test(hybrid_domain__is_not_for_owners_in_user_space_nor_for_pasids),
+		test_on(FLAT | TRANSLATED, domain_create__makes_no_hybrid_domain_of_a_flat_system),
+		test(group__may_choose_a_hybrid_default_domain),
+		test(backend__is_told_of_the_window),
+		test(domains_may_come_and_go_beside_memory),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
