@@ -24,9 +24,13 @@ enum state {
 	BOUND_OWN,
 	/* And here the driver owns it and has attached its domain. */
 	BOUND_OWN_HELD,
+	/* To a PASID too. */
+	BOUND_OWN_PASID,
 	REMOVING,
 	/* By somebody else. */
 	OWNED,
+	/* Who has attached a domain to the PASID. */
+	OWNED_PASID,
 	SIBLING_BOUND,
 	STATE_COUNT,
 };
@@ -47,6 +51,10 @@ enum transition {
 	RELEASE,
 	ATTACH,
 	DETACH,
+	/* By anne, as all calls of an owner are: in some states somebody else has the group. */
+	ATTACH_PASID,
+	REPLACE_PASID,
+	DETACH_PASID,
 	USE,
 	UNUSE,
 	DOMAIN_ATTACH,
@@ -70,9 +78,12 @@ static struct world {
 	/* disk2 has joined if it is there. */
 	struct dmacore_device *disks[3];
 	struct dmacore_view *view;
-	/* The default domain that is attached, and the owner's; until the IOMMU starts, another's. */
+	/* Of requests of disk0 and disk1 that carry the PASID. */
+	struct dmacore_view *pasid_views[2];
+	/* The default domain that is attached, and two of the owner's; until the IOMMU starts, another's. */
 	struct dmacore_domain *fallback;
 	struct dmacore_domain *own;
+	struct dmacore_domain *spare;
 	struct test_driver drivers[DRIVER_COUNT];
 	struct dmacore_dma_owner anne;
 	struct dmacore_dma_owner bert;
@@ -88,14 +99,16 @@ static const char *const usual[TRANSITION_COUNT] = {
 	[BIND_BROKEN] = "EBUSY",   [BIND_SHY] = "EBUSY",       [UNBIND] = "ENOENT",
 	[START] = "EEXIST",	   [CLAIM] = "EBUSY",	       [RELEASE] = "EPERM",
 	[ATTACH] = "EPERM",	   [DETACH] = "EPERM",	       [UNUSE] = "EPERM",
+	[ATTACH_PASID] = "EPERM",  [REPLACE_PASID] = "EPERM",  [DETACH_PASID] = "EPERM",
 	[DOMAIN_ATTACH] = "EBUSY", [DOMAIN_REPLACE] = "EBUSY", [DOMAIN_DETACH] = "EINVAL",
 	[SET_DMA] = "EBUSY",	   [SET_IDENTITY] = "EBUSY",
 };
 
 /*
  * What comes of each other transition: an errno, if it fails, and what can be seen then, if that is not
- * what was seen before. Of disk0 its state and driver, who has the group, and what the group is attached
- * to; then whether disk0 has a mapping, whether disk1 has a driver, and whether disk2 is there.
+ * what was seen before. Of disk0 its state and driver, who has the group, what the group is attached to,
+ * and its PASID, if to anything; then whether disk0 has a mapping, whether disk1 has a driver, and whether
+ * disk2 is there.
  */
 static const char *const table[STATE_COUNT][TRANSITION_COUNT] = {
 	[UNBOUND] = {
@@ -241,6 +254,9 @@ static const char *const table[STATE_COUNT][TRANSITION_COUNT] = {
 		[RELEASE] = "bound vfio, free, nowhere",
 		[ATTACH] = "bound vfio, anne, own",
 		[DETACH] = "bound vfio, anne, nowhere",
+		[ATTACH_PASID] = "bound vfio, anne, own, pasid own",
+		[REPLACE_PASID] = "ENOENT",
+		[DETACH_PASID] = "bound vfio, anne, own",
 		[USE] = "EBUSY",
 		[DOMAIN_ATTACH] = "EPERM",
 		[DOMAIN_REPLACE] = "EPERM",
@@ -249,6 +265,25 @@ static const char *const table[STATE_COUNT][TRANSITION_COUNT] = {
 		[JOIN] = "bound vfio, anne, own, disk2",
 		[JOIN_UNTRUSTED] = "bound vfio, anne, own, disk2",
 		[DESTROY] = "gone, anne, elsewhere",
+	},
+	[BOUND_OWN_PASID] = {
+		[BIND_SIBLING] = "EBUSY",
+		[UNBIND] = "unbound, anne, own, pasid own",
+		[CLAIM] = "bound vfio, anne, own, pasid own",
+		[RELEASE] = "bound vfio, free, nowhere",
+		[ATTACH] = "bound vfio, anne, own, pasid own",
+		[DETACH] = "bound vfio, anne, nowhere, pasid own",
+		[ATTACH_PASID] = "EBUSY",
+		[REPLACE_PASID] = "bound vfio, anne, own, pasid spare",
+		[DETACH_PASID] = "bound vfio, anne, own",
+		[USE] = "EBUSY",
+		[DOMAIN_ATTACH] = "EPERM",
+		[DOMAIN_REPLACE] = "EPERM",
+		[SET_DMA] = "EPERM",
+		[SET_IDENTITY] = "EPERM",
+		[JOIN] = "bound vfio, anne, own, pasid own, disk2",
+		[JOIN_UNTRUSTED] = "bound vfio, anne, own, pasid own, disk2",
+		[DESTROY] = "gone, anne, elsewhere, pasid own",
 	},
 	[REMOVING] = {
 		[BIND_SIBLING] = "removing nvme, 2 use, dma, disk1 bound",
@@ -271,6 +306,19 @@ static const char *const table[STATE_COUNT][TRANSITION_COUNT] = {
 		[JOIN] = "unbound, bert, nowhere, disk2",
 		[JOIN_UNTRUSTED] = "unbound, bert, nowhere, disk2",
 		[DESTROY] = "gone, bert, nowhere",
+	},
+	[OWNED_PASID] = {
+		[BIND_OWN] = "bound vfio, bert, nowhere, pasid own",
+		[BIND_SIBLING] = "EBUSY",
+		[CLAIM] = "EPERM",
+		[USE] = "EBUSY",
+		[DOMAIN_ATTACH] = "EPERM",
+		[DOMAIN_REPLACE] = "EPERM",
+		[SET_DMA] = "EPERM",
+		[SET_IDENTITY] = "EPERM",
+		[JOIN] = "unbound, bert, nowhere, pasid own, disk2",
+		[JOIN_UNTRUSTED] = "unbound, bert, nowhere, pasid own, disk2",
+		[DESTROY] = "gone, bert, nowhere, pasid own",
 	},
 	[SIBLING_BOUND] = {
 		[BIND] = "bound nvme, 2 use, dma, disk1 bound",
@@ -312,6 +360,30 @@ static const char *described(void)
 
 	assert_ok(dmacore_group_describe(world.group, text, sizeof(text)));
 	return text;
+}
+
+/* Where its requests with the PASID lead, and those of disk1 as well. */
+static const char *place_of_pasid(void)
+{
+	const char *place = "";
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct dmacore_translation found;
+		const char *other = "";
+		int error;
+
+		if (!world.disks[i])
+			continue;
+		error = dmacore_view_translate(world.pasid_views[i], LOW_BASE, 0, &found);
+		if (error)
+			assert_fails(error, EPERM);
+		else
+			other = found.target == HIGH_BASE ? ", pasid own" : ", pasid spare";
+		assert_true(i == 0 || !world.disks[0] || !strcmp(place, other));
+		place = other;
+	}
+	assert_int_equal(!!strstr(described(), ", 1 PASID in another"), *place != 0);
+	return place;
 }
 
 /* Where disk0 is; the group must say the same. */
@@ -364,7 +436,7 @@ static void see(char *text, size_t size)
 	*strchrnul(holder, '(') = 0;
 	if (holder[strlen(holder) - 1] == ' ')
 		holder[strlen(holder) - 1] = 0;
-	snprintf(text, size, "%s, %s, %s%s%s%s", device, holder, place(),
+	snprintf(text, size, "%s, %s, %s%s%s%s%s", device, holder, place(), place_of_pasid(),
 		 world.disks[0] && device_statistics(world.disks[0]).mapping_count ? ", mapped" :
 										     "",
 		 state_of(world.disks[1]) == DMACORE_DEVICE_UNBOUND  ? "" :
@@ -380,8 +452,9 @@ static void see_everything(char *text, size_t size)
 
 	see(text, size);
 	length = strlen(text);
-	snprintf(text + length, size - length, "; %s; %llu; %u removes", described(),
+	snprintf(text + length, size - length, "; %s; %llu; %llu; %u removes", described(),
 		 (unsigned long long)domain_statistics(world.own).device_count,
+		 (unsigned long long)domain_statistics(world.spare).device_count,
 		 world.drivers[NVME].removes + world.drivers[GFX].removes +
 			 world.drivers[VFIO].removes);
 }
@@ -396,6 +469,7 @@ static int join_group(unsigned index, uint32_t flags)
 	options.iommu = world.iommu;
 	options.group = world.group;
 	options.flags = flags;
+	options.pasid_count = PARTY_PASID + 1;
 	return dmacore_device_create(world.machine.system, &options, &world.disks[index]);
 }
 
@@ -406,11 +480,14 @@ static void make_domains(struct dmacore_iommu *iommu)
 
 	dmacore_domain_destroy(world.fallback);
 	dmacore_domain_destroy(world.own);
+	dmacore_domain_destroy(world.spare);
 	options.type = DMACORE_DOMAIN_DMA;
 	assert_ok(dmacore_domain_create(iommu, &options, &world.fallback));
 	options.type = DMACORE_DOMAIN_UNMANAGED;
 	assert_ok(dmacore_domain_create(iommu, &options, &world.own));
 	assert_ok(dmacore_domain_map(world.own, LOW_BASE, HIGH_BASE, PAGE, DMACORE_ACCESS_READ));
+	assert_ok(dmacore_domain_create(iommu, &options, &world.spare));
+	assert_ok(dmacore_domain_map(world.spare, LOW_BASE, NEXT_BASE, PAGE, DMACORE_ACCESS_READ));
 }
 
 static int start(void)
@@ -461,6 +538,12 @@ static int make_transition(enum transition transition)
 		return dmacore_device_attach(device, world.own, &world.anne);
 	case DETACH:
 		return dmacore_device_detach(device, &world.anne);
+	case ATTACH_PASID:
+		return dmacore_device_attach_pasid(device, PARTY_PASID, world.own, &world.anne);
+	case REPLACE_PASID:
+		return dmacore_device_replace_pasid(device, PARTY_PASID, world.spare, &world.anne);
+	case DETACH_PASID:
+		return dmacore_device_detach_pasid(device, PARTY_PASID, &world.anne);
 	case USE:
 		return dmacore_device_use_default_domain(device);
 	case UNUSE:
@@ -536,6 +619,9 @@ static void world_start(enum state state)
 	assert_ok(join_group(0, 0));
 	assert_ok(join_group(1, 0));
 	assert_ok(dmacore_view_create(world.disks[0], &world.view));
+	for (unsigned i = 0; i < 2; i++)
+		assert_ok(dmacore_view_create_pasid(world.disks[i], PARTY_PASID,
+						    &world.pasid_views[i]));
 	make_domains(world.machine.iommu);
 	if (state != UNBOUND_LATE && state != DEFERRED_LATE)
 		assert_ok(start());
@@ -567,9 +653,11 @@ static void bring_into(enum state state)
 		break;
 	case BOUND_OWN:
 	case BOUND_OWN_HELD:
+	case BOUND_OWN_PASID:
 		assert_ok(bind_to(VFIO));
 		break;
 	case OWNED:
+	case OWNED_PASID:
 		assert_ok(dmacore_device_claim_dma_owner(device, &world.bert));
 		break;
 	case SIBLING_BOUND:
@@ -578,10 +666,14 @@ static void bring_into(enum state state)
 	default:
 		break;
 	}
-	if (state == BOUND_OWN_HELD) {
+	if (state == BOUND_OWN_HELD || state == BOUND_OWN_PASID) {
 		assert_ok(dmacore_device_claim_dma_owner(device, &world.anne));
 		assert_ok(dmacore_device_attach(device, world.own, &world.anne));
 	}
+	if (state == BOUND_OWN_PASID || state == OWNED_PASID)
+		assert_ok(dmacore_device_attach_pasid(device, PARTY_PASID, world.own,
+						      state == OWNED_PASID ? &world.bert :
+									     &world.anne));
 	if (state == BOUND_MAPPED || state == UNBOUND_MAPPED)
 		assert_ok(dmacore_map_single(device, world.machine.high, PAGE, DMACORE_TO_DEVICE, 0,
 					     &world.live));
@@ -616,6 +708,8 @@ static void try_within(enum state state)
 static void world_stop(void)
 {
 	dmacore_view_destroy(world.view);
+	dmacore_view_destroy(world.pasid_views[0]);
+	dmacore_view_destroy(world.pasid_views[1]);
 	for (unsigned i = 0; i < 3; i++)
 		dmacore_device_destroy(world.disks[i]);
 	assert_string_equal(described(), "free (0 devices); attached to no domain");
@@ -625,6 +719,7 @@ static void world_stop(void)
 	dmacore_group_destroy(world.group);
 	dmacore_domain_destroy(world.fallback);
 	dmacore_domain_destroy(world.own);
+	dmacore_domain_destroy(world.spare);
 	dmacore_iommu_destroy(world.iommu);
 	reports_forget(&world.machine.reports);
 	machine_stop(&world.machine);

@@ -5,7 +5,6 @@
 
 enum holder { NOBODY, DMA_API, ANNE, ANNE_USER, BERT };
 
-/* The states that are tried, and behind them those that are only come to. */
 enum state {
 	FREE_EMPTY,
 	FREE,
@@ -21,9 +20,8 @@ enum state {
 	TWICE_MAPPED,
 	USER,
 	BERTS,
-	TRIED_COUNT,
-
-	FREE_OTHER = TRIED_COUNT,
+	/* Those from here on are only come to. */
+	FREE_OTHER,
 	USED_TWICE,
 	USED_TWICE_MAPPED,
 	USED_BY_BOTH,
@@ -37,9 +35,13 @@ enum state {
 	BERTS_TWICE,
 	BERTS_ATTACHED,
 	STATE_COUNT,
+
+	/* To be added to a state: the PASID has the domain OWN, or SPARE. */
+	IN_OWN = 0x100,
+	IN_SPARE = 0x200,
 };
 
-/* What can be seen of a state. A mapping is always one of disk1. */
+/* What can be seen of a state without its PASID. A mapping is always one of disk1. */
 static const struct picture {
 	enum holder holder;
 	/* Uses or claims, and the first of them. */
@@ -92,107 +94,206 @@ enum transition {
 	ATTACH_OWN_B,
 	DETACH_A,
 	DETACH_B,
+	ATTACH_PASID_A,
+	REPLACE_PASID_A,
+	DETACH_PASID_A,
+	ATTACH_PASID_B,
+	REPLACE_PASID_B,
+	DETACH_PASID_B,
 	JOIN,
 	LEAVE,
 	TRANSITION_COUNT,
 };
 
-/* clang-format off: a row of calls, claims, the owners' domains, and devices. */
+/* clang-format off */
 
-/* What comes of each transition, made through disk0: a state, or a negated errno value. */
-static const int table[TRIED_COUNT][TRANSITION_COUNT] = {
-	[FREE_EMPTY] = {
+/*
+ * What comes of each transition, made through disk0: a state, or a negated errno value. A line each of
+ * calls, claims, owners' domains, those of PASIDs, and devices.
+ */
+static const struct row {
+	int state;
+	int outcomes[TRANSITION_COUNT];
+} table[] = {
+	{ FREE_EMPTY, {
 		FREE_OTHER, FREE_OTHER, -EINVAL, -ENODEV, -EPERM,
 		BLOCKED_EMPTY, BERTS, -EPERM, -EPERM,
 		-EPERM, -EPERM, -EPERM, -EPERM, -EPERM,
+		-EPERM, -EPERM, -EPERM, -EPERM, -EPERM, -EPERM,
 		FREE_EMPTY, FREE_EMPTY,
-	},
-	[FREE] = {
+	} },
+	{ FREE, {
 		-EBUSY, FREE_OTHER, FREE_EMPTY, USED, -EPERM,
 		BLOCKED, BERTS, -EPERM, -EPERM,
 		-EPERM, -EPERM, -EPERM, -EPERM, -EPERM,
+		-EPERM, -EPERM, -EPERM, -EPERM, -EPERM, -EPERM,
 		FREE, FREE,
-	},
-	[FREE_MAPPED] = {
+	} },
+	{ FREE_MAPPED, {
 		-EBUSY, -EBUSY, -EBUSY, USED_MAPPED, -EPERM,
 		-EBUSY, -EBUSY, -EPERM, -EPERM,
 		-EPERM, -EPERM, -EPERM, -EPERM, -EPERM,
+		-EPERM, -EPERM, -EPERM, -EPERM, -EPERM, -EPERM,
 		FREE_MAPPED, FREE_MAPPED,
-	},
-	[USED] = {
+	} },
+	{ USED, {
 		-EBUSY, -EBUSY, -EBUSY, USED_TWICE, FREE,
 		-EBUSY, -EBUSY, -EPERM, -EPERM,
 		-EPERM, -EPERM, -EPERM, -EPERM, -EPERM,
+		-EPERM, -EPERM, -EPERM, -EPERM, -EPERM, -EPERM,
 		USED, FREE,
-	},
-	[USED_MAPPED] = {
+	} },
+	{ USED_MAPPED, {
 		-EBUSY, -EBUSY, -EBUSY, USED_TWICE_MAPPED, FREE_MAPPED,
 		-EBUSY, -EBUSY, -EPERM, -EPERM,
 		-EPERM, -EPERM, -EPERM, -EPERM, -EPERM,
+		-EPERM, -EPERM, -EPERM, -EPERM, -EPERM, -EPERM,
 		USED_MAPPED, FREE_MAPPED,
-	},
-	[USED_BY_SIBLING] = {
+	} },
+	{ USED_BY_SIBLING, {
 		-EBUSY, -EBUSY, -EBUSY, USED_BY_BOTH, -EPERM,
 		-EBUSY, -EBUSY, -EPERM, -EPERM,
 		-EPERM, -EPERM, -EPERM, -EPERM, -EPERM,
+		-EPERM, -EPERM, -EPERM, -EPERM, -EPERM, -EPERM,
 		USED_BY_SIBLING, USED_BY_SIBLING,
-	},
-	[BLOCKED] = {
+	} },
+	{ BLOCKED, {
 		-EPERM, -EPERM, -EPERM, -EBUSY, -EPERM,
 		TWICE, -EPERM, FREE, -EPERM,
 		ATTACHED, ATTACHED_OTHER, -EPERM, BLOCKED, -EPERM,
+		BLOCKED | IN_OWN, -ENOENT, BLOCKED, -EPERM, -EPERM, -EPERM,
 		BLOCKED, BLOCKED,
-	},
-	[BLOCKED_EMPTY] = {
+	} },
+	{ BLOCKED_EMPTY, {
 		-EPERM, -EPERM, -EINVAL, -EBUSY, -EPERM,
 		TWICE, -EPERM, FREE_EMPTY, -EPERM,
 		ATTACHED, ATTACHED_OTHER, -EPERM, BLOCKED_EMPTY, -EPERM,
+		BLOCKED_EMPTY | IN_OWN, -ENOENT, BLOCKED_EMPTY, -EPERM, -EPERM, -EPERM,
 		BLOCKED_EMPTY, BLOCKED_EMPTY,
-	},
-	[ATTACHED] = {
+	} },
+	{ ATTACHED, {
 		-EPERM, -EPERM, -EPERM, -EBUSY, -EPERM,
 		ATTACHED_TWICE, -EPERM, FREE, -EPERM,
 		ATTACHED, ATTACHED_OTHER, -EPERM, BLOCKED, -EPERM,
+		ATTACHED | IN_OWN, -ENOENT, ATTACHED, -EPERM, -EPERM, -EPERM,
 		ATTACHED, ATTACHED,
-	},
-	[ATTACHED_MAPPED] = {
+	} },
+	{ ATTACHED_MAPPED, {
 		-EPERM, -EPERM, -EPERM, -EBUSY, -EPERM,
 		TWICE_MAPPED, -EPERM, -EBUSY, -EPERM,
 		/* It stays where it is, which is no change that a mapping could stand against. */
 		-EBUSY, ATTACHED_MAPPED, -EPERM, -EBUSY, -EPERM,
+		ATTACHED_MAPPED | IN_OWN, -ENOENT, ATTACHED_MAPPED, -EPERM, -EPERM, -EPERM,
 		ATTACHED_MAPPED, ATTACHED_MAPPED,
-	},
-	[TWICE] = {
+	} },
+	{ TWICE, {
 		-EPERM, -EPERM, -EPERM, -EBUSY, -EPERM,
 		THRICE, -EPERM, BLOCKED, -EPERM,
 		ATTACHED_TWICE, OTHER_TWICE, -EPERM, TWICE, -EPERM,
+		TWICE | IN_OWN, -ENOENT, TWICE, -EPERM, -EPERM, -EPERM,
 		TWICE, TWICE,
-	},
-	[TWICE_MAPPED] = {
+	} },
+	{ TWICE_MAPPED, {
 		-EPERM, -EPERM, -EPERM, -EBUSY, -EPERM,
 		THRICE_MAPPED, -EPERM, ATTACHED_MAPPED, -EPERM,
 		-EBUSY, TWICE_MAPPED, -EPERM, -EBUSY, -EPERM,
+		TWICE_MAPPED | IN_OWN, -ENOENT, TWICE_MAPPED, -EPERM, -EPERM, -EPERM,
 		TWICE_MAPPED, TWICE_MAPPED,
-	},
-	[USER] = {
+	} },
+	{ USER, {
 		-EPERM, -EPERM, -EPERM, -EBUSY, -EPERM,
 		USER_TWICE, -EPERM, FREE, -EPERM,
 		USER_ATTACHED, -EPERM, -EPERM, USER, -EPERM,
+		USER | IN_OWN, -ENOENT, USER, -EPERM, -EPERM, -EPERM,
 		USER, USER,
-	},
-	[BERTS] = {
+	} },
+	{ BERTS, {
 		-EPERM, -EPERM, -EPERM, -EBUSY, -EPERM,
 		-EPERM, BERTS_TWICE, -EPERM, FREE,
 		-EPERM, -EPERM, BERTS_ATTACHED, -EPERM, BERTS,
+		-EPERM, -EPERM, -EPERM, BERTS | IN_OWN, -ENOENT, BERTS,
 		BERTS, BERTS,
-	},
+	} },
+	{ BLOCKED | IN_OWN, {
+		-EPERM, -EPERM, -EPERM, -EBUSY, -EPERM,
+		TWICE | IN_OWN, -EPERM, FREE, -EPERM,
+		ATTACHED | IN_OWN, ATTACHED_OTHER | IN_OWN, -EPERM, BLOCKED | IN_OWN, -EPERM,
+		-EBUSY, BLOCKED | IN_SPARE, BLOCKED, -EPERM, -EPERM, -EPERM,
+		BLOCKED | IN_OWN, BLOCKED | IN_OWN,
+	} },
+	{ BLOCKED_EMPTY | IN_OWN, {
+		-EPERM, -EPERM, -EINVAL, -EBUSY, -EPERM,
+		TWICE | IN_OWN, -EPERM, FREE_EMPTY, -EPERM,
+		ATTACHED | IN_OWN, ATTACHED_OTHER | IN_OWN, -EPERM, BLOCKED_EMPTY | IN_OWN, -EPERM,
+		-EBUSY, BLOCKED_EMPTY | IN_SPARE, BLOCKED_EMPTY, -EPERM, -EPERM, -EPERM,
+		BLOCKED_EMPTY | IN_OWN, BLOCKED_EMPTY | IN_OWN,
+	} },
+	{ ATTACHED | IN_OWN, {
+		-EPERM, -EPERM, -EPERM, -EBUSY, -EPERM,
+		ATTACHED_TWICE | IN_OWN, -EPERM, FREE, -EPERM,
+		ATTACHED | IN_OWN, ATTACHED_OTHER | IN_OWN, -EPERM, BLOCKED | IN_OWN, -EPERM,
+		-EBUSY, ATTACHED | IN_SPARE, ATTACHED, -EPERM, -EPERM, -EPERM,
+		ATTACHED | IN_OWN, ATTACHED | IN_OWN,
+	} },
+	{ ATTACHED_MAPPED | IN_OWN, {
+		-EPERM, -EPERM, -EPERM, -EBUSY, -EPERM,
+		TWICE_MAPPED | IN_OWN, -EPERM, -EBUSY, -EPERM,
+		-EBUSY, ATTACHED_MAPPED | IN_OWN, -EPERM, -EBUSY, -EPERM,
+		-EBUSY, ATTACHED_MAPPED | IN_SPARE, ATTACHED_MAPPED, -EPERM, -EPERM, -EPERM,
+		ATTACHED_MAPPED | IN_OWN, ATTACHED_MAPPED | IN_OWN,
+	} },
+	{ TWICE | IN_OWN, {
+		-EPERM, -EPERM, -EPERM, -EBUSY, -EPERM,
+		THRICE | IN_OWN, -EPERM, BLOCKED | IN_OWN, -EPERM,
+		ATTACHED_TWICE | IN_OWN, OTHER_TWICE | IN_OWN, -EPERM, TWICE | IN_OWN, -EPERM,
+		-EBUSY, TWICE | IN_SPARE, TWICE, -EPERM, -EPERM, -EPERM,
+		TWICE | IN_OWN, TWICE | IN_OWN,
+	} },
+	{ USER | IN_OWN, {
+		-EPERM, -EPERM, -EPERM, -EBUSY, -EPERM,
+		USER_TWICE | IN_OWN, -EPERM, FREE, -EPERM,
+		USER_ATTACHED | IN_OWN, -EPERM, -EPERM, USER | IN_OWN, -EPERM,
+		-EBUSY, USER | IN_SPARE, USER, -EPERM, -EPERM, -EPERM,
+		USER | IN_OWN, USER | IN_OWN,
+	} },
+	{ BERTS | IN_OWN, {
+		-EPERM, -EPERM, -EPERM, -EBUSY, -EPERM,
+		-EPERM, BERTS_TWICE | IN_OWN, -EPERM, FREE,
+		-EPERM, -EPERM, BERTS_ATTACHED | IN_OWN, -EPERM, BERTS | IN_OWN,
+		-EPERM, -EPERM, -EPERM, -EBUSY, BERTS | IN_SPARE, BERTS,
+		BERTS | IN_OWN, BERTS | IN_OWN,
+	} },
 };
 
 /* clang-format on */
 
-static void bring_into(struct party *party, enum state state)
+/* What a state is without its PASID, and where that leads. */
+static int without_pasid(int state)
+{
+	return state & 0xff;
+}
+
+static enum place place_of_pasid(int state)
+{
+	return state & IN_OWN ? OWN : state & IN_SPARE ? SPARE : NOWHERE;
+}
+
+static int attach_pasid(struct party *party, const struct dmacore_dma_owner *owner)
+{
+	return dmacore_device_attach_pasid(party->devices[0], PARTY_PASID, party->domains[OWN],
+					   owner);
+}
+
+static int replace_pasid(struct party *party, const struct dmacore_dma_owner *owner)
+{
+	return dmacore_device_replace_pasid(party->devices[0], PARTY_PASID, party->domains[SPARE],
+					    owner);
+}
+
+static void bring_into(struct party *party, int row)
 {
 	struct dmacore_device **devices = party->devices;
+	enum state state = without_pasid(row);
 
 	if (state != FREE_EMPTY && state != BLOCKED_EMPTY)
 		assert_ok(dmacore_domain_attach(party->domains[FALLBACK], devices[0]));
@@ -229,6 +330,8 @@ static void bring_into(struct party *party, enum state state)
 		assert_ok(dmacore_device_attach(devices[0], party->domains[OWN], &party->a));
 	if (state == ATTACHED_MAPPED || state == TWICE_MAPPED)
 		assert_ok(dmacore_device_attach(devices[0], party->domains[OTHER], &party->a));
+	if (row & IN_OWN)
+		assert_ok(attach_pasid(party, state == BERTS ? &party->b : &party->a));
 	if (pictures[state].is_mapped)
 		map_live(party, 1);
 }
@@ -267,6 +370,18 @@ static int make_transition(struct party *party, enum transition transition)
 		return dmacore_device_detach(device, &party->a);
 	case DETACH_B:
 		return dmacore_device_detach(device, &party->b);
+	case ATTACH_PASID_A:
+		return attach_pasid(party, &party->a);
+	case ATTACH_PASID_B:
+		return attach_pasid(party, &party->b);
+	case REPLACE_PASID_A:
+		return replace_pasid(party, &party->a);
+	case REPLACE_PASID_B:
+		return replace_pasid(party, &party->b);
+	case DETACH_PASID_A:
+		return dmacore_device_detach_pasid(device, PARTY_PASID, &party->a);
+	case DETACH_PASID_B:
+		return dmacore_device_detach_pasid(device, PARTY_PASID, &party->b);
 	case JOIN:
 		return join(party);
 	default:
@@ -275,9 +390,10 @@ static int make_transition(struct party *party, enum transition transition)
 	}
 }
 
-/* Looks whether all that can be seen of the group is as in the picture. */
-static void assert_shows(struct party *party, const struct picture *picture)
+/* Looks whether all that can be seen of the group is as in the picture of a state. */
+static void assert_shows(struct party *party, int state)
 {
+	const struct picture *picture = &pictures[without_pasid(state)];
 	static const char *const words[PLACE_COUNT] = {
 		[NOWHERE] = "attached to no domain",
 		[FALLBACK] = "in a DMA domain",
@@ -308,10 +424,12 @@ static void assert_shows(struct party *party, const struct picture *picture)
 			 plural, picture->since);
 		break;
 	}
-	snprintf(text, sizeof(text), "%s; %s%s", head, words[picture->place],
+	snprintf(text, sizeof(text), "%s; %s%s%s", head, words[picture->place],
+		 place_of_pasid(state) == NOWHERE ? "" : ", 1 PASID in another",
 		 picture->is_mapped ? "; 1 live mapping of disk1" : "");
 	assert_string_equal(description(party), text);
 	assert_int_equal(where(party), picture->place);
+	assert_int_equal(where_pasid(party), place_of_pasid(state));
 	assert_int_equal(device_statistics(party->devices[1]).mapping_count, picture->is_mapped);
 }
 
@@ -320,22 +438,23 @@ static void group__makes_each_transition_or_changes_nothing(void **unused)
 	static struct party party;
 
 	(void)unused;
-	for (enum state state = 0; state < TRIED_COUNT; state++) {
+	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
 		for (enum transition transition = 0; transition < TRANSITION_COUNT; transition++) {
-			int expected = table[state][transition], got;
+			int state = table[i].state;
+			int expected = table[i].outcomes[transition], got;
 
 			party_start(&party, 2);
 			bring_into(&party, state);
-			assert_shows(&party, &pictures[state]);
+			assert_shows(&party, state);
 			got = make_transition(&party, transition);
 			if (got != (expected < 0 ? expected : 0))
 				fail_msg("state %d, transition %d gave %d", state, transition, got);
-			assert_shows(&party, &pictures[expected < 0 ? (int)state : expected]);
+			assert_shows(&party, expected < 0 ? state : expected);
 			/* Frozen mapping tables would keep this waiting. */
 			if (where(&party) == FALLBACK || where(&party) == OTHER)
-				for (unsigned i = 0; i < party.device_count; i++)
-					if (party.devices[i] && !party.live[i])
-						map_live(&party, i);
+				for (unsigned j = 0; j < party.device_count; j++)
+					if (party.devices[j] && !party.live[j])
+						map_live(&party, j);
 			party_stop(&party);
 		}
 	}

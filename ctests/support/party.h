@@ -17,20 +17,25 @@
 #define DEVICES_MAX 3
 
 /* What a group can be attached to. In each domain SPOT leads elsewhere. */
-enum place { NOWHERE, FALLBACK, OTHER, OWN, PLACE_COUNT };
+enum place { NOWHERE, FALLBACK, OTHER, OWN, SPARE, PLACE_COUNT };
 
 static const uint64_t place_targets[PLACE_COUNT] = {
 	[FALLBACK] = LOW_BASE,
 	[OTHER] = NEXT_BASE,
 	[OWN] = HIGH_BASE,
+	[SPARE] = HIGH_BASE + PAGE,
 };
 
-/* FALLBACK and OTHER are DMA domains, OWN is an unmanaged one. */
+/* A PASID that the devices can send. */
+#define PARTY_PASID 7
+
+/* FALLBACK and OTHER are DMA domains, OWN and SPARE are unmanaged ones. */
 struct party {
 	struct machine machine;
 	struct dmacore_group *group;
 	struct dmacore_device *devices[DEVICES_MAX];
 	struct dmacore_view *views[DEVICES_MAX];
+	struct dmacore_view *pasid_views[DEVICES_MAX];
 	unsigned device_count;
 	struct dmacore_domain *domains[PLACE_COUNT];
 	/* What a device outside of the group has mapped in OTHER. */
@@ -53,10 +58,13 @@ static inline int join(struct party *party)
 	name[4] += index;
 	options.name = name;
 	options.group = party->group;
+	options.pasid_count = PARTY_PASID + 1;
 	error = dmacore_device_create(party->machine.system, &options, &party->devices[index]);
 	if (error)
 		return error;
 	assert_ok(dmacore_view_create(party->devices[index], &party->views[index]));
+	assert_ok(dmacore_view_create_pasid(party->devices[index], PARTY_PASID,
+					    &party->pasid_views[index]));
 	party->device_count++;
 	return 0;
 }
@@ -64,8 +72,10 @@ static inline int join(struct party *party)
 static inline void leave(struct party *party, unsigned index)
 {
 	dmacore_view_destroy(party->views[index]);
+	dmacore_view_destroy(party->pasid_views[index]);
 	dmacore_device_destroy(party->devices[index]);
 	party->views[index] = NULL;
+	party->pasid_views[index] = NULL;
 	party->devices[index] = NULL;
 }
 
@@ -92,7 +102,11 @@ static inline void party_start(struct party *party, unsigned device_count)
 	machine_narrow(machine, PARTY_FIRST, PARTY_LAST);
 	party->domains[FALLBACK] = machine->domain;
 	party->domains[OTHER] = make_domain(machine, DMACORE_DOMAIN_DMA, PARTY_FIRST, PARTY_LAST);
-	party->domains[OWN] = make_domain(machine, DMACORE_DOMAIN_UNMANAGED, 0, 0);
+	for (enum place own = OWN; own <= SPARE; own++) {
+		party->domains[own] = make_domain(machine, DMACORE_DOMAIN_UNMANAGED, 0, 0);
+		assert_ok(dmacore_domain_map(party->domains[own], SPOT, place_targets[own], PAGE,
+					     DMACORE_ACCESS_READ));
+	}
 
 	assert_int_equal(map_for(machine, machine->low, PAGE, DMACORE_TO_DEVICE), SPOT);
 	party->helper = make_device(machine);
@@ -100,8 +114,6 @@ static inline void party_start(struct party *party, unsigned device_count)
 	assert_ok(dmacore_map_single(party->helper, machine->next, PAGE, DMACORE_TO_DEVICE, 0,
 				     &party->helped));
 	assert_int_equal(party->helped, SPOT);
-	assert_ok(dmacore_domain_map(party->domains[OWN], SPOT, HIGH_BASE, PAGE,
-				     DMACORE_ACCESS_READ));
 
 	party->a = owner;
 	party->a.name = "anne";
@@ -129,6 +141,7 @@ static inline void party_stop(struct party *party)
 	/* The group has let go of all domains: this frees all their tables. */
 	dmacore_domain_destroy(party->domains[OTHER]);
 	dmacore_domain_destroy(party->domains[OWN]);
+	dmacore_domain_destroy(party->domains[SPARE]);
 	assert_ok(dmacore_domain_detach(machine->domain, machine->device));
 	dmacore_domain_destroy(machine->domain);
 	machine->domain = NULL;
@@ -141,7 +154,7 @@ static inline uint64_t members_in(struct party *party, enum place place)
 {
 	uint64_t count = domain_statistics(party->domains[place]).device_count;
 
-	return place == OWN ? count : count - 1;
+	return place == FALLBACK || place == OTHER ? count - 1 : count;
 }
 
 static inline const char *description(struct party *party)
@@ -152,32 +165,56 @@ static inline const char *description(struct party *party)
 	return text;
 }
 
-/* Where the devices of the group are: all of them there, or the test fails. */
-static inline enum place where(struct party *party)
+/* Where a view leads. */
+static inline enum place seen_through(struct dmacore_view *view)
 {
-	enum place place = PLACE_COUNT;
-	unsigned count = 0;
+	struct dmacore_translation found;
+	int error = dmacore_view_translate(view, SPOT, 0, &found);
 
+	for (enum place place = FALLBACK; place < PLACE_COUNT; place++)
+		if (!error && found.target == place_targets[place])
+			return place;
+	assert_fails(error, EPERM);
+	return NOWHERE;
+}
+
+/* Where one view of each device of the group leads: all of them there, or the test fails. */
+static inline enum place seen_through_all(struct party *party, struct dmacore_view *const *views,
+					  unsigned *out_count)
+{
+	enum place place = NOWHERE;
+
+	*out_count = 0;
 	for (unsigned i = 0; i < party->device_count; i++) {
-		struct dmacore_translation found;
-		enum place own = NOWHERE;
-		int error;
+		enum place own;
 
 		if (!party->devices[i])
 			continue;
-		error = dmacore_view_translate(party->views[i], SPOT, 0, &found);
-		for (enum place other = FALLBACK; other < PLACE_COUNT; other++)
-			if (!error && found.target == place_targets[other])
-				own = other;
-		if (own == NOWHERE)
-			assert_fails(error, EPERM);
-		assert_true(count == 0 || own == place);
+		own = seen_through(views[i]);
+		assert_true(*out_count == 0 || own == place);
 		place = own;
-		count++;
+		++*out_count;
 	}
+	return place;
+}
+
+/* Where the devices of the group are. */
+static inline enum place where(struct party *party)
+{
+	unsigned count;
+	enum place place = seen_through_all(party, party->views, &count);
+
 	for (enum place other = FALLBACK; other < PLACE_COUNT; other++)
 		assert_int_equal(members_in(party, other), other == place ? count : 0);
 	return place;
+}
+
+/* Where their requests with PARTY_PASID lead. */
+static inline enum place where_pasid(struct party *party)
+{
+	unsigned count;
+
+	return seen_through_all(party, party->pasid_views, &count);
 }
 
 #endif /* SUPPORT_PARTY_H */
