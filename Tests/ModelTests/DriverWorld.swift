@@ -81,7 +81,7 @@ final class DriverWorld: World {
     domains = [
       (.dma(0), try domain(DMACORE_DOMAIN_DMA)),
       (.identity, try domain(DMACORE_DOMAIN_IDENTITY)),
-      (.unmanaged, try domain(DMACORE_DOMAIN_UNMANAGED)),
+      (.unmanaged(0), try domain(DMACORE_DOMAIN_UNMANAGED)),
     ]
     groups = try (0..<2).map { _ in try make { dmacore_group_create(system, &$0) } }
     self.system = system

@@ -7,9 +7,10 @@ import Testing
 struct GroupModelTests {
   private static func step(_ generator: inout SeededGenerator) -> GroupStep {
     func number(_ count: Int) -> Int { Int(generator.next() % UInt64(count)) }
-    let (device, domain, owner) = (number(12), number(5), number(3))
-    switch number(26) {
-    case 0: return .add
+    let (device, domain, owner) = (number(12), number(7), number(3))
+    let pasid = UInt32(number(7))
+    switch number(34) {
+    case 0: return .add(pasidCount: [0, 3, 5, 6][number(4)])
     case 1: return .remove(device)
     case 2, 3: return .attach(device, domain: domain, replacing: false)
     case 4, 5: return .attach(device, domain: domain, replacing: true)
@@ -21,6 +22,11 @@ struct GroupModelTests {
     case 18, 19: return .attachOwned(device, domain: domain, owner: owner)
     case 20: return .detachOwned(device, owner: owner)
     case 21, 22: return .map(device)
+    case 23, 24, 25:
+      return .attachPASID(device, pasid: pasid, domain: domain, owner: owner, replacing: false)
+    case 26, 27:
+      return .attachPASID(device, pasid: pasid, domain: domain, owner: owner, replacing: true)
+    case 28: return .detachPASID(device, pasid: pasid, owner: owner)
     default: return .unmap(device)
     }
   }

@@ -8,7 +8,7 @@ import TestSupport
 /// What drivers and owners do with a group. Devices, domains and owners are counted around those there
 /// are.
 enum GroupStep {
-  case add
+  case add(pasidCount: UInt32)
   case remove(Int)
   case attach(Int, domain: Int, replacing: Bool)
   case detach(Int, domain: Int)
@@ -18,6 +18,8 @@ enum GroupStep {
   case release(Int, owner: Int)
   case attachOwned(Int, domain: Int, owner: Int)
   case detachOwned(Int, owner: Int)
+  case attachPASID(Int, pasid: UInt32, domain: Int, owner: Int, replacing: Bool)
+  case detachPASID(Int, pasid: UInt32, owner: Int)
   case map(Int)
   case unmap(Int)
 }
@@ -25,7 +27,22 @@ enum GroupStep {
 /// A group of up to four devices beside its naive twin.
 final class GroupWorld: World {
   private static let devicesMax = 4
+  // An address that each unmanaged domain maps elsewhere.
+  private static let spot: UInt64 = 0x10000
   private static let ownerNames = ["gpu-driver", "vm1", "vm2"]
+
+  private struct Device {
+    let number: Int
+    let handle: OpaquePointer
+    var mappings: [UInt64] = []
+  }
+
+  /// What requests of a device with a PASID see.
+  private struct PASIDView {
+    let device: Int
+    let pasid: UInt32
+    let handle: OpaquePointer
+  }
 
   private let domains: [(GroupModel.Domain, OpaquePointer)]
   private let owners: UnsafeMutablePointer<dmacore_dma_owner>
@@ -33,7 +50,9 @@ final class GroupWorld: World {
   private let system: OpaquePointer
   private let iommus: [OpaquePointer]
   private let group: OpaquePointer
-  private var devices: [(number: Int, handle: OpaquePointer, mappings: [UInt64])] = []
+  private var devices: [Device] = []
+  // Those of devices that have gone are kept for a while, the oldest first.
+  private var views: [PASIDView] = []
   private var model = GroupModel(users: [1, 2])
   private var nextNumber = 0
 
@@ -58,7 +77,9 @@ final class GroupWorld: World {
       (.dma(0), try domain(DMACORE_DOMAIN_DMA, of: 0)),
       (.dma(1), try domain(DMACORE_DOMAIN_DMA, of: 0)),
       (.identity, try domain(DMACORE_DOMAIN_IDENTITY, of: 0)),
-      (.unmanaged, try domain(DMACORE_DOMAIN_UNMANAGED, of: 0)),
+      (.unmanaged(0), try domain(DMACORE_DOMAIN_UNMANAGED, of: 0)),
+      (.unmanaged(1), try domain(DMACORE_DOMAIN_UNMANAGED, of: 0)),
+      (.blocked, try domain(DMACORE_DOMAIN_BLOCKED, of: 0)),
       (.foreign, try domain(DMACORE_DOMAIN_DMA, of: 1)),
     ]
     group = try make { dmacore_group_create(system, &$0) }
@@ -73,15 +94,21 @@ final class GroupWorld: World {
           kind: index == 0 ? DMACORE_OWNER_DRIVER.rawValue : DMACORE_OWNER_USER.rawValue,
           reserved: 0, name: name))
     }
-    try add()
+    for case (.unmanaged(let number), let handle) in domains {
+      try demandSame(
+        dmacore_domain_map(handle, Self.spot, Self.target(number), 4096, 3), 0, "map the spot")
+    }
+    try add(pasidCount: 0)
   }
+
+  private static func target(_ number: Int) -> UInt64 { 0x100_0000 << number }
 
   deinit {
     for name in names { free(name) }
     owners.deallocate()
   }
 
-  private func add() throws {
+  private func add(pasidCount: UInt32) throws {
     guard devices.count < Self.devicesMax else { return }
     var options = dmacore_device_options()
     options.struct_size = MemoryLayout.size(ofValue: options)
@@ -89,10 +116,17 @@ final class GroupWorld: World {
     options.iommu = iommus[0]
     options.group = group
     options.streaming_mask = UInt64.max
+    options.pasid_count = pasidCount
     var device: OpaquePointer?
     try demandSame(
-      dmacore_device_create(system, &options, &device), model.add(nextNumber), "create")
-    devices.append((nextNumber, device!, []))
+      dmacore_device_create(system, &options, &device),
+      model.add(nextNumber, pasidCount: pasidCount), "create")
+    devices.append(Device(number: nextNumber, handle: device!))
+    for pasid in 0..<pasidCount where pasid > 0 {
+      var view: OpaquePointer?
+      try demandSame(dmacore_view_create_pasid(device, pasid, &view), 0, "create a view")
+      views.append(PASIDView(device: nextNumber, pasid: pasid, handle: view!))
+    }
     nextNumber += 1
   }
 
@@ -100,6 +134,28 @@ final class GroupWorld: World {
     let device = devices.remove(at: index)
     dmacore_device_destroy(device.handle)
     model.remove(device.number)
+    while let view = views.first, device.number - view.device > Self.devicesMax,
+      model.devices[view.device] == nil
+    {
+      dmacore_view_destroy(view.handle)
+      views.removeFirst()
+    }
+  }
+
+  /// Each view of a PASID reaches what the PASID leads to, and nothing once its device has gone.
+  private func compareViews() throws {
+    for view in views {
+      var found = dmacore_translation()
+      let result = dmacore_view_translate(view.handle, Self.spot, 0, &found)
+      let domain = model.domain(of: view.pasid, for: view.device)
+      let name = "PASID \(view.pasid) of device \(view.device)"
+      guard case .unmanaged(let number) = domain else {
+        try demandSame(result, -EPERM, name)
+        continue
+      }
+      try demandSame(result, 0, name)
+      try demandSame(found.target, Self.target(number), "where \(name) leads")
+    }
   }
 
   private func map(_ index: Int) throws {
@@ -122,7 +178,12 @@ final class GroupWorld: World {
 
   func take(_ step: GroupStep, _ log: inout StepLog) throws {
     log.note("\(step)")
-    if devices.isEmpty { try add() }
+    if devices.isEmpty { try add(pasidCount: 5) }
+    try make(step)
+    try compareViews()
+  }
+
+  private func make(_ step: GroupStep) throws {
     func at(_ number: Int) -> Int { number % devices.count }
     func device(_ number: Int) -> OpaquePointer { devices[at(number)].handle }
     func number(_ number: Int) -> Int { devices[at(number)].number }
@@ -131,7 +192,7 @@ final class GroupWorld: World {
     }
     func owner(_ number: Int) -> Int { number % names.count }
     switch step {
-    case .add: try add()
+    case .add(let pasidCount): try add(pasidCount: pasidCount)
     case .remove(let index): remove(at(index))
     case .map(let index): try map(at(index))
     case .unmap(let index): try unmap(at(index))
@@ -169,6 +230,18 @@ final class GroupWorld: World {
       try demandSame(
         dmacore_device_detach(device(index), owners + owner(who)),
         model.attach(nil, by: owner(who)), "detach by an owner")
+    case .attachPASID(let index, let pasid, let which, let who, let replacing):
+      let (kind, handle) = domain(which)
+      let attach = replacing ? dmacore_device_replace_pasid : dmacore_device_attach_pasid
+      try demandSame(
+        attach(device(index), pasid, handle, owners + owner(who)),
+        model.attach(
+          kind, to: pasid, of: number(index), by: owner(who), replacing: replacing),
+        "attach to a PASID")
+    case .detachPASID(let index, let pasid, let who):
+      try demandSame(
+        dmacore_device_detach_pasid(device(index), pasid, owners + owner(who)),
+        model.detach(pasid, by: owner(who)), "detach from a PASID")
     }
   }
 
@@ -193,6 +266,11 @@ final class GroupWorld: World {
         "free (\(devices.count) "
       }
     try demand(words.hasPrefix(expected), "\(words): not \(expected)")
+    let pasids = model.pasids.count
+    try demandSame(
+      words.contains(", \(pasids) PASID\(pasids == 1 ? " in another" : "s in others")"),
+      pasids > 0, "\(pasids) PASIDs in \(words)")
+    try demandSame(words.contains("PASID"), pasids > 0, "PASIDs in \(words)")
     let isLive = words.contains("live mapping")
     try demandSame(isLive, devices.contains { !$0.mappings.isEmpty }, "live mappings in \(words)")
   }
@@ -200,6 +278,8 @@ final class GroupWorld: World {
   func end() throws {
     while !devices.isEmpty { remove(0) }
     try compare()
+    try compareViews()
+    for view in views { dmacore_view_destroy(view.handle) }
     for (_, handle) in domains { dmacore_domain_destroy(handle) }
     dmacore_group_destroy(group)
     for iommu in iommus { dmacore_iommu_destroy(iommu) }

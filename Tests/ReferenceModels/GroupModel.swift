@@ -9,7 +9,8 @@ public struct GroupModel {
   public enum Domain: Equatable {
     case dma(Int)
     case identity
-    case unmanaged
+    case unmanaged(Int)
+    case blocked
     case foreign
     /// That the group made itself, each another.
     case chosen(isIdentity: Bool, Int)
@@ -23,12 +24,17 @@ public struct GroupModel {
     var isIdentityAndNotDMA: Bool? {
       switch self {
       case .dma, .identity, .chosen: isIdentity
-      case .unmanaged, .foreign: nil
+      case .unmanaged, .blocked, .foreign: nil
       }
     }
 
-    var isForUsers: Bool { self == .unmanaged }
-    var isForMappingCalls: Bool { self != .unmanaged }
+    /// Whether user space may have it; and PASIDs, which mapping calls do not know.
+    var isOfItsOwnersMaking: Bool {
+      switch self {
+      case .unmanaged, .blocked: true
+      case .dma, .identity, .foreign, .chosen: false
+      }
+    }
   }
 
   public struct Device {
@@ -36,6 +42,10 @@ public struct GroupModel {
     public var usesOfDriver = 0
     public var mappings = 0
     public var isTrusted = true
+    /// It can send those from 1 up to this, which is not included.
+    public var pasidCount: UInt32 = 0
+
+    public func canSend(_ pasid: UInt32) -> Bool { pasid > 0 && pasid < pasidCount }
   }
 
   public private(set) var devices: [Int: Device] = [:]
@@ -43,6 +53,8 @@ public struct GroupModel {
   public private(set) var standard: Domain?
   public private(set) var owner: Int?
   public private(set) var claims = 0
+  /// The PASIDs that have a domain.
+  public private(set) var pasids: [UInt32: Domain] = [:]
   private var chosenCount = 0
   // The owners that are user space.
   private let users: Set<Int>
@@ -61,21 +73,23 @@ public struct GroupModel {
 
   // MARK: - Devices
 
-  public mutating func add(_ device: Int, isTrusted: Bool = true) -> Int32 {
+  public mutating func add(
+    _ device: Int, isTrusted: Bool = true, pasidCount: UInt32 = 0
+  ) -> Int32 {
     if !isTrusted && (domain?.isIdentity == true || standard?.isIdentity == true) {
       return -EPERM
     }
-    devices[device] = Device(isTrusted: isTrusted)
+    devices[device] = Device(isTrusted: isTrusted, pasidCount: pasidCount)
     return 0
   }
 
   public mutating func remove(_ device: Int) {
     devices[device] = nil
-    if devices.isEmpty { (domain, standard, owner, claims) = (nil, nil, nil, 0) }
+    if devices.isEmpty { (domain, standard, owner, claims, pasids) = (nil, nil, nil, 0, [:]) }
   }
 
   public mutating func map(_ device: Int) -> Int32 {
-    guard let domain, domain.isForMappingCalls else { return -EPERM }
+    guard let domain, !domain.isOfItsOwnersMaking else { return -EPERM }
     devices[device]!.mappings += 1
     return 0
   }
@@ -172,6 +186,7 @@ public struct GroupModel {
     if claims == 1 {
       guard change(to: standard) else { return -EBUSY }
       owner = nil
+      pasids = [:]
     }
     claims -= 1
     return 0
@@ -181,7 +196,37 @@ public struct GroupModel {
     if owner != who { return -EPERM }
     if new == .foreign { return -EINVAL }
     if let new, new.isIdentity && !isTrusted { return -EPERM }
-    if let new, new == standard || (users.contains(who) && !new.isForUsers) { return -EPERM }
+    if let new, new == standard || (users.contains(who) && !new.isOfItsOwnersMaking) {
+      return -EPERM
+    }
     return change(to: new) ? 0 : -EBUSY
+  }
+
+  // MARK: - PASIDs
+
+  public mutating func attach(
+    _ new: Domain, to pasid: UInt32, of device: Int, by who: Int, replacing: Bool
+  ) -> Int32 {
+    if !devices[device]!.canSend(pasid) { return -EINVAL }
+    if owner != who { return -EPERM }
+    if devices.values.contains(where: { $0.pasidCount > 0 && !$0.canSend(pasid) }) {
+      return -EINVAL
+    }
+    if new == .foreign { return -EINVAL }
+    if !new.isOfItsOwnersMaking { return -EPERM }
+    if replacing != (pasids[pasid] != nil) { return replacing ? -ENOENT : -EBUSY }
+    pasids[pasid] = new
+    return 0
+  }
+
+  public mutating func detach(_ pasid: UInt32, by who: Int) -> Int32 {
+    if owner != who { return -EPERM }
+    pasids[pasid] = nil
+    return 0
+  }
+
+  /// The domain that translates the requests of a device with a PASID, if it is still there.
+  public func domain(of pasid: UInt32, for device: Int) -> Domain? {
+    devices[device] == nil ? nil : pasids[pasid]
   }
 }
