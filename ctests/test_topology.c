@@ -319,6 +319,14 @@ static void device_create__that_fails_leaves_no_place_behind(void **state)
 	options.group = NULL;
 	assert_ok(try_add(board, &options));
 	assert_ptr_not_equal(group_of(board->devices[0]), group);
+	/* Nor does its bridge lead others to the group. */
+	options.bridge = board->hub;
+	options.id_count = 0;
+	options.group = group;
+	assert_fails(try_add(board, &options), EINVAL);
+	options.group = NULL;
+	assert_ok(try_add(board, &options));
+	assert_ptr_not_equal(group_of(board->devices[1]), group);
 	dmacore_group_destroy(group);
 }
 

@@ -14,7 +14,7 @@ import Primitives
 // 2. Implementation
 // A system lists the places of its devices that have one. Looking for the group of a new one and
 // entering its place is one step under the lock, so that of two new devices the second finds the first.
-// A bridge that does not isolate knows the group of all below it, once there is one, as long as it lives.
+// Only devices that are listed are a reason for a group: a creation that fails leaves nothing behind.
 //
 // 3. Locking
 // One lock a system (rank 12), in which no other is taken.
@@ -22,14 +22,12 @@ import Primitives
 // 4. What this does not do
 // Groups that exist are never joined into one: a device that would need that is refused.
 
-/// A bridge between buses. It never changes, but for the group of the devices below it.
+/// A bridge between buses. It never changes.
 @safe
 public struct Bridge: ~Copyable, Held {
   public let system: UnsafeMutablePointer<System>
   let isolates: Bool
   let parent: UnsafeMutablePointer<Bridge>?
-  // Guarded by the lock of the system's topology. The bridge holds it.
-  var group: UnsafeMutablePointer<Group>? = nil
   private let uses = UseCount()
 
   /// Holds the system and the parent until it ends.
@@ -49,7 +47,6 @@ public struct Bridge: ~Copyable, Held {
   }
 
   deinit {
-    if let group = unsafe group { unsafe Box.letGo(group) }
     if let parent = unsafe parent { unsafe Box.letGo(parent) }
     unsafe Box.letGo(system)
   }
@@ -61,6 +58,8 @@ public struct Bridge: ~Copyable, Held {
 @safe
 struct Place {
   var bridge: UnsafeMutablePointer<Bridge>? = nil
+  /// The topmost bridge above it that does not isolate.
+  private var anchor: UnsafeMutablePointer<Bridge>? = nil
   var iommu: UnsafeMutablePointer<IOMMU>? = nil
   var group: UnsafeMutablePointer<Group>? = nil
   var sharesSlot = false
@@ -87,6 +86,11 @@ struct Place {
       guard unsafe bridge.pointee.system == system else { throw .invalidArgument }
     }
     unsafe self.bridge = bridge
+    var next = unsafe bridge
+    while let bridge = unsafe next {
+      if unsafe !bridge.pointee.isolates { unsafe anchor = bridge }
+      unsafe next = bridge.pointee.parent
+    }
     unsafe self.iommu = iommu
     idCount = count
     for index in 0..<count { ids[index] = unsafe options.ids[index] }
@@ -105,8 +109,9 @@ struct Place {
   /// Whether there is anything to find a group by.
   var isKnown: Bool { unsafe bridge != nil || idCount > 0 }
 
-  /// Whether the two devices cannot be kept apart, wherever their bridges are.
+  /// Whether the two devices cannot be kept apart.
   func isLike(_ other: Place) -> Bool {
+    if unsafe anchor != nil && anchor == other.anchor { return true }
     if unsafe iommu == other.iommu {
       for own in 0..<idCount {
         for index in 0..<other.idCount where ids[own] == other.ids[index] { return true }
@@ -115,17 +120,6 @@ struct Place {
     // A requester ID has the function in its lowest three bits (PCI Express 5.0, 2.2.4.2).
     return unsafe sharesSlot && other.sharesSlot && bridge == other.bridge
       && ids[0] >> 3 == other.ids[0] >> 3
-  }
-
-  /// The topmost bridge above it that does not isolate.
-  var anchor: UnsafeMutablePointer<Bridge>? {
-    var anchor: UnsafeMutablePointer<Bridge>? = nil
-    var next = unsafe bridge
-    while let bridge = unsafe next {
-      if unsafe !bridge.pointee.isolates { unsafe anchor = bridge }
-      unsafe next = bridge.pointee.parent
-    }
-    return unsafe anchor
   }
 }
 
@@ -157,8 +151,7 @@ struct Topology: ~Copyable {
     isGiven: Bool
   ) throws(Failure) -> UnsafeMutablePointer<Group> {
     try unsafe state.withLock { (state) throws(Failure) -> UnsafeMutablePointer<Group> in
-      let anchor = unsafe member.pointee.place.anchor
-      var found = unsafe anchor?.pointee.group
+      var found: UnsafeMutablePointer<Group>? = nil
       var next = unsafe state.first
       while let other = unsafe next {
         if unsafe member.pointee.place.isLike(other.pointee.place) {
@@ -169,10 +162,6 @@ struct Topology: ~Copyable {
       }
       guard unsafe !isGiven || found == nil || found == candidate else { throw .invalidArgument }
       let group = unsafe found ?? candidate
-      if let anchor = unsafe anchor, unsafe anchor.pointee.group == nil {
-        unsafe Box.hold(group)
-        unsafe anchor.pointee.group = group
-      }
       unsafe Box.hold(group)
       unsafe member.pointee.place.group = group
       unsafe member.pointee.place.isListed = true
