@@ -227,6 +227,18 @@ static void devices__that_have_an_id_in_common_are_a_group(void **state)
 	dmacore_iommu_destroy(iommu);
 }
 
+static void devices__behind_no_iommu_are_no_group_for_their_ids(void **state)
+{
+	struct board *board = *state;
+	const uint32_t ids[] = { 0x500, 0x600 };
+	struct dmacore_device_options options = at(board, NULL, ids, 2);
+
+	options.iommu = NULL;
+	assert_ok(try_add(board, &options));
+	assert_ok(try_add(board, &options));
+	assert_ptr_not_equal(group_of(board->devices[0]), group_of(board->devices[1]));
+}
+
 static void devices__that_have_gone_are_no_reason_for_a_group(void **state)
 {
 	struct board *board = *state;
@@ -405,6 +417,7 @@ int main(void)
 		test(devices__below_several_such_bridges_are_the_group_of_the_topmost),
 		test(devices__below_a_bridge_are_a_group_again_when_all_have_gone),
 		test(devices__that_have_an_id_in_common_are_a_group),
+		test(devices__behind_no_iommu_are_no_group_for_their_ids),
 		test(devices__that_have_gone_are_no_reason_for_a_group),
 		test(functions__that_share_a_slot_are_a_group),
 		test(device_create__joins_no_two_groups),

@@ -112,7 +112,7 @@ struct Place {
   /// Whether the two devices cannot be kept apart.
   func isLike(_ other: Place) -> Bool {
     if unsafe anchor != nil && anchor == other.anchor { return true }
-    if unsafe iommu == other.iommu {
+    if unsafe iommu != nil && iommu == other.iommu {
       for own in 0..<idCount {
         for index in 0..<other.idCount where ids[own] == other.ids[index] { return true }
       }
