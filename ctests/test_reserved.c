@@ -318,6 +318,32 @@ static void device_create__joins_no_domain_that_does_not_honour_its_regions(void
 	dmacore_domain_destroy(domain);
 }
 
+static void device_create__joins_no_pasid_whose_domain_does_not_honour_its_regions(void **state)
+{
+	struct party *party = *state;
+	struct dmacore_reserved_region never = region(PARTY_FIRST, 1, DMACORE_RESERVED_NEVER);
+	struct dmacore_device *odd;
+
+	assert_ok(join(party));
+	assert_ok(dmacore_device_claim_dma_owner(party->devices[0], &party->a));
+	assert_ok(dmacore_device_attach_pasid(party->devices[0], PARTY_PASID, party->domains[OWN],
+					      &party->a));
+	assert_creates_nothing(make_reserved(party, party->group, &never, 1, &odd), EPERM, odd);
+	/* An owner's domain need not honour a relaxable one. */
+	never.type = DMACORE_RESERVED_RELAXABLE;
+	assert_ok(make_reserved(party, party->group, &never, 1, &odd));
+	dmacore_device_destroy(odd);
+	never.type = DMACORE_RESERVED_NEVER;
+	assert_ok(dmacore_device_detach_pasid(party->devices[0], PARTY_PASID, &party->a));
+	assert_ok(make_reserved(party, party->group, &never, 1, &odd));
+	/* From then on the PASID gets no such domain. */
+	assert_fails(dmacore_device_attach_pasid(party->devices[0], PARTY_PASID,
+						 party->domains[OWN], &party->a),
+		     EPERM);
+	dmacore_device_destroy(odd);
+	assert_ok(dmacore_device_release_dma_owner(party->devices[0], &party->a));
+}
+
 static void direct_region__keeps_the_group_where_it_is_mapped(void **state)
 {
 	struct party *party = *state;
@@ -431,6 +457,7 @@ int main(void)
 		test(unmanaged_domain__maps_no_reserved_address),
 		test(domain__that_was_made_for_no_group_is_refused_to_reserved_regions),
 		test(device_create__joins_no_domain_that_does_not_honour_its_regions),
+		test(device_create__joins_no_pasid_whose_domain_does_not_honour_its_regions),
 		test(direct_region__keeps_the_group_where_it_is_mapped),
 		test(device_bind__chooses_a_domain_that_honours_the_regions),
 		test(domain_create__refuses_direct_regions_that_tables_cannot_have),

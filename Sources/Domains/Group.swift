@@ -111,7 +111,8 @@ public struct Group: ~Copyable, Held {
   ///
   /// - Throws: `invalidArgument` when the others are behind another IOMMU, `notPermitted` when they are
   ///   in an identity or a lazy domain, or go back to one, and this device is not trusted; or when what they are
-  ///   in, or go back to, does not honour the device's reserved regions; and what the backend fails with.
+  ///   in, with a PASID or without, or go back to, does not honour the device's reserved regions; and what
+  ///   the backend fails with.
   func add(
     _ device: UnsafeMutablePointer<Device>, _ member: UnsafeMutablePointer<Member>
   ) throws(Failure) {
@@ -121,6 +122,7 @@ public struct Group: ~Copyable, Held {
       }
       guard unsafe state.domain.map({ unsafe Self.suits($0, device) }) ?? true,
         unsafe state.defaultDomain.map({ unsafe Self.suits($0, device) }) ?? true,
+        unsafe Self.suitsPASIDs(device, in: state),
         unsafe state.owner == nil || device.pointee.reserved.direct == nil
       else { throw .notPermitted }
       unsafe member.pointee.device = device

@@ -207,6 +207,17 @@ extension Group {
     }
   }
 
+  /// Whether a device may be attached to what the PASIDs of the group lead to.
+  static func suitsPASIDs(
+    _ device: UnsafeMutablePointer<Device>, in state: borrowing State
+  ) -> Bool {
+    var suitsAll = true
+    unsafe forEachAttachedPASID(state) { (_, domain) in
+      suitsAll = unsafe suitsAll && suits(domain, device)
+    }
+    return suitsAll
+  }
+
   /// How many PASIDs have a domain.
   static func countPASIDs(_ state: borrowing State) -> UInt64 {
     var count: UInt64 = 0
