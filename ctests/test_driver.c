@@ -446,8 +446,8 @@ static void check_own(struct desk *desk)
 					DMACORE_TO_DEVICE, 0, &dma),
 		     EPERM);
 	assert_string_equal(take_report(&desk->party.machine, DMACORE_REPORT_ERROR)->text,
-			    "a mapping call is refused: the device is attached to an unmanaged "
-			    "domain, in which its owner maps by itself");
+			    "a mapping call is refused: the device is attached to a domain "
+			    "in which its owner maps by itself");
 }
 
 static void driver_that_manages_dma__may_attach_before_it_is_bound(void **state)

@@ -362,7 +362,7 @@ static void fault__names_the_pasid_and_the_time(void **state)
 	assert_int_equal(fault.pasid, 7);
 	assert_int_equal(fault.time, 1234);
 	assert_int_equal(fault.reason, DMACORE_FAULT_BLOCKED);
-	assert_int_equal(fault.reserved, 0);
+	assert_int_equal(fault.stage, 0);
 	bench->party.machine.faults.count = 0;
 }
 

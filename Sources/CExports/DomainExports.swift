@@ -5,6 +5,7 @@
 import Addressing
 import CDMACore
 import Domains
+import PageTables
 import Primitives
 
 @implementation @_cdecl("dmacore_domain_create")
@@ -20,9 +21,25 @@ public func dmacore_domain_create(
       let options = unsafe try options(given, defaults: defaults)
       // SAFETY: see `value`.
       let group = unsafe options.group.map { unsafe UnsafeMutablePointer<Group>($0) }
-      return unsafe try Domain.place(iommu, DomainDescription(options, for: group))
+      // SAFETY: see `value`.
+      let parent = unsafe options.parent.map { unsafe UnsafeMutablePointer<Domain>($0) }
+      let guest = unsafe try guestTable(options.guest_table, behind: parent)
+      return unsafe try Domain.place(
+        iommu, DomainDescription(options, for: group, guest: guest, behind: parent))
     }
   }
+}
+
+/// The tables of a guest, if there are any. Without a parent they are none.
+private func guestTable(
+  _ given: UnsafePointer<dmacore_walk_options>?, behind parent: UnsafeMutablePointer<Domain>?
+) throws(Failure) -> ForeignTable? {
+  guard unsafe given != nil else { return nil }
+  let table = unsafe try options(given, defaults: dmacore_walk_options())
+  guard let parent = unsafe parent,
+    unsafe table.read == nil && table.opaque == nil && table.second_stage == nil
+  else { throw .invalidArgument }
+  return unsafe try foreignTable(table, read: Domain.readWord, opaque: parent)
 }
 
 @implementation @_cdecl("dmacore_domain_destroy")
@@ -113,6 +130,16 @@ public func dmacore_domain_sync(_ domain: OpaquePointer!) -> CInt {
 @implementation @_cdecl("dmacore_domain_flush")
 public func dmacore_domain_flush(_ domain: OpaquePointer!) -> CInt {
   status { () throws(Failure) in try unsafe value(domain, as: Domain.self).pointee.flush() }
+}
+
+@implementation @_cdecl("dmacore_domain_invalidate")
+public func dmacore_domain_invalidate(
+  _ domain: OpaquePointer!, _ first: dmacore_iova_t, _ last: dmacore_iova_t
+) -> CInt {
+  status { () throws(Failure) in
+    let domain = unsafe try value(domain, as: Domain.self)
+    try unsafe domain.pointee.invalidate(IOVARange(first: IOVA(first), last: IOVA(last)))
+  }
 }
 
 @implementation @_cdecl("dmacore_domain_translate")

@@ -2,6 +2,7 @@
 
 // C: include/dmacore/group.h
 
+import Addressing
 import CDMACore
 import Domains
 import Primitives
@@ -153,6 +154,17 @@ public func dmacore_device_detach_pasid(
   status { () throws(Failure) in
     let device = unsafe try value(device, as: Device.self)
     unsafe try device.pointee.group.pointee.detach(pasid, by: token(owner))
+  }
+}
+
+@implementation @_cdecl("dmacore_device_invalidate_pasid")
+public func dmacore_device_invalidate_pasid(
+  _ device: OpaquePointer!, _ pasid: UInt32, _ first: dmacore_iova_t, _ last: dmacore_iova_t
+) -> CInt {
+  status { () throws(Failure) in
+    let device = unsafe try value(device, as: Device.self)
+    try unsafe device.pointee.invalidate(
+      pasid, IOVARange(first: IOVA(first), last: IOVA(last)))
   }
 }
 

@@ -35,23 +35,28 @@ private func tableWalk(
   try require(unsafe given != nil)
   let first = unsafe try options(given, defaults: dmacore_walk_options())
   guard let given = unsafe first.second_stage else {
-    return unsafe TableWalk(try foreignTable(first))
+    return unsafe TableWalk(try foreignTable(first, read: first.read, opaque: first.opaque))
   }
   let second = unsafe try options(given, defaults: dmacore_walk_options())
   try require(unsafe second.second_stage == nil)
-  return unsafe TableWalk(try foreignTable(first), behind: try foreignTable(second))
+  return unsafe TableWalk(
+    try foreignTable(first, read: first.read, opaque: first.opaque),
+    behind: try foreignTable(second, read: second.read, opaque: second.opaque))
 }
 
-private func foreignTable(_ options: dmacore_walk_options) throws(Failure) -> ForeignTable {
-  guard let kind = PageTableKind(rawValue: unsafe options.format), let read = unsafe options.read
-  else { throw .invalidArgument }
+func foreignTable(
+  _ options: dmacore_walk_options, read: ForeignTable.Read?, opaque: UnsafeMutableRawPointer?
+) throws(Failure) -> ForeignTable {
+  guard let kind = PageTableKind(rawValue: unsafe options.format), let read = unsafe read else {
+    throw .invalidArgument
+  }
   return unsafe try ForeignTable(
     kind: kind, granule: UInt64(options.granule),
     options: PageTableOptions(
       levels: Int(options.levels), inputBits: Int(options.input_bits),
       outputBits: Int(options.output_bits),
       features: PageTableFeatures(rawValue: options.features)),
-    root: PhysicalAddress(options.root), read: read, opaque: options.opaque)
+    root: PhysicalAddress(options.root), read: read, opaque: opaque)
 }
 
 extension dmacore_walk_fault {

@@ -95,13 +95,14 @@ struct BackendDomain {
   ///
   /// - Throws: what the backend fails with.
   mutating func create(
-    _ type: UInt32, _ translation: UnsafeMutablePointer<Domain.Translation>?
+    _ description: DomainDescription, _ translation: UnsafeMutablePointer<Domain.Translation>?
   ) throws(Failure) {
     guard let create = unsafe backend.pointee.ops.domain_create else { return }
     // The table is the first thing that is stored in a translation, and so lies at its address.
     var domain = unsafe dmacore_backend_domain(
-      struct_size: MemoryLayout<dmacore_backend_domain>.size, type: type, reserved: 0,
-      pagetable: OpaquePointer(translation))
+      struct_size: MemoryLayout<dmacore_backend_domain>.size, type: description.type, reserved: 0,
+      pagetable: OpaquePointer(translation), parent: description.parent?.pointee.backend.handle,
+      guest_table: description.guestOptions)
     try unsafe Failure.check(create(&domain, &handle, backend.pointee.opaque))
   }
 

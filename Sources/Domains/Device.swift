@@ -70,10 +70,22 @@ public enum DevicePath {
   case direct
   /// The domain translates them.
   case translated(UnsafeMutablePointer<Domain.Translation>, UnsafeMutablePointer<Domain>)
+  /// A guest's tables translate them, and then the domain in which they are nested.
+  case nested(UnsafeMutablePointer<Nesting>, UnsafeMutablePointer<Domain>)
   /// They reach nothing.
   case blocked
 
   public var isDirect: Bool { if case .direct = self { true } else { false } }
+
+  /// Where writes are noted: a nested domain's parent has the table.
+  @inline(__always)
+  public var noting: UnsafeMutablePointer<Domain.Translation>? {
+    switch self {
+    case .translated(let translation, _): unsafe translation
+    case .nested(let nesting, _): unsafe nesting.pointee.translation
+    case .direct, .blocked: nil
+    }
+  }
 }
 
 /// Something that reads and writes memory by itself.
@@ -235,7 +247,8 @@ public struct Device: ~Copyable, Held {
     guard unsafe iommu != nil else { return .direct }
     guard let domain = unsafe domain else { return .blocked }
     guard let translation = unsafe domain.pointee.translation else {
-      return unsafe domain.pointee.kind == .identity ? .direct : .blocked
+      if unsafe domain.pointee.kind == .identity { return .direct }
+      return unsafe domain.pointee.nesting.map { unsafe .nested($0, domain) } ?? .blocked
     }
     return unsafe .translated(translation, domain)
   }

@@ -100,9 +100,7 @@ extension Domain {
   /// What an address leads to, in a domain that does not block.
   @inline(never)
   func lookUp(_ address: IOVA) -> PageTableLookup {
-    guard let translation = unsafe translation else {
-      return PageTableLookup(first: 0, last: UInt64.max, target: 0, access: .transfers)
-    }
+    guard let translation = unsafe translation else { return lookUpElsewhere(address) }
     let token = unsafe iommu.pointee.system.pointee.readers.enter()
     let found = unsafe translation.pointee.table.lookUp(address)
     unsafe iommu.pointee.system.pointee.readers.leave(token)

@@ -22,27 +22,37 @@ public struct DomainDescription {
   let limits: FlushQueue.Limits
   /// Whose reserved regions it honours.
   let group: UnsafeMutablePointer<Group>?
+  /// What is in front of which domain, if it is nested; and as C has it.
+  let guest: ForeignTable?
+  let parent: UnsafeMutablePointer<Domain>?
+  private(set) var guestOptions: UnsafePointer<dmacore_walk_options>? = nil
 
-  /// - Throws: `invalidArgument` for what the kind has no use for.
+  /// - Throws: `invalidArgument` for what the kind has no use for, or cannot do without.
+  @inline(never)
   public init(
     _ kind: Domain.Kind, first: UInt64 = 0, last: UInt64 = 0, isLazy: Bool = false,
     _ limits: FlushQueue.Limits = FlushQueue.Limits(),
-    for group: UnsafeMutablePointer<Group>? = nil
+    for group: UnsafeMutablePointer<Group>? = nil, guest: ForeignTable? = nil,
+    behind parent: UnsafeMutablePointer<Domain>? = nil
   ) throws(Failure) {
-    guard kind.isForMappingCalls || (first == 0 && last == 0), kind == .dma || !isLazy else {
-      throw .invalidArgument
-    }
+    guard kind.isForMappingCalls || (first == 0 && last == 0), kind == .dma || !isLazy,
+      (kind == .nested) == (guest != nil), unsafe (kind == .nested) == (parent != nil),
+      unsafe kind != .nested || group == nil
+    else { throw .invalidArgument }
     self.kind = kind
     self.first = first
     self.last = last
     self.isLazy = isLazy
     self.limits = limits
     unsafe self.group = group
+    self.guest = guest
+    unsafe self.parent = parent
   }
 
   /// - Throws: `invalidArgument`.
   public init(
-    _ options: dmacore_domain_options, for group: UnsafeMutablePointer<Group>?
+    _ options: dmacore_domain_options, for group: UnsafeMutablePointer<Group>?,
+    guest: ForeignTable? = nil, behind parent: UnsafeMutablePointer<Domain>? = nil
   ) throws(Failure) {
     let isLazy = unsafe options.type == DMACORE_DOMAIN_DMA_LAZY.rawValue
     guard let kind = unsafe isLazy ? .dma : Domain.Kind(rawValue: options.type),
@@ -51,7 +61,9 @@ public struct DomainDescription {
     else { throw .invalidArgument }
     unsafe try self.init(
       kind, first: options.first, last: options.last, isLazy: isLazy,
-      FlushQueue.Limits(entries: options.flush_entries, age: options.flush_age), for: group)
+      FlushQueue.Limits(entries: options.flush_entries, age: options.flush_age), for: group,
+      guest: guest, behind: parent)
+    unsafe guestOptions = options.guest_table
   }
 }
 
@@ -80,6 +92,7 @@ public struct Domain: ~Copyable, Held {
     case dma = 2
     case blocked = 3
     case unmanaged = 4
+    case nested = 6
     case hybrid = 7
 
     /// Whether mapping calls map in it.
@@ -101,8 +114,10 @@ public struct Domain: ~Copyable, Held {
   public let kind: Kind
   public let pins: PinTable
   public let notifiers: NotifierList
-  // nil where addresses stay as they are, or lead nowhere.
+  // nil where addresses stay as they are, lead nowhere, or are for a guest's tables to translate.
   public let translation: UnsafeMutablePointer<Translation>?
+  /// Of a nested domain alone.
+  let nesting: UnsafeMutablePointer<Nesting>?
   let reserved: ReservedRegions
   let backend: BackendDomain
   /// Of a hybrid domain.
@@ -112,9 +127,10 @@ public struct Domain: ~Copyable, Held {
 
   /// Holds the IOMMU until it ends.
   ///
-  /// - Throws: `invalidArgument`, `tryAgain` until the IOMMU is there, `notSupported` for a DMA domain of
-  ///   large granules, a lazy one where flushes cannot be deferred, or a hybrid one of a flat system, `outOfRange` when the last address is
-  ///   above what the page table can translate, `noMemory`, and what the backend fails with.
+  /// - Throws: `invalidArgument`, also for a parent that cannot be one; `tryAgain` until the IOMMU is
+  ///   there; `notSupported` for a DMA domain of large granules, a lazy one where flushes cannot be
+  ///   deferred, or a hybrid one of a flat system; `outOfRange` when the last address is above what the
+  ///   page table can translate; `noMemory`; what the backend fails with.
   @inline(never)
   public init(
     iommu: UnsafeMutablePointer<IOMMU>, _ description: DomainDescription
@@ -130,8 +146,14 @@ public struct Domain: ~Copyable, Held {
     let reserved = unsafe try Self.reserved(of: description.group, in: iommu.pointee.system)
     let notifiers = try NotifierList()
     var translation: UnsafeMutablePointer<Translation>? = nil
+    var nesting: UnsafeMutablePointer<Nesting>? = nil
     switch kind {
     case .identity, .blocked: break
+    case .nested:
+      unsafe nesting = try Box<Nesting>.place { () throws(Failure) in
+        // The description has both.
+        unsafe try Nesting(description.guest!, behind: description.parent!, of: iommu)
+      }
     case .unmanaged:
       unsafe translation = try Box<Translation>.place { () throws(Failure) in
         unsafe Translation(table: try AnyPageTable(configuration), queue: nil)
@@ -161,10 +183,14 @@ public struct Domain: ~Copyable, Held {
         return unsafe Translation(table: table, queue: queue)
       }
     }
+    var window: IdentityWindow.Link? = nil
     do throws(Failure) {
-      unsafe try backend.create(description.type, translation)
+      if kind == .hybrid {
+        unsafe window = try Box<IdentityWindow>.place { () throws(Failure) in IdentityWindow() }
+      }
+      unsafe try backend.create(description, translation)
     } catch {
-      if let translation = unsafe translation { unsafe Box.destroy(translation) }
+      unsafe Self.destroy(translation, nesting, window)
       throw error
     }
     if let translation = unsafe translation, let queue = unsafe translation.pointee.queue {
@@ -172,19 +198,7 @@ public struct Domain: ~Copyable, Held {
       do throws(Failure) {
         try unsafe translation.pointee.honour(reserved, backend)
       } catch {
-        unsafe Box.destroy(translation)
-        backend.destroy()
-        throw error
-      }
-    }
-    var window: IdentityWindow.Link? = nil
-    if kind == .hybrid {
-      do throws(Failure) {
-        unsafe window = try Box<IdentityWindow>.place { () throws(Failure) in
-          IdentityWindow()
-        }
-      } catch {
-        if let translation = unsafe translation { unsafe Box.destroy(translation) }
+        unsafe Self.destroy(translation, nesting, window)
         backend.destroy()
         throw error
       }
@@ -195,19 +209,28 @@ public struct Domain: ~Copyable, Held {
     self.pins = pins
     self.notifiers = notifiers
     unsafe self.translation = translation
+    unsafe self.nesting = nesting
     self.reserved = reserved
     self.backend = backend
     unsafe self.window = window
   }
 
   deinit {
-    if let window = unsafe window {
-      unsafe iommu.pointee.system.pointee.windows.remove(window)
-      unsafe Box.destroy(window)
-    }
+    if let window = unsafe window { unsafe iommu.pointee.system.pointee.windows.remove(window) }
+    // Its queue is flushed no more, and its parent is there for longer.
     if let translation = unsafe translation { unsafe Box.destroy(translation) }
     backend.destroy()
+    unsafe Self.destroy(nil, nesting, window)
     unsafe Box.letGo(iommu)
+  }
+
+  private static func destroy(
+    _ translation: UnsafeMutablePointer<Translation>?, _ nesting: UnsafeMutablePointer<Nesting>?,
+    _ window: IdentityWindow.Link?
+  ) {
+    if let translation = unsafe translation { unsafe Box.destroy(translation) }
+    if let nesting = unsafe nesting { unsafe Box.destroy(nesting) }
+    if let window = unsafe window { unsafe Box.destroy(window) }
   }
 
   public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }
@@ -227,11 +250,14 @@ public struct Domain: ~Copyable, Held {
     case .dma, .hybrid: reserved.cover(regions, butRelaxable: false)
     case .blocked: regions.direct == nil
     case .unmanaged: regions.direct == nil && reserved.cover(regions, butRelaxable: true)
+    // What the guest does with such addresses ends at the parent.
+    case .nested: unsafe nesting!.pointee.parent.pointee.honours(regions)
     }
   }
 
-  /// Whether it can be attached to a PASID: mapping calls know none.
-  var isForPASIDs: Bool { kind == .unmanaged || kind == .blocked }
+  /// Whether mapping calls do not know it. Then it can be attached to a PASID, and user space may have it:
+  /// it is given no physical addresses, and no addresses that the mapping calls give out.
+  var isOwners: Bool { kind == .unmanaged || kind == .blocked || kind == .nested }
 
   func countDevice() { deviceCount.wrappingAdd(1, ordering: .relaxed) }
 

@@ -26,13 +26,6 @@ public struct Owner {
   }
 }
 
-extension Owner.Kind {
-  /// User space is given no physical addresses, and no addresses that the mapping calls give out.
-  fileprivate func mayHave(_ domain: Domain.Kind) -> Bool {
-    self == .driver || domain == .unmanaged || domain == .blocked
-  }
-}
-
 extension Group {
   /// Makes somebody the owner, or counts another claim of the owner.
   ///
@@ -107,7 +100,7 @@ extension Group {
       if let domain = unsafe domain {
         unsafe try Self.check(domain, state)
         guard unsafe domain != state.defaultDomain,
-          unsafe state.ownerKind.mayHave(domain.pointee.kind)
+          unsafe state.ownerKind == .driver || domain.pointee.isOwners
         else { throw .notPermitted }
       }
       return unsafe try Self.change(&state, to: domain)

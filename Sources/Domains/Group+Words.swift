@@ -71,6 +71,7 @@ extension Domain {
     case .blocked: "in a blocked domain"
     case .hybrid: "in a hybrid domain"
     case .unmanaged: "in an unmanaged domain"
+    case .nested: "in a nested domain"
     }
   }
 }

@@ -157,12 +157,13 @@ public struct Notifier: ~Copyable, Held {
   private func replay() {
     let last = unsafe options.last
     var address = unsafe options.first
-    while let run = unsafe domain.pointee.firstRun(from: address, through: last) {
+    while let run = unsafe domain.pointee.firstRun(from: address, through: last, unless: isEnded) {
       tell(run)
       guard !isEnded.load(ordering: .relaxed) else { return }
       var runLast = run.last
       if has(DMACORE_NOTIFY_UNMAP) {
-        let now = unsafe domain.pointee.firstRun(from: run.first, through: run.last)
+        let now = unsafe domain.pointee.firstRun(
+          from: run.first, through: run.last, unless: isEnded)
         guard let now, now.first == run.first, now.target == run.target, now.access == run.access
         else {
           tell(.unmapped(run.first, run.last))
@@ -181,12 +182,15 @@ public struct Notifier: ~Copyable, Held {
 extension Domain {
   /// The first addresses of a range that lead to contiguous memory with the same access.
   @inline(never)
-  fileprivate func firstRun(from first: UInt64, through last: UInt64) -> DomainChange? {
+  fileprivate func firstRun(
+    from first: UInt64, through last: UInt64, unless isEnded: borrowing Atomic<Bool>
+  ) -> DomainChange? {
     guard kind != .blocked else { return nil }
     var address = first
     var found = lookUp(IOVA(address))
     while !found.isMapped {
-      guard found.last < last else { return nil }
+      // A guest's tables may have holes without end.
+      guard found.last < last, !isEnded.load(ordering: .relaxed) else { return nil }
       address = found.last &+ 1
       found = lookUp(IOVA(address))
     }

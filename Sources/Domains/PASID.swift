@@ -21,7 +21,7 @@ import Synchronization
 //
 // 4. What this does not do
 // Slots are searched one after another: who attaches many thousands of PASIDs to one group waits for
-// that. Mapping calls know no PASIDs: their domains are unmanaged.
+// that. Mapping calls know no PASIDs: their domains are unmanaged or nested.
 
 /// What one PASID of a group's devices leads to.
 @safe
@@ -80,6 +80,15 @@ extension Group {
     return unsafe next
   }
 
+  /// The domain of a PASID, if it has one, held.
+  func holdDomain(of pasid: UInt32) -> UnsafeMutablePointer<Domain>? {
+    unsafe state.withLock { state in
+      let domain = unsafe Self.find(pasid, in: state)?.pointee.domain
+      if let domain = unsafe domain { unsafe Box.hold(domain) }
+      return unsafe domain
+    }
+  }
+
   /// Attaches a domain to a PASID of all devices.
   ///
   /// - Throws: `notPermitted` when this is not the owner, or the domain is none for this or for one of the
@@ -103,7 +112,7 @@ extension Group {
       guard unsafe Self.first(in: state, where: { unsafe !$0.device!.pointee.allows(pasid) }) == nil
       else { throw .invalidArgument }
       unsafe try Self.check(domain, state)
-      guard unsafe domain.pointee.isForPASIDs else { throw .notPermitted }
+      guard unsafe domain.pointee.isOwners else { throw .notPermitted }
       if replacing {
         guard unsafe slot.pointee.domain != nil else { throw .notFound }
       } else {

@@ -23,7 +23,8 @@ extension Device {
       case .direct:
         guard let last = ranges.lastPhysical(under: limit.highest) else { throw .outOfRange }
         memoryLimit = last
-      case .translated(_, let domain): unsafe try requireMappingCalls(in: domain)
+      case .translated(_, let domain), .nested(_, let domain):
+        unsafe try requireMappingCalls(in: domain)
       }
       let memory = unsafe try system.pointee.allocateMemory(size: size, limit: memoryLimit)
       do throws(Failure) {

@@ -142,6 +142,9 @@ extension Device {
       throw .notPermitted
     case .direct:
       return (try bus(of: memory, limit), true)
+    case .nested(_, let domain):
+      unsafe try requireMappingCalls(in: domain)
+      throw .notPermitted
     case .translated(let translation, let domain):
       unsafe try requireMappingCalls(in: domain)
       // A bus that moves addresses has no window on them.

@@ -47,7 +47,7 @@ extension Device {
   /// Reports a mapping call of a device whose domain is not for those.
   func reportRefusal() {
     unsafe system.pointee.reporter.report(.error, .notPermitted, object: name) { text in
-      text.append("a mapping call is refused: the device is attached to an unmanaged domain, ")
+      text.append("a mapping call is refused: the device is attached to a domain ")
       text.append("in which its owner maps by itself")
     }
   }

@@ -145,6 +145,20 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
 
   public func lookUp(_ input: IOVA) -> PageTableLookup { unsafe table.pointee.lookUp(input) }
 
+  /// As `lookUp`, as the second stage of other tables: formats that know no fetches take them for reads.
+  func lookUpAsSecond(_ input: UInt64) -> PageTableLookup {
+    let found = lookUp(IOVA(input))
+    guard found.access.contains(.read), !format.canExpress([.read, .write, .execute]) else {
+      return found
+    }
+    return PageTableLookup(
+      first: found.first, last: found.last, target: found.target,
+      access: found.access.union(.execute))
+  }
+
+  /// Whether leaves of the format say if they are cacheable.
+  var saysCacheable: Bool { format.canExpress([.read, .write, .cacheable]) }
+
   /// Sets a bit for each granule of a range that was written through: the lowest of the first word is for
   /// the first granule. There are as many bits as there are granules.
   ///

@@ -9,7 +9,8 @@ import Primitives
 // 1. Concepts
 // A foreign table is one that a guest or other software makes. It may change at any time and hold
 // anything. A walk goes through it as hardware does, and ends with a leaf or a fault. With a second
-// stage, all addresses of the first are inputs of the second: those of its tables and its outputs.
+// stage, all addresses of the first are inputs of the second: those of its tables and its outputs. The
+// second may be a table of the library's own.
 //
 // 2. Implementation
 // 2.1 Words are read by a callback of the caller, which knows where physical memory is. A word is read
@@ -43,19 +44,22 @@ public struct WalkFault: Error, Equatable, Sendable {
     case tableRead = 7
   }
 
-  public let reason: Reason
+  public fileprivate(set) var reason: Reason
   /// The address that the stage could not translate.
   public let input: UInt64
   /// The level of the word, or of the root if there is no word.
-  public let level: Int
+  public fileprivate(set) var level: Int
   /// Where the word is, as the tables of the stage have it. 0 if the input is too wide.
-  public let word: PhysicalAddress
+  public fileprivate(set) var word: PhysicalAddress
   /// What the callback returned, if it failed.
   public var error: Int32 = 0
   /// 1 or 2.
   public var stage = 1
   /// Whether the second stage was to lead to a word of the first.
   public var isTableAccess = false
+  /// The addresses around that of the walk which end it alike. All, if a foreign second stage ended it.
+  public var first: UInt64 = 0
+  public var last = UInt64.max
 
   public init(_ reason: Reason, input: UInt64, level: Int, word: PhysicalAddress) {
     self.reason = reason
@@ -105,29 +109,33 @@ public struct ForeignTable {
     return (UInt64(littleEndian: word), error)
   }
 
-  /// The leaf that an input leads to through this stage alone, as the first or only one.
+  /// The leaf that an input leads to through this stage alone.
   ///
-  /// - Parameter second: what the addresses in the tables are translated by.
+  /// - Parameters:
+  ///   - second: what the addresses in the tables are translated by.
+  ///   - isSecond: whether this is the second stage, and not the first or only one.
+  @inline(never)
+  @_optimize(size)
   fileprivate func find(
-    _ input: UInt64, for wanted: Access, behind second: ForeignTable?
+    _ input: UInt64, for wanted: Access, behind second: ForeignTable? = nil, isSecond: Bool = false
   ) throws(WalkFault) -> FoundLeaf {
-    try choice.with(
-      FindLeaf(table: self, second: second, isSecond: false, input: input, wanted: wanted))
-  }
-
-  /// As `find`, of a second stage.
-  fileprivate func findAsSecond(
-    _ input: UInt64, for wanted: Access, isTableAccess: Bool
-  ) throws(WalkFault) -> FoundLeaf {
-    do throws(WalkFault) {
-      return try choice.with(
-        FindLeaf(table: self, second: nil, isSecond: true, input: input, wanted: wanted))
-    } catch {
-      var fault = error
-      fault.stage = 2
-      fault.isTableAccess = isTableAccess
-      throw fault
+    var walk = Walk(table: self, second: second, isSecond: isSecond, input)
+    unsafe withUnsafeMutablePointer(to: &walk) { unsafe choice.with(FindLeaf(walk: $0)) }
+    let found = walk.found
+    if !walk.hasFailed {
+      if found.permits(wanted, isSecond: isSecond) {
+        return FoundLeaf(
+          leaf: found, level: walk.fault.level, word: walk.fault.word,
+          saysCacheable: walk.saysCacheable)
+      }
+      walk.fault.reason = .denied
     }
+    if isSecond {
+      walk.fault.stage = 2
+    } else if walk.fault.stage == 1 {
+      (walk.fault.first, walk.fault.last) = (found.first, found.last)
+    }
+    throw walk.fault
   }
 }
 
@@ -150,22 +158,45 @@ public struct TableWalk {
     let input = input.rawValue
     let found = try first.find(input, for: wanted, behind: second)
     guard let second else { return found.leaf }
-    let leaf = found.leaf
-    // Outputs have 56 bits at the most.
-    let middle = leaf.target &+ (input &- leaf.first)
-    let end = try second.findAsSecond(middle, for: wanted, isTableAccess: false)
-    let access = found.combined(with: end)
-    guard access.isPermission else {
-      // Each permits something, and both together nothing. The second one has the last word.
-      var fault = WalkFault(.denied, input: middle, level: end.level, word: end.word)
+    let middle = found.output(of: input)
+    return try found.joined(
+      with: try second.find(middle, for: wanted, isSecond: true), at: input, middle)
+  }
+}
+
+extension ForeignTable {
+  /// As `TableWalk.translate`, where the second stage is a table of the library's own; and where the first
+  /// stage leads.
+  ///
+  /// The words come from the callback that this was made with: as the second stage lets it read them.
+  public func translate(
+    _ input: UInt64, for wanted: Access, behind second: borrowing AnyPageTable
+  ) throws(WalkFault) -> (PageTableLookup, middle: UInt64) {
+    let found = try find(input, for: wanted)
+    let middle = found.output(of: input)
+    let end = FoundLeaf(
+      leaf: second.lookUpAsSecond(middle), level: 0, word: PhysicalAddress(0),
+      saysCacheable: second.saysCacheable)
+    guard end.leaf.permits(wanted, isSecond: true) else {
+      var fault = WalkFault(
+        end.leaf.isMapped ? .denied : .notPresent, input: middle, level: 0, word: end.word)
       fault.stage = 2
+      (fault.first, fault.last) = found.common(with: end, at: input, middle)
       throw fault
     }
-    let before = min(input &- leaf.first, middle &- end.leaf.first)
-    let after = min(leaf.last &- input, end.leaf.last &- middle)
-    return PageTableLookup(
-      first: input &- before, last: input &+ after,
-      target: end.leaf.target &+ (middle &- end.leaf.first) &- before, access: access)
+    return (try found.joined(with: end, at: input, middle), middle)
+  }
+}
+
+extension PageTableLookup {
+  /// Whether a leaf of a stage permits anything, and what is wanted.
+  @inline(never)
+  fileprivate func permits(_ wanted: Access, isSecond: Bool) -> Bool {
+    let transfers = wanted.intersection([.read, .write, .execute])
+    guard access.isPermission, access.isSuperset(of: transfers) else { return false }
+    guard access.contains(.privileged) else { return true }
+    // To a second stage no request has privilege.
+    return !isSecond && (transfers.isEmpty || wanted.contains(.privileged))
   }
 }
 
@@ -176,6 +207,39 @@ private struct FoundLeaf {
   let word: PhysicalAddress
   /// Whether leaves of the format say if they are cacheable.
   let saysCacheable: Bool
+
+  /// Where an input that lies in it leads. Outputs have 56 bits at the most.
+  func output(of input: UInt64) -> UInt64 { leaf.target &+ (input &- leaf.first) }
+
+  /// The inputs around one that lie in this and lead, from `middle` on, to another leaf or hole.
+  @inline(never)
+  func common(
+    with second: FoundLeaf, at input: UInt64, _ middle: UInt64
+  ) -> (first: UInt64, last: UInt64) {
+    (
+      input &- min(input &- leaf.first, middle &- second.leaf.first),
+      input &+ min(leaf.last &- input, second.leaf.last &- middle)
+    )
+  }
+
+  /// What this, of a first stage, and the leaf of a second stage that it leads to come to.
+  func joined(
+    with second: FoundLeaf, at input: UInt64, _ middle: UInt64
+  ) throws(WalkFault) -> PageTableLookup {
+    let access = combined(with: second)
+    let (first, last) = common(with: second, at: input, middle)
+    guard access.isPermission else {
+      // Each permits something, and both together nothing. The second one has the last word.
+      var fault = WalkFault(.denied, input: middle, level: second.level, word: second.word)
+      fault.stage = 2
+      (fault.first, fault.last) = (first, last)
+      throw fault
+    }
+    return PageTableLookup(
+      first: first, last: last,
+      target: second.leaf.target &+ (middle &- second.leaf.first) &- (input &- first),
+      access: access)
+  }
 
   /// What this, of a first stage, and a leaf of a second stage permit together.
   func combined(with second: FoundLeaf) -> Access {
@@ -204,102 +268,146 @@ private struct CheckRoot: FormatUse {
   }
 }
 
-private struct FindLeaf: FormatUse {
+/// Where a walk is, and how it has ended.
+private struct Walk {
   let table: ForeignTable
   let second: ForeignTable?
   let isSecond: Bool
-  let input: UInt64
-  let wanted: Access
+  var geometry = PageTableGeometry(levels: 1, inputBits: 1, outputBits: 1)
+  var lastOffset: UInt64 = 0
+  var offset: UInt64 = 0
+  /// The bytes of input that are alike, less one.
+  var mask = UInt64.max
+  /// Whether there is no leaf.
+  var hasFailed = true
+  /// With the level and the place of the last word, be it one or not.
+  var fault: WalkFault
+  // Of a leaf: where the first of those inputs leads, and what it permits.
+  var output: UInt64 = 0
+  var access: Access = []
+  var saysCacheable = false
+
+  init(table: ForeignTable, second: ForeignTable?, isSecond: Bool, _ input: UInt64) {
+    self.table = table
+    self.second = second
+    self.isSecond = isSecond
+    fault = WalkFault(.notPresent, input: input, level: 0, word: PhysicalAddress(0))
+  }
+
+  /// Starts at the root. Returns whether there is a way for the input.
+  @inline(never)
+  mutating func start(_ geometry: PageTableGeometry, lastOffset: UInt64) -> Bool {
+    self.geometry = geometry
+    self.lastOffset = lastOffset
+    fault.level = geometry.levels &- 1
+    offset = fault.input & geometry.inputMask
+    if geometry.offset(of: fault.input) == nil || offset > lastOffset { fault.reason = .inputWidth }
+    return fault.reason != .inputWidth
+  }
+
+  /// The inputs that are alike.
+  var found: PageTableLookup {
+    if fault.reason == .inputWidth {
+      // There is such an input, so that the number has a next one.
+      let last = geometry.lastLowInput
+      return PageTableLookup(
+        first: min(last, lastOffset) &+ 1, last: geometry.isSigned ? ~last &- 1 : UInt64.max,
+        target: 0, access: [])
+    }
+    return PageTableLookup(
+      first: geometry.input(offset & ~mask), last: geometry.input(min(offset | mask, lastOffset)),
+      target: output, access: access)
+  }
+  /// Says what a leaf permits. A second stage that knows no fetches takes them for reads.
+  @inline(never)
+  mutating func end(_ access: Access, knowsFetches: Bool) {
+    hasFailed = false
+    let isFetchable = isSecond && !knowsFetches && access.contains(.read)
+    self.access = isFetchable ? access.union(.execute) : access
+  }
+
+  /// A word of a table; nil if the walk ends there.
+  @inline(never)
+  @_optimize(size)
+  mutating func read(_ index: UInt64, of next: PhysicalAddress) -> UInt64? {
+    // Tables are aligned to their sizes.
+    let place = PhysicalAddress(next.rawValue | index &<< 3)
+    fault.word = place
+    // Of the addresses in words `decode` has seen to that.
+    guard next.rawValue & ~geometry.outputMask == 0 else {
+      fault.reason = .outputWidth
+      return nil
+    }
+    var physical = place
+    if let second {
+      do throws(WalkFault) {
+        let found = try second.find(place.rawValue, for: .read, isSecond: true).leaf
+        physical = PhysicalAddress(found.target &+ (place.rawValue &- found.first))
+      } catch {
+        fault = error
+        fault.isTableAccess = true
+        return nil
+      }
+    }
+    let (word, error) = table.word(at: physical)
+    guard error == 0 else {
+      fault.reason = .tableRead
+      fault.error = error
+      return nil
+    }
+    return word
+  }
+}
+
+@safe
+private struct FindLeaf: FormatUse {
+  let walk: UnsafeMutablePointer<Walk>
 
   // There is one for each format.
   @_optimize(size)
   @inline(never)
-  func with<Format: PageTableFormat>(_: Format.Type) throws(WalkFault) -> FoundLeaf {
-    guard let format = try? Format(table.options) else {
-      // Never: `ForeignTable.init` has made the same.
-      throw WalkFault(.reserved, input: input, level: 0, word: PhysicalAddress(0))
-    }
-    let geometry = format.geometry
-    var level = geometry.levels &- 1
-    guard let offset = geometry.offset(of: input), offset <= format.lastOffset else {
-      throw WalkFault(.inputWidth, input: input, level: level, word: PhysicalAddress(0))
-    }
-    var next = table.root
+  func with<Format: PageTableFormat>(_: Format.Type) {
+    // Not nil: `ForeignTable.init` has made the same.
+    guard let format = try? Format(unsafe walk.pointee.table.options),
+      unsafe walk.pointee.start(format.geometry, lastOffset: format.lastOffset)
+    else { return }
+    let offset = unsafe walk.pointee.offset
+    var next = unsafe walk.pointee.table.root
     // A root may have more words than other tables, and an offset leads to one of them.
     var indexMask = UInt64.max
     var restrictions: UInt64 = 0
     while true {
+      let level = unsafe walk.pointee.fault.level
+      let span = format.spanMask(at: level)
+      unsafe walk.pointee.mask = span
       let index = (offset &>> UInt64(format.shift(at: level))) & indexMask
-      // Tables are aligned to their sizes.
-      let place = PhysicalAddress(next.rawValue | index &<< 3)
-      func fault(_ reason: WalkFault.Reason) -> WalkFault {
-        WalkFault(reason, input: input, level: level, word: place)
-      }
-      // Of the addresses in words `decode` has seen to that.
-      guard next.rawValue & ~geometry.outputMask == 0 else { throw fault(.outputWidth) }
-      let word = try word(at: place, level)
+      guard let word = unsafe walk.pointee.read(index, of: next) else { return }
       switch format.decode(word, at: level, index: Int(truncatingIfNeeded: index)) {
-      case .empty: throw fault(.notPresent)
+      case .empty: return
       case .leaf(let leaf):
-        var permitted = format.access(ofLeaf: word, leaf.access, restrictions: restrictions)
-        // To a second stage that knows no fetches they are reads.
-        if isSecond && permitted.contains(.read) && !format.canExpress([.read, .write, .execute]) {
-          permitted.insert(.execute)
-        }
-        guard permits(permitted) else { throw fault(.denied) }
+        unsafe walk.pointee.end(
+          format.access(ofLeaf: word, leaf.access, restrictions: restrictions),
+          knowsFetches: format.canExpress([.read, .write, .execute]))
+        unsafe walk.pointee.saysCacheable = format.canExpress([.read, .write, .cacheable])
         // The words of a run that differ are not looked at.
         let mask = format.runMask(at: level, order: format.repeatsLeaf ? leaf.order : 0)
-        let inside = offset & mask & ~format.spanMask(at: level)
-        return FoundLeaf(
-          leaf: PageTableLookup(
-            first: geometry.input(offset & ~mask),
-            last: geometry.input(min(offset | mask, format.lastOffset)),
-            target: leaf.output.rawValue &- inside, access: permitted),
-          level: level, word: place,
-          saysCacheable: format.canExpress([.read, .write, .cacheable]))
+        unsafe walk.pointee.output = leaf.output.rawValue &- (offset & mask & ~span)
+        unsafe walk.pointee.mask = mask
+        return
       case .table(let table) where level > 0:
         next = table
-        level &-= 1
+        unsafe walk.pointee.fault.level = level &- 1
       case .table, .reserved:
         guard let far = format.farTable(word, at: level) else {
-          throw fault(format.reason(ofReserved: word, at: level))
+          unsafe walk.pointee.fault.reason = format.reason(ofReserved: word, at: level)
+          return
         }
-        guard offset & format.spanMask(at: level) & ~format.spanMask(at: far.level &+ 1) == 0
-        else { throw fault(.notPresent) }
-        (next, level) = far
+        guard offset & span & ~format.spanMask(at: far.level &+ 1) == 0 else { return }
+        unsafe (next, walk.pointee.fault.level) = far
       }
       indexMask = (1 &<< UInt64(format.indexBits)) &- 1
       restrictions |= format.restrictions(ofTable: word)
     }
-  }
-
-  // What is the same for all formats is compiled once.
-
-  /// Whether a leaf permits anything, and what is wanted.
-  @inline(never)
-  private func permits(_ access: Access) -> Bool {
-    let transfers = wanted.intersection([.read, .write, .execute])
-    guard access.isPermission, access.isSuperset(of: transfers) else { return false }
-    guard access.contains(.privileged) else { return true }
-    // To a second stage no request has privilege.
-    return !isSecond && (transfers.isEmpty || wanted.contains(.privileged))
-  }
-
-  /// - Parameter place: as the tables of this stage have it.
-  @inline(never)
-  private func word(at place: PhysicalAddress, _ level: Int) throws(WalkFault) -> UInt64 {
-    var physical = place
-    if let second {
-      let found = try second.findAsSecond(place.rawValue, for: .read, isTableAccess: true).leaf
-      physical = PhysicalAddress(found.target &+ (place.rawValue &- found.first))
-    }
-    let (word, error) = table.word(at: physical)
-    guard error == 0 else {
-      var fault = WalkFault(.tableRead, input: input, level: level, word: place)
-      fault.error = error
-      throw fault
-    }
-    return word
   }
 }
 

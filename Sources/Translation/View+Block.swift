@@ -44,6 +44,8 @@ extension View {
       return PageTableLookup(first: 0, last: UInt64.max, target: 0, access: [])
     case .translated(let translation, _):
       return unsafe translation.pointee.table.lookUp(IOVA(address))
+    case .nested(let nesting, _):
+      return unsafe nesting.pointee.lookUp(address, for: access)
     case .direct where unsafe device.pointee.tracksDirect:
       // A look-up of records does not tell what lies below an address that is in none.
       switch unsafe device.pointee.mappings.permission(at: address, access) {

@@ -73,19 +73,29 @@ extension View {
     let path = currentPath
     let found = step(
       from: range.first.rawValue, through: range.last.rawValue, transfer.access, by: path)
-    guard case .memory(let host, _, let last) = found, last == range.last.rawValue else {
+    guard case .memory(let host, _, let last, let noteOffset) = found,
+      last == range.last.rawValue
+    else {
       return false
     }
     unsafe transfer.copy(host, offset: 0, size: Int(range.extent) + 1)
-    note(transfer, range.first.rawValue, last, by: path)
+    note(transfer, range.first.rawValue &+ noteOffset, last &+ noteOffset, by: path)
     return true
   }
 
-  /// Lets the domain know what was written, once it is.
+  /// Lets the domain know what was written, once it is; a nested domain's parent, at its addresses.
   @inline(__always)
   private func note(_ transfer: Transfer, _ first: UInt64, _ last: UInt64, by path: DevicePath) {
-    guard case .write = transfer, case .translated(let translation, _) = path else { return }
+    guard case .write = transfer, let translation = unsafe path.noting else { return }
     unsafe translation.pointee.noteWrite(first, last)
+  }
+
+  /// The same outside of the section in which the addresses were found.
+  @inline(never)
+  private func noteLate(_ transfer: Transfer, _ first: UInt64, _ last: UInt64) {
+    let token = unsafe device.pointee.system.pointee.readers.enter()
+    note(transfer, first, last, by: currentPath)
+    unsafe device.pointee.system.pointee.readers.leave(token)
   }
 
   /// Moves the first run of what is left of an access and returns where it ends.
@@ -99,12 +109,12 @@ extension View {
       last &- address < Self.copySize ? last : address &+ (Self.copySize &- 1)
     let path = currentPath
     switch step(from: address, through: boundedLast, transfer.access, by: path) {
-    case .memory(let host, _, let runLast):
+    case .memory(let host, _, let runLast, let noteOffset):
       unsafe transfer.copy(host, offset: offset, size: Int(runLast &- address) + 1)
-      note(transfer, address, runLast, by: path)
+      note(transfer, address &+ noteOffset, runLast &+ noteOffset, by: path)
       unsafe device.pointee.system.pointee.readers.leave(token)
       return runLast
-    case .callbacks(let region, let regionOffset, let runLast):
+    case .callbacks(let region, let regionOffset, let runLast, let noteOffset):
       let isPinned = unsafe region.pointee.pin()
       unsafe device.pointee.system.pointee.readers.leave(token)
       guard isPinned else {
@@ -113,9 +123,7 @@ extension View {
       defer {
         unsafe region.pointee.unpin()
         // Also what a callback that failed may have written.
-        let token = unsafe device.pointee.system.pointee.readers.enter()
-        note(transfer, address, runLast, by: currentPath)
-        unsafe device.pointee.system.pointee.readers.leave(token)
+        noteLate(transfer, address &+ noteOffset, runLast &+ noteOffset)
       }
       try unsafe transfer.callBack(
         region, at: regionOffset, offset: offset, size: Int(runLast &- address) + 1)

@@ -68,6 +68,13 @@ public struct View: ~Copyable {
     return unsafe device.pointee.path(of: slot)
   }
 
+  var isNested: Bool {
+    let token = unsafe device.pointee.system.pointee.readers.enter()
+    defer { unsafe device.pointee.system.pointee.readers.leave(token) }
+    if case .nested = currentPath { return true }
+    return false
+  }
+
   deinit { unsafe Box.letGo(device) }
 
   /// The most bytes that one read section copies: long enough for the section's cost not to matter,
@@ -79,18 +86,38 @@ public struct View: ~Copyable {
   static var refusedRuns: Int { 64 }
 }
 
-/// Why an access is refused. The values are those of `fault.h`.
+/// Why an access is refused, and which stage of a nested domain refuses it. The values are those of
+/// `fault.h`: the reason in the lowest byte, and the stage above.
 public enum FaultReason: UInt32, Sendable {
-  case notMapped = 1
-  case denied = 2
-  case noMemory = 3
-  case blocked = 4
+  case notMapped = 0x001
+  case denied = 0x002
+  case noMemory = 0x003
+  case blocked = 0x004
+  case notMappedByGuest = 0x101
+  case deniedByGuest = 0x102
+  case badTable = 0x105
+  case notMappedByParent = 0x201
+  case deniedByParent = 0x202
+  case unreadableTable = 0x205
+
+  fileprivate init(_ fault: WalkFault) {
+    let isSecond = fault.stage == 2
+    switch fault.reason {
+    case .notPresent, .inputWidth: self = isSecond ? .notMappedByParent : .notMappedByGuest
+    case .denied: self = isSecond ? .deniedByParent : .deniedByGuest
+    case .tableRead: self = .unreadableTable
+    case .reserved, .outputWidth, .notAccessed: self = .badTable
+    }
+  }
+
+  var reason: UInt32 { rawValue & 0xff }
+  var stage: UInt32 { rawValue >> 8 }
 
   var failure: Failure {
     switch self {
-    case .notMapped: .notFound
-    case .denied: .accessDenied
-    case .noMemory: .badAddress
+    case .notMapped, .notMappedByGuest, .notMappedByParent: .notFound
+    case .denied, .deniedByGuest, .deniedByParent: .accessDenied
+    case .noMemory, .badTable, .unreadableTable: .badAddress
     case .blocked: .notPermitted
     }
   }
@@ -157,7 +184,30 @@ extension View {
       return .found(
         DeviceTranslation(
           first: found.first, last: found.last, target: found.target, access: found.access))
+    case .nested(let nesting, _):
+      return unsafe nested(address, access, nesting, by: path).0
     }
+  }
+
+  /// As `translated`, by a path that is nested, and where stage 1 leads the address.
+  @inline(never)
+  private func nested(
+    _ address: UInt64, _ access: Access, _ nesting: UnsafeMutablePointer<Nesting>,
+    by path: DevicePath
+  ) -> (Translated, middle: UInt64) {
+    var found: Translated
+    var middle: UInt64 = 0
+    do throws(WalkFault) {
+      let (whole, output) = unsafe try nesting.pointee.translate(address, for: access)
+      middle = output
+      found = .found(
+        DeviceTranslation(
+          first: whole.first, last: whole.last, target: whole.target, access: whole.access))
+    } catch {
+      found = .refused(FaultReason(error), last: error.last)
+    }
+    if unsafe !device.pointee.ranges.isEmpty { found = inRanges(found, address, by: path) }
+    return (found, middle)
   }
 
   private func direct(_ address: UInt64, _ access: Access) -> Translated {
@@ -197,8 +247,8 @@ extension View {
   /// One run of an access: what its addresses up to `last` are.
   @safe
   enum Step {
-    case memory(UnsafeMutableRawPointer, PhysicalMemory.Region?, last: UInt64)
-    case callbacks(PhysicalMemory.Region, offset: UInt64, last: UInt64)
+    case memory(UnsafeMutableRawPointer, PhysicalMemory.Region?, last: UInt64, noteOffset: UInt64)
+    case callbacks(PhysicalMemory.Region, offset: UInt64, last: UInt64, noteOffset: UInt64)
     case refused(FaultReason, last: UInt64)
     /// Nothing tells what is memory there.
     case unknown
@@ -209,8 +259,32 @@ extension View {
   func step(
     from address: UInt64, through last: UInt64, _ access: Access, by path: DevicePath
   ) -> Step {
+    if case .nested(let nesting, _) = path {
+      return unsafe nestedStep(from: address, through: last, access, nesting, by: path)
+    }
+    return step(
+      translated(address, access, by: path), from: address, through: last, access, by: path,
+      noteOffset: 0)
+  }
+
+  @inline(never)
+  private func nestedStep(
+    from address: UInt64, through last: UInt64, _ access: Access,
+    _ nesting: UnsafeMutablePointer<Nesting>, by path: DevicePath
+  ) -> Step {
+    let (found, middle) = unsafe nested(address, access, nesting, by: path)
+    return step(
+      found, from: address, through: last, access, by: path, noteOffset: middle &- address)
+  }
+
+  /// As `step`, of an address that has been translated.
+  @inline(__always)
+  private func step(
+    _ found: Translated, from address: UInt64, through last: UInt64, _ access: Access,
+    by path: DevicePath, noteOffset: UInt64
+  ) -> Step {
     let translation: DeviceTranslation
-    switch translated(address, access, by: path) {
+    switch found {
     case .refused(let reason, let refusedLast):
       return .refused(reason, last: min(last, refusedLast))
     case .found(let found):
@@ -227,7 +301,7 @@ extension View {
       guard let host = unsafe UnsafeMutableRawPointer(bitPattern: UInt(physical)) else {
         return .refused(.noMemory, last: runLast)
       }
-      return unsafe .memory(host, nil, last: runLast)
+      return unsafe .memory(host, nil, last: runLast, noteOffset: noteOffset)
     }
     let (found, holeLast) = unsafe system.pointee.memory.find(PhysicalAddress(physical))
     guard let region = unsafe found else {
@@ -240,9 +314,12 @@ extension View {
     }
     let offset = physical &- range.first.rawValue
     if let host = unsafe region.pointee.host {
-      return unsafe .memory(host + Int(truncatingIfNeeded: offset), region, last: stepLast)
+      return unsafe .memory(
+        host + Int(truncatingIfNeeded: offset), region, last: stepLast,
+        noteOffset: noteOffset)
     }
-    return unsafe .callbacks(region, offset: offset, last: stepLast)
+    return unsafe .callbacks(
+      region, offset: offset, last: stepLast, noteOffset: noteOffset)
   }
 
   /// `last`, or the address `extent` behind `address` if that comes first.
@@ -271,8 +348,8 @@ extension View {
       let found = probe(from: address, through: last, access)
       let runLast: UInt64
       switch found {
-      case .memory(_, _, let end): runLast = end
-      case .callbacks(_, _, let end): runLast = end
+      case .memory(_, _, let end, _): runLast = end
+      case .callbacks(_, _, let end, _): runLast = end
       case .refused(let reason, let end):
         throw refuse(reason, first: address, known: end, last: last, access)
       case .unknown: throw .notSupported
@@ -300,7 +377,7 @@ extension View {
     unsafe device.pointee.report(
       dmacore_fault(
         first: first, last: end, sequence: 0, time: 0, access: access.rawValue,
-        reason: reason.rawValue, pasid: pasid, reserved: 0),
+        reason: reason.reason, pasid: pasid, stage: reason.stage),
       from: OpaquePointer(device))
     return reason.failure
   }

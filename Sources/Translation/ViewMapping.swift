@@ -87,6 +87,7 @@ public struct ViewMapping: ~Copyable {
     _ node: UnsafeMutablePointer<PinTable.Node>
   ) throws(Failure) -> (Lists, HeldDomain) {
     for _ in 0..<tries {
+      guard unsafe !view.pointee.isNested else { throw .notSupported }
       var counter = Collector(lists: nil)
       try unsafe view.pointee.forEachRun(of: range, access) { (step, size) throws(Failure) in
         guard counter.add(step, size: size) else { throw .notSupported }
@@ -119,7 +120,7 @@ public struct ViewMapping: ~Copyable {
     let token = unsafe device.pointee.system.pointee.readers.enter()
     defer { unsafe device.pointee.system.pointee.readers.leave(token) }
     switch unsafe view.pointee.currentPath {
-    case .blocked:
+    case .blocked, .nested:
       return nil
     case .direct:
       return unsafe device.pointee.pins.add(node) ? HeldDomain(pointer: nil) : nil
@@ -165,10 +166,13 @@ public struct ViewMapping: ~Copyable {
     defer { unsafe device.pointee.system.pointee.readers.leave(token) }
     let path = unsafe view.pointee.currentPath
     var pathDomain: UnsafeMutablePointer<Domain>? = nil
-    if case .translated(_, let found) = path { unsafe pathDomain = found }
+    switch path {
+    case .translated(_, let found), .nested(_, let found): unsafe pathDomain = found
+    case .direct, .blocked: break
+    }
     guard unsafe pathDomain == domain.pointer else { return nil }
     let step = unsafe view.pointee.step(from: address, through: last, access, by: path)
-    guard case .memory(_, _, let runLast) = step,
+    guard case .memory(_, _, let runLast, _) = step,
       collector.add(step, size: runLast &- address &+ 1)
     else { return nil }
     return runLast
@@ -228,7 +232,7 @@ public struct ViewMapping: ~Copyable {
 
     /// Adds a run; false when it has no bytes to point to, does not fit, or is going away.
     mutating func add(_ step: View.Step, size: UInt64) -> Bool {
-      guard case .memory(let host, let owner, _) = step else { return false }
+      guard case .memory(let host, let owner, _, _) = step else { return false }
       if let owner = unsafe owner, unsafe region != owner {
         if let lists {
           guard counts.regions < lists.counts.regions, unsafe owner.pointee.pin() else {

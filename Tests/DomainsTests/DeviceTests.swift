@@ -72,6 +72,7 @@ struct DeviceTests {
     case .direct: "direct"
     case .translated: "translated"
     case .blocked: "blocked"
+    case .nested: "nested"
     }
   }
 

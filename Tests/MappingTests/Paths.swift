@@ -45,7 +45,7 @@ func arrival(
   of address: UInt64, _ access: Access, by device: UnsafeMutablePointer<Device>
 ) throws -> UInt64 {
   switch device.pointee.currentPath {
-  case .blocked: throw Divergence("the device is blocked")
+  case .blocked, .nested: throw Divergence("the device is blocked, or has tables of its own")
   case .direct:
     guard device.pointee.tracksDirect else { return address }
     guard case .permitted = device.pointee.mappings.permission(at: address, access) else {

@@ -131,6 +131,7 @@ union storage {
 	struct dmacore_table_allocator table_allocator;
 	struct dmacore_device_options device;
 	struct dmacore_domain_options domain;
+	struct dmacore_walk_options walk;
 	struct dmacore_dma_owner owner;
 	struct dmacore_driver driver;
 	struct dmacore_notifier_options notifier;

@@ -85,6 +85,13 @@ static void call_domain(void)
 		(void)RESULT(dmacore_domain_flush(domain), EINVAL, EOPNOTSUPP);
 	else if (how >= 0xd8)
 		(void)RESULT(dmacore_notifier_replay(pick(NOTIFIER)), EINVAL);
+	else if (how >= 0xd4)
+		(void)RESULT(dmacore_domain_invalidate(domain, byte() * PAGE, number("last")),
+			     EINVAL, EOPNOTSUPP);
+	else if (how >= 0xd0)
+		(void)RESULT(dmacore_device_invalidate_pasid(device, byte() % 8, byte() * PAGE,
+							     number("last")),
+			     EINVAL, ENOENT, EOPNOTSUPP);
 	else if (how % 3 == 2)
 		(void)RESULT(dmacore_domain_detach(domain, device), EINVAL, EBUSY, EPERM);
 	else if (how >= 0xa0)
@@ -488,7 +495,7 @@ static void call_view(void)
 	switch (world.has_lied ? 0 : byte() % 3) {
 	case 0:
 		if (RESULT(dmacore_view_translate(view, dma, access, OUT(&translation)), EINVAL,
-			   ENOENT, EACCES, EPERM) == 0) {
+			   ENOENT, EACCES, EPERM, EFAULT) == 0) {
 			CHECK(translation.first <= dma && dma <= translation.last);
 			CHECK((translation.access & access) == access);
 		}

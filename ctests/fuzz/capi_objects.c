@@ -239,6 +239,28 @@ static int create_device(struct object *object, union handle *out)
 		      EINVAL, EPERM, EBUSY, E2BIG, ENOMEM);
 }
 
+/* Tables that are what happens to lie in memory. */
+static void nest(struct dmacore_domain_options *options)
+{
+	static union storage walk;
+	struct dmacore_pagetable_options shape = DMACORE_PAGETABLE_OPTIONS_INIT;
+
+	structure(&walk, sizeof(walk.walk));
+	choose_table(&shape);
+	walk.walk.format = shape.format;
+	walk.walk.levels = shape.levels;
+	walk.walk.input_bits = shape.input_bits;
+	walk.walk.output_bits = shape.output_bits;
+	walk.walk.granule = shape.granule;
+	walk.walk.features = shape.features;
+	walk.walk.root = one_in(16) ? number("root") : address("root") & ~((PAGE << 2) - 1);
+	if (one_in(32))
+		walk.walk.opaque = &world;
+	options->type = DMACORE_DOMAIN_NESTED;
+	options->parent = pick(DOMAIN);
+	options->guest_table = one_in(32) ? NULL : &walk.walk;
+}
+
 static int create_domain(struct object *object, union handle *out)
 {
 	struct object *iommu = pick_object(IOMMU);
@@ -266,7 +288,10 @@ static int create_domain(struct object *object, union handle *out)
 		options.domain.first = one_in(4) ? number("first") & ~(PAGE - 1) : 0;
 		options.domain.last = one_in(4) ? number("last") | (PAGE - 1) : 0;
 	}
-	if (one_in(2))
+	/* On a flat system the tables could lie in what is no memory. */
+	if (type >= 0xf0 && options.domain.type == DMACORE_DOMAIN_UNMANAGED && !iommu->is_flat)
+		nest(&options.domain);
+	else if (one_in(2))
 		options.domain.group = pick(GROUP);
 	object->is_flat = iommu->is_flat;
 	return RESULT(dmacore_domain_create(iommu->handle, one_in(8) ? NULL : &options.domain,

@@ -199,7 +199,9 @@ void on_fault(struct dmacore_device *device, const struct dmacore_fault *fault, 
 	CHECK(device != NULL);
 	CHECK(fault->first <= fault->last);
 	CHECK(fault->access >= 1 && fault->access <= 3);
-	CHECK(fault->reason >= DMACORE_FAULT_NOT_MAPPED && fault->reason <= DMACORE_FAULT_BLOCKED);
+	CHECK(fault->reason >= DMACORE_FAULT_NOT_MAPPED &&
+	      fault->reason <= DMACORE_FAULT_BAD_TABLE);
+	CHECK(fault->stage <= 2);
 	call_back_in();
 }
 

@@ -89,7 +89,9 @@ static void create__of_every_object_unwinds_every_failed_allocation(void **state
 	struct dmacore_view *view;
 	struct dmacore_dma_range ranges[] = { { 0, 0, PAGE }, { PAGE, 0x10000, PAGE } };
 	unsigned live_with_device;
-	struct dmacore_domain_options domain_options = DMACORE_DOMAIN_OPTIONS_INIT;
+	struct dmacore_domain_options domain_options = DMACORE_DOMAIN_OPTIONS_INIT, nested_options;
+	struct dmacore_walk_options walk = DMACORE_WALK_OPTIONS_INIT;
+	struct dmacore_domain *nested, *refused_domain;
 	struct dmacore_device_options device_options_;
 	static struct machine machine;
 
@@ -109,7 +111,21 @@ static void create__of_every_object_unwinds_every_failed_allocation(void **state
 	domain_options.type = DMACORE_DOMAIN_UNMANAGED;
 	assert_creates_after_failures(dmacore_domain_create(iommu, &domain_options, &domain),
 				      domain);
-	dmacore_domain_destroy(domain);
+	nested_options = domain_options;
+	nested_options.type = DMACORE_DOMAIN_NESTED;
+	nested_options.parent = domain;
+	nested_options.guest_table = &walk;
+	assert_creates_after_failures(dmacore_domain_create(iommu, &nested_options, &nested),
+				      nested);
+	/* Nor does a refused one hold on to its parent. */
+	walk.root = 8;
+	assert_creates_nothing(dmacore_domain_create(iommu, &nested_options, &refused_domain),
+			       EINVAL, refused_domain);
+	assert_needs_no_memory({
+		assert_ok(dmacore_domain_invalidate(nested, 0, UINT64_MAX));
+		dmacore_domain_destroy(nested);
+		dmacore_domain_destroy(domain);
+	});
 	domain_options.type = DMACORE_DOMAIN_BLOCKED;
 	assert_creates_after_failures(dmacore_domain_create(iommu, &domain_options, &domain),
 				      domain);

@@ -50,6 +50,29 @@
  * mapping for writing counts as long as it lives, and once more when it ends. What is noted goes with
  * the mapping: read it before you unmap.
  *
+ * A nested domain is an IOMMU's second translation that a guest makes by itself (stage 1), in front of the
+ * one that confines the guest (stage 2). That is an unmanaged domain, its parent, in which the guest's
+ * physical memory is mapped at guest-physical addresses. The guest's tables lie in that memory:
+ *
+ *	struct dmacore_walk_options guest = DMACORE_WALK_OPTIONS_INIT;
+ *	struct dmacore_domain_options stages = DMACORE_DOMAIN_OPTIONS_INIT;
+ *	struct dmacore_domain *nested;
+ *
+ *	guest.format = DMACORE_PAGETABLE_X86_64;
+ *	guest.root = 0x1000;
+ *	stages.type = DMACORE_DOMAIN_NESTED;
+ *	stages.parent = domain;
+ *	stages.guest_table = &guest;
+ *	error = dmacore_domain_create(iommu, &stages, &nested);
+ *	... attach it; then, whenever the guest invalidates what it has changed:
+ *	error = dmacore_domain_invalidate(nested, 0x10000, 0x10fff);
+ *
+ * Each access walks the guest's tables as they are at that moment and reaches what both stages permit, as
+ * dmacore_pagetable_walk() says it of two stages, without privilege. The tables are read by words where the
+ * parent lets devices read, in memory of this process at a multiple of 8, not by callbacks of regions. The
+ * library notes in them neither accesses nor writes: those the parent notes, at guest-physical addresses.
+ * An unmap in the parent is strict for the nested domains too. A fault says which stage refused (fault.h).
+ *
  * What an unmap takes. There are three promises that it can make about the device and the range:
  *
  * (1) no access that starts after the call returned goes through the mapping;
@@ -98,6 +121,8 @@ enum dmacore_domain_type {
 	DMACORE_DOMAIN_UNMANAGED = 4,
 	/* The mapping calls map, and unmaps of theirs are lazy. In all else DMACORE_DOMAIN_DMA. */
 	DMACORE_DOMAIN_DMA_LAZY = 5,
+	/* Tables of a guest translate, and an unmanaged domain what they lead to. */
+	DMACORE_DOMAIN_NESTED = 6,
 	/* Memory has its own addresses, and the mapping calls map what a device does not reach there. */
 	DMACORE_DOMAIN_HYBRID = 7,
 };
@@ -123,7 +148,10 @@ enum dmacore_domain_unmap_flags {
  * @flush_age: DMACORE_DOMAIN_DMA_LAZY: nanoseconds after which a queued range makes a tick flush;
  *   0: 10 ms
  * @group: the group whose devices' reserved regions (reserved.h) it honours; NULL: none. Looked at while
- *   the domain is made
+ *   the domain is made. A nested domain honours what its parent does
+ * @parent: DMACORE_DOMAIN_NESTED: an unmanaged domain of the same IOMMU, which it holds on to
+ * @guest_table: DMACORE_DOMAIN_NESTED: the guest's tables (pagetable.h), with a guest-physical root, and
+ *   with @read, @opaque and @second_stage NULL; copied
  */
 struct dmacore_domain_options {
 	size_t struct_size;
@@ -135,10 +163,15 @@ struct dmacore_domain_options {
 	uint32_t reserved;
 	uint64_t flush_age;
 	struct dmacore_group *group;
+	struct dmacore_domain *parent;
+	const struct dmacore_walk_options *guest_table;
 };
 
-#define DMACORE_DOMAIN_OPTIONS_INIT \
-	{ sizeof(struct dmacore_domain_options), DMACORE_DOMAIN_DMA, 0, 0, 0, 0, 0, 0, NULL }
+#define DMACORE_DOMAIN_OPTIONS_INIT                                                                \
+	{                                                                                          \
+		sizeof(struct dmacore_domain_options), DMACORE_DOMAIN_DMA, 0, 0, 0, 0, 0, 0, NULL, \
+			NULL, NULL                                                                 \
+	}
 
 /**
  * struct dmacore_domain_segment - a run of bytes in physical memory
@@ -163,7 +196,7 @@ struct dmacore_domain_segment {
  * @queued_bytes: bytes in them
  * @flush_count: flushes that had something to do
  *
- * All but @device_count are 0 in identity and blocked domains.
+ * All but @device_count are 0 in identity, blocked and nested domains.
  */
 struct dmacore_domain_statistics {
 	size_t struct_size;
@@ -187,18 +220,20 @@ struct dmacore_domain_statistics {
  * Context: any thread; locked (group, rank 3, if there is one; for a lazy domain lazy domains, rank 6,
  *   and flush queue, rank 7; for a hybrid domain windows, rank 14); calls the IOMMU's table allocator.
  * Ownership: the caller gives the domain back with dmacore_domain_destroy(); it holds on to the
- *   IOMMU.
+ *   IOMMU and to its parent.
  * Return: 0, or
  *   -EINVAL  @iommu or @out_domain is NULL, the type is unknown, a flag or a reserved member is
  *            set, @first or @last is not aligned, they are the wrong way round, @flush_entries is
  *            above 65536, a member is given for a domain of a type that it is not for, the group is
- *            of another system, or the structure is too short. Never succeeds if retried.
+ *            of another system, a nested domain has no parent that can be one or no tables, these are
+ *            none (see dmacore_pagetable_walk()), or a structure is too short. Never succeeds if retried.
  *   -ERANGE  @last is above what the page table can translate, or a region that must be mapped 1:1 is.
  *            Never.
  *   -EAGAIN  the IOMMU is announced and not there. Once it has started.
- *   -EOPNOTSUPP  a DMA or a hybrid domain: the IOMMU's page tables have a granule of more than 4096 bytes; a lazy
- *            one: the IOMMU has no DMACORE_IOMMU_DEFERRED_FLUSH; a hybrid one: the system is flat. Never.
- *   -E2BIG   the structure is longer than known and not zero there. Never.
+ *   -EOPNOTSUPP  a DMA or a hybrid domain: the IOMMU's page tables have a granule of more than 4096
+ *            bytes; a lazy one: the IOMMU has no DMACORE_IOMMU_DEFERRED_FLUSH; a hybrid one: the system
+ *            is flat; a nested one: the format of the guest's tables lacks a feature. Never.
+ *   -E2BIG   a structure is longer than known and not zero there. Never.
  *   -ENOMEM  no memory. May succeed later.
  */
 DMACORE_MUST_CHECK
@@ -209,8 +244,8 @@ int dmacore_domain_create(struct dmacore_iommu *iommu, const struct dmacore_doma
  * dmacore_domain_destroy() - give a domain back
  * @domain: the domain, or NULL
  *
- * Detach it first; see the lifetime rule in system.h: a group holds on to its default domain, and a
- * device to the one that it is attached to. What is queued in a lazy domain ends with it; no access
+ * Detach it first; see the lifetime rule in system.h: a group holds on to its default domain, a
+ * device to the one that it is attached to, and a nested domain to its parent. What is queued in a lazy domain ends with it; no access
  * is in flight in a domain that no device is attached to.
  *
  * Context: any thread; locked (lazy domains, rank 6; flush queue, rank 7) for a DMA domain, takes no
@@ -416,6 +451,27 @@ DMACORE_MUST_CHECK
 int dmacore_domain_flush(struct dmacore_domain *domain);
 
 /**
+ * dmacore_domain_invalidate() - say that a guest has changed its tables
+ * @domain: a nested domain
+ * @first: first address of the devices whose translation has changed
+ * @last: last address, inclusive; 0 and UINT64_MAX: all
+ *
+ * The library keeps no copies of translations, so that accesses that start after a change go by it without
+ * this call. When this returns, none is in flight by what the tables said before, but inside the callbacks
+ * of memory regions; and the domain's notifiers have been told that the range was unmapped, as it is left to
+ * a replay to find what is mapped there. Needs no memory.
+ *
+ * Context: any thread; locked (notifiers, rank 13); waits for accesses in flight to end; calls notifiers.
+ * Ownership: what the guest has taken out of its tables it may use for something else.
+ * Return: 0, or
+ *   -EINVAL  @domain is NULL, or @last is below @first. Never succeeds if retried.
+ *   -EOPNOTSUPP  the domain is not nested. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_domain_invalidate(struct dmacore_domain *domain, dmacore_iova_t first,
+			      dmacore_iova_t last);
+
+/**
  * dmacore_domain_translate() - look up where an address leads in a domain
  * @domain: the domain, of any type
  * @iova: the address
@@ -428,7 +484,8 @@ int dmacore_domain_flush(struct dmacore_domain *domain);
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or the access has unknown bits. Never succeeds if retried.
- *   -ENOENT  nothing is mapped there. Not until it is.
+ *   -ENOENT  nothing is mapped there; also, if the domain is nested, by tables that are wrong. Not until it
+ *            is.
  *   -EACCES  what is mapped there does not permit @access. Not until it is mapped otherwise.
  *   -EPERM   the domain is blocked. Never.
  */
@@ -450,7 +507,7 @@ int dmacore_domain_translate(struct dmacore_domain *domain, dmacore_iova_t iova,
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  @domain is NULL. Never succeeds if retried.
- *   -EOPNOTSUPP  the domain translates nothing, or its page tables were made without
+ *   -EOPNOTSUPP  the domain has no page tables of its own, or they were made without
  *            DMACORE_PAGETABLE_DIRTY. Never.
  */
 DMACORE_MUST_CHECK
@@ -478,7 +535,7 @@ int dmacore_domain_set_dirty_tracking(struct dmacore_domain *domain, bool is_tra
  *   -EINVAL  a pointer is NULL, the size is 0, something is not aligned, or a flag is unknown. Never
  *            succeeds if retried.
  *   -ERANGE  the range wraps, or is too wide for the page tables. Never.
- *   -EOPNOTSUPP  the domain translates nothing, or its page tables were made without
+ *   -EOPNOTSUPP  the domain has no page tables of its own, or they were made without
  *            DMACORE_PAGETABLE_DIRTY. Never.
  */
 DMACORE_MUST_CHECK

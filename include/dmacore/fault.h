@@ -33,6 +33,8 @@ enum dmacore_fault_reason {
 	DMACORE_FAULT_NO_MEMORY = 3,
 	/* The device, or the PASID, is attached to no domain or to a blocked one (-EPERM). */
 	DMACORE_FAULT_BLOCKED = 4,
+	/* In a nested domain: a word of the guest's tables is wrong, or cannot be read (-EFAULT). */
+	DMACORE_FAULT_BAD_TABLE = 5,
 };
 
 /**
@@ -45,7 +47,12 @@ enum dmacore_fault_reason {
  * @access: what the device wanted, bits of enum dmacore_access
  * @reason: one of enum dmacore_fault_reason
  * @pasid: the PASID of the request; 0: none
- * @reserved: zero
+ * @stage: in a nested domain (domain.h), who refused: 1: the guest's tables; 2: the parent, be it where
+ *   they lead or, with DMACORE_FAULT_BAD_TABLE, where their words lie. 0: nobody but what lies behind
+ *   both, and in other domains
+ *
+ * Of a nested domain, a fault of stage 1 is the guest's to know. What its tables say in detail,
+ * dmacore_pagetable_walk() (pagetable.h) tells who needs it.
  */
 struct dmacore_fault {
 	dmacore_dma_t first;
@@ -55,7 +62,7 @@ struct dmacore_fault {
 	uint32_t access;
 	uint32_t reason;
 	uint32_t pasid;
-	uint32_t reserved;
+	uint32_t stage;
 };
 
 /**

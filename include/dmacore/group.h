@@ -299,7 +299,7 @@ int dmacore_device_detach(struct dmacore_device *device, const struct dmacore_dm
  * dmacore_device_attach_pasid() - put the requests of a group with a PASID into a domain of its owner
  * @device: a device of the group whose requests can carry the PASID
  * @pasid: the PASID, not 0
- * @domain: an unmanaged or a blocked domain of the devices' IOMMU
+ * @domain: an unmanaged, a nested or a blocked domain of the devices' IOMMU
  * @owner: who owns the group
  *
  * The last release, and the removal of the last device, detach it.
@@ -361,6 +361,30 @@ int dmacore_device_replace_pasid(struct dmacore_device *device, uint32_t pasid,
 DMACORE_MUST_CHECK
 int dmacore_device_detach_pasid(struct dmacore_device *device, uint32_t pasid,
 				const struct dmacore_dma_owner *owner);
+
+/**
+ * dmacore_device_invalidate_pasid() - say that a guest has changed the tables of a PASID
+ * @device: a device of the group, whose requests can carry the PASID
+ * @pasid: the PASID
+ * @first: as for dmacore_domain_invalidate() (domain.h)
+ * @last: as there
+ *
+ * dmacore_domain_invalidate() for the domain that is attached to the PASID at this moment. It changes
+ * nothing, so that it takes no owner.
+ *
+ * Context: any thread; locked (group, rank 3; notifiers, rank 13); waits for accesses in flight to end;
+ *   calls notifiers; may free a domain that was detached and destroyed meanwhile, and so call the table
+ *   allocator.
+ * Ownership: as there.
+ * Return: 0, or
+ *   -EINVAL  @device is NULL, its requests cannot carry the PASID, or @last is below @first. Never succeeds
+ *            if retried.
+ *   -ENOENT  the PASID has no domain. Not until one is attached.
+ *   -EOPNOTSUPP  its domain is not nested. Not until one is attached that is.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_invalidate_pasid(struct dmacore_device *device, uint32_t pasid,
+				    dmacore_iova_t first, dmacore_iova_t last);
 
 /**
  * dmacore_group_set_default_type() - change what type the default domain of a group has

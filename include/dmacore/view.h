@@ -128,6 +128,8 @@ void dmacore_view_destroy(struct dmacore_view *view);
  *   -EACCES  not all of @access is permitted. Not until it is mapped anew.
  *   -EPERM   the device is behind an IOMMU and attached to no domain or a blocked one. Not until it
  *            is attached to another.
+ *   -EFAULT  in a nested domain, a word of the guest's tables is wrong or cannot be read. Not until they
+ *            change.
  */
 DMACORE_MUST_CHECK
 int dmacore_view_translate(struct dmacore_view *view, dmacore_dma_t dma, uint32_t access,
@@ -146,6 +148,7 @@ int dmacore_view_translate(struct dmacore_view *view, dmacore_dma_t dma, uint32_
  *
  * - through a page table: the leaf, or the run of entries that are one leaf, which @dma lies in; else
  *   the hole as far as an empty entry of one table goes, which is a granule at least;
+ * - through a guest's tables and a page table: what such leaves or holes of both have in common;
  * - directly, with DMACORE_DEVICE_TRACK_DIRECT: as much of one mapping as is a block; where none permits
  *   what is wanted, of the addresses from @dma on, and that may be @dma alone;
  * - directly without records, or blocked: all addresses.
@@ -176,7 +179,7 @@ int dmacore_view_translate_block(struct dmacore_view *view, dmacore_dma_t dma, u
  *            PTRDIFF_MAX, as that of no buffer is. Never succeeds if retried.
  *   -ENOENT  a part is not mapped. Faults.
  *   -EACCES  a part may not be read. Faults.
- *   -EFAULT  a part leads to where there is no memory. Faults.
+ *   -EFAULT  a part leads to where there is no memory, or a guest's tables are wrong. Faults.
  *   -EPERM   the device is behind an IOMMU and attached to no domain or a blocked one. Faults.
  *   -EOPNOTSUPP  the system is flat and the device directly mapped without
  *            DMACORE_DEVICE_TRACK_DIRECT. Never.
@@ -199,7 +202,7 @@ int dmacore_view_read(struct dmacore_view *view, dmacore_dma_t dma, void *buffer
  *            PTRDIFF_MAX, as that of no buffer is. Never succeeds if retried.
  *   -ENOENT  a part is not mapped. Faults.
  *   -EACCES  a part may not be written. Faults.
- *   -EFAULT  a part leads to where there is no memory. Faults.
+ *   -EFAULT  a part leads to where there is no memory, or a guest's tables are wrong. Faults.
  *   -EPERM   the device is behind an IOMMU and attached to no domain or a blocked one. Faults.
  *   -EOPNOTSUPP  the system is flat and the device directly mapped without
  *            DMACORE_DEVICE_TRACK_DIRECT. Never.
@@ -232,10 +235,10 @@ int dmacore_view_write(struct dmacore_view *view, dmacore_dma_t dma, const void 
  *            Never succeeds if retried.
  *   -ENOENT  a part is not mapped. Faults.
  *   -EACCES  a part may not be accessed like that. Faults.
- *   -EFAULT  a part leads to where there is no memory. Faults.
+ *   -EFAULT  a part leads to where there is no memory, or a guest's tables are wrong. Faults.
  *   -EPERM   the device is behind an IOMMU and attached to no domain or a blocked one. Faults.
- *   -EOPNOTSUPP  callbacks back a part, or the system is flat and the device directly mapped
- *            without DMACORE_DEVICE_TRACK_DIRECT. Use read and write for the former.
+ *   -EOPNOTSUPP  callbacks back a part, or the domain is nested, or the system is flat and the device directly mapped
+ *            without DMACORE_DEVICE_TRACK_DIRECT. Use read and write but for the last.
  *   -EAGAIN  mappings changed meanwhile, again and again. Should succeed if retried.
  *   -ENOMEM  no memory. May succeed later.
  */

@@ -49,9 +49,11 @@ struct dmacore_pagetable;
  * @type: what it is, of enum dmacore_domain_type (domain.h)
  * @reserved: zero
  * @pagetable: the page table of a domain that translates, of which what hardware must know can be read
- *   (dmacore_pagetable_vtd() and others, pagetable.h) as long as the domain lives; nothing else is done
- *   with it. NULL: the domain does not translate. The root of a table that grows may have changed when
- *   something was mapped
+ *   (dmacore_pagetable_vtd() and others, pagetable.h) until @domain_destroy is called; nothing else is
+ *   done with it. NULL: the domain does not translate by one. The root of a table that grows may have
+ *   changed when something was mapped
+ * @parent: of a nested domain, what the backend knows its parent by, which lives longer; NULL otherwise
+ * @guest_table: of a nested domain, the tables of the guest; NULL otherwise
  *
  * The structure is valid during the call alone.
  */
@@ -60,6 +62,8 @@ struct dmacore_backend_domain {
 	uint32_t type;
 	uint32_t reserved;
 	struct dmacore_pagetable *pagetable;
+	void *parent;
+	const struct dmacore_walk_options *guest_table;
 };
 
 /**
@@ -101,7 +105,7 @@ struct dmacore_backend_device {
  *   once, or several such. No lock is held
  * @flush: forgets all translations that were cached of a range: entries, and pages of the table, which
  *   may be freed afterwards. When it returns the hardware uses none, and no access through one is under
- *   way. Comes once for all that a flush of a lazy domain (domain.h), or dmacore_domain_sync(), is about.
+ *   way. Of a nested domain it is what the guest has changed. Comes once for all that a flush of a lazy domain (domain.h), or dmacore_domain_sync(), is about.
  *   In dmacore_system_tick() the lock of the list of lazy domains is held, else none
  * @set_dirty_tracking: starts noting what devices write, with nothing noted, or stops. No lock is held
  * @read_dirty: sets a bit in @bitmap for each granule of the range that was written, and forgets that if
