@@ -6,6 +6,10 @@
 
 #include "support/listener.h"
 
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+
 /* Addresses of the device, and guest-physical ones of data behind the tables. */
 #define SPOT UINT64_C(0x12345000)
 #define DATA (GUEST_BASE + 26 * PAGE)
@@ -687,6 +691,216 @@ static void nested_domain__honours_what_its_parent_does(void **state)
 	dmacore_device_destroy(device);
 }
 
+/* Beside a naive model. */
+
+/* Pages of the device's addresses, and guest-physical ones of data, that the model knows. */
+#define INPUTS 24
+#define MIDDLES 16
+
+/* What is mapped: the number of a page in the next space, and what is permitted; access 0: nothing. */
+struct model_page {
+	unsigned to;
+	uint32_t access;
+};
+
+struct model {
+	struct model_page inputs[INPUTS];
+	struct model_page middles[MIDDLES];
+};
+
+static uint64_t middle_address(unsigned middle)
+{
+	return GUEST_HIGH + middle * PAGE;
+}
+
+static void check_model(struct guest *guest, const struct model *model)
+{
+	struct machine *machine = &guest->machine;
+
+	for (unsigned i = 0; i < INPUTS; i++) {
+		const struct model_page *input = &model->inputs[i];
+		const struct model_page *middle = &model->middles[input->to];
+		uint32_t access = input->access & middle->access;
+		uint64_t iova = SPOT + i * PAGE;
+		struct dmacore_translation found;
+		struct dmacore_block block;
+		int error = dmacore_view_translate(machine->view, iova + 9, 0, &found);
+
+		if (!input->access || !middle->access)
+			assert_result(error, -ENOENT);
+		else
+			assert_result(error, access ? 0 : -EACCES);
+		assert_ok(dmacore_view_translate_block(machine->view, iova, 0, &block));
+		assert_int_equal(block.access, access);
+		for (uint32_t wanted = READ; wanted <= WRITE; wanted++) {
+			uint8_t byte = 0;
+			int stage = !(input->access & wanted)  ? 1 :
+				    !(middle->access & wanted) ? 2 :
+								 0;
+			const struct model_page *fault = stage == 1 ? input : middle;
+
+			error = wanted == READ ? dmacore_view_read(machine->view, iova, &byte, 1) :
+						 dmacore_view_write(machine->view, iova, &byte, 1);
+			if (!stage) {
+				assert_ok(error);
+				continue;
+			}
+			assert_result(error, fault->access ? -EACCES : -ENOENT);
+			assert_faulted_in(machine, stage,
+					  fault->access ? DMACORE_FAULT_DENIED :
+							  DMACORE_FAULT_NOT_MAPPED,
+					  iova, iova, wanted);
+			machine->faults.count = machine->faults.taken = 0;
+		}
+		if (!access)
+			continue;
+		assert_int_equal(found.access, access);
+		assert_true(found.first <= iova && iova <= found.last);
+		assert_int_equal(found.target + (iova - found.first),
+				 NEXT_BASE + 8 * PAGE + middle->to % 8 * PAGE);
+	}
+}
+
+static void nested_domain__does_what_a_model_of_pages_does(void **state)
+{
+	static const uint32_t formats[] = { DMACORE_PAGETABLE_VTD_SECOND_STAGE,
+					    DMACORE_PAGETABLE_X86_64,
+					    DMACORE_PAGETABLE_ARM64_STAGE1,
+					    DMACORE_PAGETABLE_RISCV_FIRST_STAGE };
+	struct guest *guest = *state;
+	const char *wanted = getenv("DMACORE_SEED");
+	uint64_t seed = wanted ? strtoull(wanted, NULL, 0) : 20;
+
+	print_message("DMACORE_SEED=%llu\n", (unsigned long long)seed);
+	for (unsigned round = 0; round < 4; round++) {
+		uint32_t format = formats[round];
+		struct model model;
+
+		memset(&model, 0, sizeof(model));
+		assert_ok(dmacore_domain_unmap(guest->parent, GUEST_HIGH, RAM_SIZE,
+					       DMACORE_UNMAP_CROSS_HOLES | DMACORE_UNMAP_SPLIT,
+					       NULL));
+		guest_use(guest, format, 0);
+		for (unsigned step = 0; step < 1500; step++) {
+			unsigned from = random_next(&seed) % INPUTS, to = random_next(&seed);
+			/* Not all formats can permit writes alone. */
+			uint32_t access = random_next(&seed) % 2 ? BOTH : READ;
+			struct model_page *page = &model.inputs[from];
+
+			if (random_next(&seed) % 2) {
+				from %= MIDDLES;
+				page = &model.middles[from];
+				to %= 8;
+				if (page->access)
+					assert_ok(dmacore_domain_unmap(guest->parent,
+								       middle_address(from), PAGE,
+								       0, NULL));
+				else
+					assert_ok(dmacore_domain_map(
+						guest->parent, middle_address(from),
+						NEXT_BASE + 8 * PAGE + to * PAGE, PAGE, access));
+			} else {
+				to %= MIDDLES;
+				if (page->access)
+					guest_unmap(guest, SPOT + from * PAGE, PAGE);
+				else
+					guest_map(guest, SPOT + from * PAGE, middle_address(to),
+						  PAGE, access);
+			}
+			page->access = page->access ? 0 : access;
+			page->to = to;
+			if (step % 8 == 0)
+				check_model(guest, &model);
+		}
+		check_model(guest, &model);
+	}
+	assert_ok(dmacore_domain_unmap(guest->parent, GUEST_HIGH, RAM_SIZE,
+				       DMACORE_UNMAP_CROSS_HOLES, NULL));
+}
+
+/* Beside other threads. */
+
+struct race {
+	struct guest *guest;
+	atomic_bool is_over;
+	atomic_uint reached;
+};
+
+/* A guest that leads the device to and fro, and to its own tables. */
+static void *change_tables(void *opaque)
+{
+	struct race *race = opaque;
+	uint64_t *word = guest_word(race->guest, place_of(race->guest, 0));
+	uint64_t good = __atomic_load_n(word, __ATOMIC_RELAXED), seed = 3;
+
+	while (!atomic_load(&race->is_over)) {
+		uint64_t page = random_next(&seed) % 32;
+		uint64_t bits = page < 28 ? good & 0xfff : random_next(&seed) & 0xfff;
+
+		__atomic_store_n(word, (GUEST_BASE + page * PAGE) | bits, __ATOMIC_RELEASE);
+		assert_ok(dmacore_domain_invalidate(race->guest->machine.domain, SPOT,
+						    SPOT + PAGE - 1));
+	}
+	return NULL;
+}
+
+static void *access_spot(void *opaque)
+{
+	struct race *race = opaque;
+	struct dmacore_view *view;
+	uint8_t byte;
+
+	assert_ok(dmacore_view_create(race->guest->machine.device, &view));
+	while (!atomic_load(&race->is_over)) {
+		/* In the middle of a page, where the tables are empty. */
+		if (dmacore_view_write(view, SPOT + 2040, "z", 1) == 0)
+			atomic_fetch_add(&race->reached, 1);
+		if (dmacore_view_read(view, SPOT + 2040, &byte, 1) == 0)
+			atomic_fetch_add(&race->reached, 1);
+	}
+	dmacore_view_destroy(view);
+	return NULL;
+}
+
+static void domain_unmap__in_the_parent_is_strict_whatever_the_guest_does(void **state)
+{
+	struct guest *guest = *state;
+	struct machine *machine = &guest->machine;
+	struct race race = { .guest = guest };
+	struct dmacore_fault faults[16];
+	pthread_t threads[3];
+
+	guest_map(guest, SPOT, DATA, PAGE, BOTH);
+	assert_ok(pthread_create(&threads[0], NULL, change_tables, &race));
+	assert_ok(pthread_create(&threads[1], NULL, access_spot, &race));
+	assert_ok(pthread_create(&threads[2], NULL, access_spot, &race));
+	for (unsigned i = 0; i < 100 || atomic_load(&race.reached) < 100; i++) {
+		uint8_t *host = guest_host(guest, DATA) + 2040;
+
+		assert_ok(dmacore_domain_unmap(guest->parent, GUEST_BASE + 24 * PAGE, 8 * PAGE,
+					       DMACORE_UNMAP_SPLIT, NULL));
+		/* Nobody writes to what is the test's now. */
+		for (unsigned page = 0; page < 6; page++)
+			host[page * PAGE] = i;
+		for (unsigned turn = 0; turn < 20; turn++)
+			sched_yield();
+		for (unsigned page = 0; page < 6; page++)
+			if (__atomic_load_n(&host[page * PAGE], __ATOMIC_RELAXED) != (uint8_t)i)
+				atomic_store(&race.is_over, true);
+		assert_false(atomic_load(&race.is_over));
+		assert_ok(dmacore_domain_map(guest->parent, GUEST_BASE + 24 * PAGE,
+					     guest_phys(GUEST_BASE + 24 * PAGE), 8 * PAGE, BOTH));
+		sched_yield();
+	}
+	atomic_store(&race.is_over, true);
+	for (unsigned i = 0; i < 3; i++)
+		assert_ok(pthread_join(threads[i], NULL));
+	for (size_t count = 1; count;)
+		assert_ok(dmacore_fault_take(machine->device, faults, 16, &count, NULL));
+	machine->faults.count = machine->faults.taken = 0;
+	__atomic_store_n(guest_word(guest, place_of(guest, 0)), 0, __ATOMIC_RELAXED);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -710,6 +924,8 @@ int main(void)
 		test_with_guest(domain_invalidate__tells_that_a_range_was_unmapped),
 		test_with_guest(owner__may_have_a_nested_domain_whoever_it_is),
 		test_with_guest(nested_domain__honours_what_its_parent_does),
+		test_with_guest(nested_domain__does_what_a_model_of_pages_does),
+		test_with_guest(domain_unmap__in_the_parent_is_strict_whatever_the_guest_does),
 	};
 
 	return run_group("nested", tests);
