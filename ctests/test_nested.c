@@ -275,6 +275,44 @@ static void domain_unmap__in_the_parent_ends_what_is_nested(void **state)
 	assert_ok(read_one(machine, SPOT));
 }
 
+static void domain_unmap__in_the_parent_reports_what_a_zero_copy_mapping_holds(void **state)
+{
+	struct guest *guest = *state;
+	struct machine *machine = &guest->machine;
+	const struct dmacore_view_segment *segments;
+	struct dmacore_view_mapping *mapping;
+	size_t count;
+
+	guest_map(guest, SPOT, DATA, PAGE, READ);
+	guest_map(guest, SPOT + PAGE, GUEST_HIGH, PAGE, READ);
+	assert_fails(dmacore_view_map(machine->view, SPOT + PAGE, PAGE + 1, READ, &mapping,
+				      &segments, &count),
+		     ENOENT);
+	assert_null(mapping);
+	assert_faulted_in(machine, 1, DMACORE_FAULT_NOT_MAPPED, SPOT + 2 * PAGE, SPOT + 2 * PAGE,
+			  READ);
+	assert_ok(
+		dmacore_view_map(machine->view, SPOT, 2 * PAGE, READ, &mapping, &segments, &count));
+	assert_int_equal(count, 2);
+	guest_unmap(guest, SPOT, 2 * PAGE);
+	assert_ok(dmacore_domain_unmap(guest->parent, DATA + PAGE, PAGE, 0, NULL));
+	assert_no_reports(&machine->reports);
+	assert_ok(dmacore_domain_unmap(guest->parent, DATA, PAGE, 0, NULL));
+	assert_reported(machine, DMACORE_REPORT_WARNING);
+	assert_ok(dmacore_domain_unmap(guest->parent, GUEST_HIGH, PAGE, DMACORE_UNMAP_SPLIT, NULL));
+	assert_reported(machine, DMACORE_REPORT_WARNING);
+	/* The mapping keeps the domain, and so the parent. */
+	assert_ok(dmacore_domain_replace(guest->parent, machine->device));
+	dmacore_domain_destroy(machine->domain);
+	assert_reported(machine, DMACORE_REPORT_WARNING);
+	dmacore_view_unmap(mapping);
+	machine->domain = make_nested(guest);
+	assert_ok(dmacore_domain_replace(machine->domain, machine->device));
+	assert_ok(dmacore_domain_unmap(guest->parent, GUEST_HIGH + PAGE, PAGE, DMACORE_UNMAP_SPLIT,
+				       NULL));
+	assert_no_reports(&machine->reports);
+}
+
 /* Tables that are wrong. */
 
 /* The guest-physical place of the word of SPOT on a level, found in the tables themselves. */
@@ -499,11 +537,19 @@ static void view_write__is_noted_in_the_parent_where_it_went(void **state)
 	assert_faulted_in(machine, 1, DMACORE_FAULT_NOT_MAPPED, SPOT + 3 * PAGE, SPOT + 3 * PAGE,
 			  WRITE);
 	assert_int_equal(take_dirty(guest), 0);
-	/* What nobody could note is refused. */
-	assert_fails(
-		dmacore_view_map(machine->view, SPOT, PAGE, WRITE, &mapping, &segments, &count),
-		EOPNOTSUPP);
-	assert_null(mapping);
+	/* What is held for writing counts where it lies, whatever the guest's tables say by then. */
+	assert_ok(dmacore_view_map(machine->view, SPOT + PAGE + 8, PAGE, WRITE, &mapping, &segments,
+				   &count));
+	assert_int_equal(count, 2);
+	assert_ptr_equal(segments[0].host, guest_host(guest, DATA + PAGE + 8));
+	assert_ptr_equal(segments[1].host, guest_host(guest, GUEST_BASE + 31 * PAGE));
+	guest_unmap(guest, SPOT, 3 * PAGE);
+	assert_ok(dmacore_domain_invalidate(machine->domain, 0, UINT64_MAX));
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(take_dirty(guest), UINT64_C(1) << 27 | UINT64_C(1) << 31);
+	dmacore_view_unmap(mapping);
+	assert_int_equal(take_dirty(guest), UINT64_C(1) << 27 | UINT64_C(1) << 31);
+	assert_int_equal(take_dirty(guest), 0);
 	assert_no_faults(machine);
 }
 
@@ -913,6 +959,7 @@ int main(void)
 		test_with_guest(view__has_no_privilege),
 		test_with_guest(view__sees_each_change_of_the_tables_at_once),
 		test_with_guest(domain_unmap__in_the_parent_ends_what_is_nested),
+		test_with_guest(domain_unmap__in_the_parent_reports_what_a_zero_copy_mapping_holds),
 		test_with_guest(view__faults_on_words_that_hardware_would_refuse),
 		test_with_guest(view__faults_on_words_that_it_may_not_read),
 		test_with_guest(view__survives_tables_of_arbitrary_words),

@@ -117,7 +117,7 @@ public struct Domain: ~Copyable, Held {
   // nil where addresses stay as they are, lead nowhere, or are for a guest's tables to translate.
   public let translation: UnsafeMutablePointer<Translation>?
   /// Of a nested domain alone.
-  let nesting: UnsafeMutablePointer<Nesting>?
+  public let nesting: UnsafeMutablePointer<Nesting>?
   let reserved: ReservedRegions
   let backend: BackendDomain
   /// Of a hybrid domain.

@@ -20,7 +20,8 @@ import Primitives
 // so nothing that the parent unmaps strictly is reached afterwards, whatever the guest's tables say.
 // 2.2 Nothing is cached, and nothing is written to the guest's tables.
 // 2.3 The walk says where in guest-physical memory an access goes. By that, not by the device's address,
-// the parent notes writes, because the guest may change its tables at any time.
+// the parent notes writes and knows of zero-copy mappings, because the guest may change its tables at any
+// time.
 //
 // 3. Locking
 // None.
@@ -31,7 +32,7 @@ import Primitives
 /// The two stages of a nested domain.
 @safe
 public struct Nesting: ~Copyable {
-  let parent: UnsafeMutablePointer<Domain>
+  public let parent: UnsafeMutablePointer<Domain>
   private let guest: ForeignTable
   /// The parent's.
   public let translation: UnsafeMutablePointer<Domain.Translation>

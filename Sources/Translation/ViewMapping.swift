@@ -9,13 +9,16 @@ import Primitives
 /// Memory that a device reaches without a copy, held where it is until this ends.
 ///
 /// It pins the memory regions, so that they cannot be removed, and enters its range in the pin table
-/// of the domain (or of a directly mapped device), so that an unmap of the range finds it.
+/// of the domain (or of a directly mapped device), so that an unmap of the range finds it. Through a
+/// nested domain it enters each run in the pin table of the parent too, by guest-physical addresses.
 @safe
 public struct ViewMapping: ~Copyable {
   /// How many of each a range needs.
   private struct Counts: Equatable {
     var segments = 0
     var regions = 0
+    /// Of a nested domain.
+    var runs = 0
   }
 
   private let device: UnsafeMutablePointer<Device>
@@ -57,21 +60,25 @@ public struct ViewMapping: ~Copyable {
 
   deinit {
     noteWrite()
+    unsafe lists.unpinAndFree(in: domain)
     unsafe Self.unpin(node, device, domain)
     unsafe Box.destroy(node)
-    lists.unpinAndFree()
     unsafe Box.letGo(device)
   }
 
   /// Lets the domain know what may have been written, while the range is still pinned there: who reads
   /// what was written finds the one or the other.
   private func noteWrite() {
-    let pin = unsafe node.pointee
-    guard pin.payload.isForWriting, let translation = unsafe domain?.pointee.translation else {
-      return
-    }
+    guard unsafe node.pointee.payload.isForWriting, let domain = unsafe domain else { return }
     let token = unsafe device.pointee.system.pointee.readers.enter()
-    unsafe translation.pointee.noteWrite(pin.first, pin.last)
+    if let nesting = unsafe domain.pointee.nesting {
+      for index in 0..<lists.counts.runs {
+        unsafe nesting.pointee.translation.pointee.noteWrite(
+          lists.runs[index].first, lists.runs[index].last)
+      }
+    } else {
+      unsafe domain.pointee.translation?.pointee.noteWrite(node.pointee.first, node.pointee.last)
+    }
     unsafe device.pointee.system.pointee.readers.leave(token)
   }
 
@@ -87,10 +94,11 @@ public struct ViewMapping: ~Copyable {
     _ node: UnsafeMutablePointer<PinTable.Node>
   ) throws(Failure) -> (Lists, HeldDomain) {
     for _ in 0..<tries {
-      guard unsafe !view.pointee.isNested else { throw .notSupported }
+      let isNested = unsafe view.pointee.isNested
       var counter = Collector(lists: nil)
       try unsafe view.pointee.forEachRun(of: range, access) { (step, size) throws(Failure) in
         guard counter.add(step, size: size) else { throw .notSupported }
+        if isNested { counter.counts.runs += 1 }
       }
       let lists = try Lists(room: counter.counts)
       guard let domain = unsafe pin(node, view) else {
@@ -103,7 +111,7 @@ public struct ViewMapping: ~Copyable {
         unsafe device.pointee.withPins(of: domain.pointer) { unsafe $0.settle(node) }
         return (filled, domain)
       }
-      filled.unpinAndFree()
+      unsafe filled.unpinAndFree(in: domain.pointer)
       unsafe unpin(node, device, domain.pointer)
     }
     throw .tryAgain
@@ -120,11 +128,11 @@ public struct ViewMapping: ~Copyable {
     let token = unsafe device.pointee.system.pointee.readers.enter()
     defer { unsafe device.pointee.system.pointee.readers.leave(token) }
     switch unsafe view.pointee.currentPath {
-    case .blocked, .nested:
+    case .blocked:
       return nil
     case .direct:
       return unsafe device.pointee.pins.add(node) ? HeldDomain(pointer: nil) : nil
-    case .translated(_, let domain):
+    case .translated(_, let domain), .nested(_, let domain):
       guard unsafe domain.pointee.pins.add(node) else { return nil }
       unsafe Box.hold(domain)
       return unsafe HeldDomain(pointer: domain)
@@ -172,9 +180,14 @@ public struct ViewMapping: ~Copyable {
     }
     guard unsafe pathDomain == domain.pointer else { return nil }
     let step = unsafe view.pointee.step(from: address, through: last, access, by: path)
-    guard case .memory(_, _, let runLast, _) = step,
+    guard case .memory(_, _, let runLast, let noteOffset) = step,
       collector.add(step, size: runLast &- address &+ 1)
     else { return nil }
+    if case .nested(let nesting, _) = path {
+      let isPinned = unsafe collector.addRun(
+        address &+ noteOffset, runLast &+ noteOffset, access, in: nesting.pointee.parent)
+      guard isPinned else { return nil }
+    }
     return runLast
   }
 
@@ -185,37 +198,47 @@ public struct ViewMapping: ~Copyable {
   private struct Lists {
     let segments: UnsafeMutablePointer<dmacore_view_segment>
     let regions: UnsafeMutablePointer<PhysicalMemory.Region>
+    let runs: UnsafeMutablePointer<PinTable.Node>
     let counts: Counts
 
     init(room: Counts) throws(Failure) {
       let segmentBytes = unsafe room.segments * MemoryLayout<dmacore_view_segment>.stride
       let regionBytes = room.regions * MemoryLayout<UInt>.stride
-      let raw = unsafe try RawMemory.allocate(segmentBytes + regionBytes, alignment: 16)
-      // SAFETY: the allocation is so many segments long and then so many pointers; a segment's
-      // stride is a multiple of a pointer's alignment.
+      let runBytes = room.runs * MemoryLayout<PinTable.Node>.stride
+      let raw = unsafe try RawMemory.allocate(
+        segmentBytes + regionBytes + runBytes, alignment: 16)
+      // SAFETY: the allocation is so many segments long, then so many pointers, and then so many nodes;
+      // the strides are multiples of a pointer's alignment.
       unsafe segments = raw.bindMemory(to: dmacore_view_segment.self, capacity: room.segments)
       unsafe regions = (raw + segmentBytes).bindMemory(
         to: PhysicalMemory.Region.self, capacity: room.regions)
+      unsafe runs = (raw + segmentBytes + regionBytes).bindMemory(
+        to: PinTable.Node.self, capacity: room.runs)
       counts = room
     }
 
     private init(_ other: Lists, counts: Counts) {
       unsafe segments = other.segments
       unsafe regions = other.regions
+      unsafe runs = other.runs
       self.counts = counts
     }
 
     /// The same lists of which so much is filled in.
     func with(_ counts: Counts) -> Lists { Lists(self, counts: counts) }
 
-    func unpin() {
+    private func unpin(in domain: UnsafeMutablePointer<Domain>?) {
       for index in 0..<counts.regions { unsafe regions[index].pointee.unpin() }
+      guard let nesting = unsafe domain?.pointee.nesting else { return }
+      for index in 0..<counts.runs {
+        unsafe nesting.pointee.parent.pointee.pins.remove(runs + index)
+      }
     }
 
     func free() { unsafe RawMemory.free(segments) }
 
-    func unpinAndFree() {
-      unpin()
+    func unpinAndFree(in domain: UnsafeMutablePointer<Domain>?) {
+      unsafe unpin(in: domain)
       free()
     }
   }
@@ -229,6 +252,18 @@ public struct ViewMapping: ~Copyable {
     private var region: PhysicalMemory.Region? = nil
 
     init(lists: Lists?) { self.lists = lists }
+
+    /// Pins where a run lies in the parent of a nested domain; false when there is no room.
+    mutating func addRun(
+      _ first: UInt64, _ last: UInt64, _ access: Access, in parent: UnsafeMutablePointer<Domain>
+    ) -> Bool {
+      guard let lists, counts.runs < lists.counts.runs else { return false }
+      let node = unsafe lists.runs + counts.runs
+      unsafe node.initialize(to: PinTable.Node(first: first, last: last, payload: .pinned(access)))
+      guard unsafe parent.pointee.pins.add(node) else { return false }
+      counts.runs += 1
+      return true
+    }
 
     /// Adds a run; false when it has no bytes to point to, does not fit, or is going away.
     mutating func add(_ step: View.Step, size: UInt64) -> Bool {

@@ -43,7 +43,7 @@ struct dmacore_device;
  *   -EINVAL  a pointer is NULL, or @size is 0 or rounds up to 2^64. Never succeeds if retried.
  *   -ENXIO   the device has no coherent mask. Not until it is set.
  *   -EPERM   the device is behind an IOMMU and attached to no domain, a blocked one, or an unmanaged
- *            one, which is reported too. Not until it is attached to another.
+ *            or a nested one, which is reported too. Not until it is attached to another.
  *   -EOPNOTSUPP  the system is not flat and was given no memory allocator. Never.
  *   -EFAULT  the memory allocator gave memory that is not inside a writable region of the system,
  *            or does not start at a multiple of the page size on both sides. Never.

@@ -19,9 +19,9 @@
  *
  * A device with no IOMMU, or attached to an identity domain, is mapped directly: the address that
  * the device is told is the physical address, or what its DMA ranges make of that. A device attached
- * to a DMA domain is mapped through the IOMMU, and one attached to a hybrid domain either way. A device attached to an unmanaged domain reaches what
- * that maps, and its mapping calls refuse. A device behind an IOMMU that is attached to no domain, or
- * to a blocked one, is blocked.
+ * to a DMA domain is mapped through the IOMMU, and one attached to a hybrid domain either way. A device
+ * attached to an unmanaged or a nested domain reaches what that maps, and its mapping calls refuse. A
+ * device behind an IOMMU that is attached to no domain, or to a blocked one, is blocked.
  *
  * Masks are the highest address that the device can put on the bus: the streaming mask for buffers
  * that are mapped, the coherent mask for memory that is allocated. A device whose mask is 0 has

@@ -459,7 +459,8 @@ int dmacore_domain_flush(struct dmacore_domain *domain);
  * The library keeps no copies of translations, so that accesses that start after a change go by it without
  * this call. When this returns, none is in flight by what the tables said before, but inside the callbacks
  * of memory regions; and the domain's notifiers have been told that the range was unmapped, as it is left to
- * a replay to find what is mapped there. Needs no memory.
+ * a replay to find what is mapped there. A zero-copy mapping leads where it led; it is not reported, because a
+ * guest may invalidate what it has not changed: a listener may end it. Needs no memory.
  *
  * Context: any thread; locked (notifiers, rank 13); waits for accesses in flight to end; calls notifiers.
  * Ownership: what the guest has taken out of its tables it may use for something else.

@@ -77,7 +77,7 @@ enum dmacore_direction {
  *            unknown. Never succeeds if retried.
  *   -ENXIO   the device has no streaming mask. Not until it is set.
  *   -EPERM   the device is behind an IOMMU and attached to no domain, a blocked one, or an unmanaged
- *            one, which is reported too. Not until it is attached to another.
+ *            or a nested one, which is reported too. Not until it is attached to another.
  *   -EFAULT  the buffer is not in the system's memory. Never.
  *   -ERANGE  the buffer cannot be reached: on the direct path it lies above the mask or the bus
  *            limit, or in no DMA range of the device; through an IOMMU its physical address is too

@@ -223,7 +223,8 @@ int dmacore_view_write(struct dmacore_view *view, dmacore_dma_t dma, const void 
  * @out_count: receives how many
  *
  * The memory regions concerned cannot be removed while the mapping lives. Unmapping the range on
- * the driver's side meanwhile is reported; the segments stay good.
+ * the driver's side meanwhile is reported; the segments stay good. Through a nested domain (domain.h), that is
+ * an unmap in the parent of what the range led to when the mapping was made.
  *
  * Context: any thread; locked (zero-copy mappings, rank 5; and device mappings, rank 4, for a
  *   directly mapped device with DMACORE_DEVICE_TRACK_DIRECT); on a fault calls the device's
@@ -237,8 +238,8 @@ int dmacore_view_write(struct dmacore_view *view, dmacore_dma_t dma, const void 
  *   -EACCES  a part may not be accessed like that. Faults.
  *   -EFAULT  a part leads to where there is no memory, or a guest's tables are wrong. Faults.
  *   -EPERM   the device is behind an IOMMU and attached to no domain or a blocked one. Faults.
- *   -EOPNOTSUPP  callbacks back a part, or the domain is nested, or the system is flat and the device directly mapped
- *            without DMACORE_DEVICE_TRACK_DIRECT. Use read and write but for the last.
+ *   -EOPNOTSUPP  callbacks back a part, or the system is flat and the device directly mapped
+ *            without DMACORE_DEVICE_TRACK_DIRECT. Use read and write for the former.
  *   -EAGAIN  mappings changed meanwhile, again and again. Should succeed if retried.
  *   -ENOMEM  no memory. May succeed later.
  */
