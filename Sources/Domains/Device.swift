@@ -66,14 +66,14 @@ public struct DeviceDescription {
 /// How a device's addresses reach memory.
 @safe
 public enum DevicePath {
-  /// Addresses are those of the device's bus.
-  case direct
+  /// Addresses are those of the device's bus. The domain is an identity domain, if there is one.
+  case direct(UnsafeMutablePointer<Domain>?)
   /// The domain translates them.
   case translated(UnsafeMutablePointer<Domain.Translation>, UnsafeMutablePointer<Domain>)
   /// A guest's tables translate them, and then the domain in which they are nested.
   case nested(UnsafeMutablePointer<Nesting>, UnsafeMutablePointer<Domain>)
-  /// They reach nothing.
-  case blocked
+  /// They reach nothing. The domain is a blocked one, if there is one.
+  case blocked(UnsafeMutablePointer<Domain>?)
 
   public var isDirect: Bool { if case .direct = self { true } else { false } }
 
@@ -85,6 +85,19 @@ public enum DevicePath {
     case .nested(let nesting, _): unsafe nesting.pointee.translation
     case .direct, .blocked: nil
     }
+  }
+
+  /// The domain, held, if it wants to know of faults. The caller is still inside the read section that it
+  /// read the path in.
+  public func holdListener() -> UnsafeMutablePointer<Domain>? {
+    let domain: UnsafeMutablePointer<Domain>? =
+      switch self {
+      case .direct(let domain), .blocked(let domain): unsafe domain
+      case .translated(_, let domain), .nested(_, let domain): unsafe domain
+      }
+    guard let domain = unsafe domain, unsafe domain.pointee.fault != nil else { return nil }
+    unsafe Box.hold(domain)
+    return unsafe domain
   }
 }
 
@@ -244,11 +257,11 @@ public struct Device: ~Copyable, Held {
 
   /// The path of a device with this domain.
   public func path(with domain: UnsafeMutablePointer<Domain>?) -> DevicePath {
-    guard unsafe iommu != nil else { return .direct }
-    guard let domain = unsafe domain else { return .blocked }
+    guard unsafe iommu != nil else { return unsafe .direct(nil) }
+    guard let domain = unsafe domain else { return unsafe .blocked(nil) }
     guard let translation = unsafe domain.pointee.translation else {
-      if unsafe domain.pointee.kind == .identity { return .direct }
-      return unsafe domain.pointee.nesting.map { unsafe .nested($0, domain) } ?? .blocked
+      if unsafe domain.pointee.kind == .identity { return unsafe .direct(domain) }
+      return unsafe domain.pointee.nesting.map { unsafe .nested($0, domain) } ?? .blocked(domain)
     }
     return unsafe .translated(translation, domain)
   }
@@ -259,7 +272,7 @@ public struct Device: ~Copyable, Held {
   /// The path of the device's requests with a PASID at this moment, in the same way.
   public func path(of slot: UnsafeMutablePointer<PASIDSlot>) -> DevicePath {
     // Acquiring: pairs with the release in `leaveGroup`, after which readers are waited for.
-    if hasLeft.load(ordering: .acquiring) { return .blocked }
+    if hasLeft.load(ordering: .acquiring) { return unsafe .blocked(nil) }
     return unsafe path(with: slot.pointee.domain)
   }
 
@@ -437,13 +450,19 @@ public struct Device: ~Copyable, Held {
 
   // MARK: - Faults
 
-  /// Records a fault and hands it to the device's callback. Called under no lock and in no read
-  /// section.
-  public func report(_ fault: dmacore_fault, from device: OpaquePointer) {
+  /// Records a fault and hands it to the callback of the domain that refused the access, which the caller
+  /// holds, and to the device's. Called under no lock and in no read section.
+  public func report(
+    _ fault: dmacore_fault, from device: OpaquePointer,
+    in domain: UnsafeMutablePointer<Domain>? = nil
+  ) {
     var fault = fault
     fault.time = unsafe system.pointee.lastTick.load(ordering: .relaxed)
     faults.record(&fault)
     ThreadRules.willCallBack()
+    if let domain = unsafe domain {
+      unsafe domain.pointee.fault?(OpaquePointer(domain), device, &fault, domain.pointee.opaque)
+    }
     if let callback = unsafe self.fault { unsafe callback(device, &fault, faultOpaque) }
   }
 

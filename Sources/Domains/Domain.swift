@@ -26,6 +26,8 @@ public struct DomainDescription {
   let guest: ForeignTable?
   let parent: UnsafeMutablePointer<Domain>?
   private(set) var guestOptions: UnsafePointer<dmacore_walk_options>? = nil
+  private(set) var fault: dmacore_domain_fault_fn? = nil
+  private(set) var opaque: UnsafeMutableRawPointer? = nil
 
   /// - Throws: `invalidArgument` for what the kind has no use for, or cannot do without.
   @inline(never)
@@ -64,6 +66,8 @@ public struct DomainDescription {
       FlushQueue.Limits(entries: options.flush_entries, age: options.flush_age), for: group,
       guest: guest, behind: parent)
     unsafe guestOptions = options.guest_table
+    unsafe fault = options.fault
+    unsafe opaque = options.opaque
   }
 }
 
@@ -122,6 +126,8 @@ public struct Domain: ~Copyable, Held {
   let backend: BackendDomain
   /// Of a hybrid domain.
   let window: UnsafeMutablePointer<IdentityWindow>?
+  let fault: dmacore_domain_fault_fn?
+  let opaque: UnsafeMutableRawPointer?
   private let deviceCount = Atomic<UInt64>(0)
   private let uses = UseCount()
 
@@ -213,6 +219,8 @@ public struct Domain: ~Copyable, Held {
     self.reserved = reserved
     self.backend = backend
     unsafe self.window = window
+    unsafe fault = description.fault
+    unsafe opaque = description.opaque
   }
 
   deinit {

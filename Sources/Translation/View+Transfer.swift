@@ -116,9 +116,11 @@ extension View {
       return runLast
     case .callbacks(let region, let regionOffset, let runLast, let noteOffset):
       let isPinned = unsafe region.pointee.pin()
+      let domain = unsafe isPinned ? nil : path.holdListener()
       unsafe device.pointee.system.pointee.readers.leave(token)
       guard isPinned else {
-        throw refuse(.noMemory, first: address, known: runLast, last: last, transfer.access)
+        throw unsafe refuse(
+          .noMemory, first: address, known: runLast, last: last, transfer.access, by: domain)
       }
       defer {
         unsafe region.pointee.unpin()
@@ -129,8 +131,10 @@ extension View {
         region, at: regionOffset, offset: offset, size: Int(runLast &- address) + 1)
       return runLast
     case .refused(let reason, let known):
+      let domain = unsafe path.holdListener()
       unsafe device.pointee.system.pointee.readers.leave(token)
-      throw refuse(reason, first: address, known: known, last: last, transfer.access)
+      throw unsafe refuse(
+        reason, first: address, known: known, last: last, transfer.access, by: domain)
     case .unknown:
       unsafe device.pointee.system.pointee.readers.leave(token)
       throw .notSupported

@@ -327,13 +327,18 @@ extension View {
     last &- address <= extent ? last : address &+ extent
   }
 
-  /// `step` in a read section of its own, for an answer that is used as a number only.
-  private func probe(from address: UInt64, through last: UInt64, _ access: Access) -> Step {
+  /// `step` in a read section of its own, for an answer that is used as a number only; and the domain that
+  /// refuses, held, if it wants to know and `isTelling`.
+  @inline(never)
+  private func probe(
+    from address: UInt64, through last: UInt64, _ access: Access, isTelling: Bool
+  ) -> (step: Step, domain: UnsafeMutablePointer<Domain>?) {
     let token = unsafe device.pointee.system.pointee.readers.enter()
-    let found = step(
-      from: address, through: last, access, by: currentPath)
-    unsafe device.pointee.system.pointee.readers.leave(token)
-    return found
+    defer { unsafe device.pointee.system.pointee.readers.leave(token) }
+    let path = currentPath
+    let found = step(from: address, through: last, access, by: path)
+    guard isTelling, case .refused = found else { return (found, nil) }
+    return unsafe (found, path.holdListener())
   }
 
   /// Calls `body` with each run of a range and its size, resolved in read sections of their own.
@@ -345,13 +350,14 @@ extension View {
     var address = range.first.rawValue
     let last = range.last.rawValue
     while true {
-      let found = probe(from: address, through: last, access)
+      let (found, domain) = unsafe probe(
+        from: address, through: last, access, isTelling: true)
       let runLast: UInt64
       switch found {
       case .memory(_, _, let end, _): runLast = end
       case .callbacks(_, _, let end, _): runLast = end
       case .refused(let reason, let end):
-        throw refuse(reason, first: address, known: end, last: last, access)
+        throw unsafe refuse(reason, first: address, known: end, last: last, access, by: domain)
       case .unknown: throw .notSupported
       }
       try body(found, runLast &- address &+ 1)
@@ -362,14 +368,20 @@ extension View {
 
   /// Makes a refusal a fault, and returns the failure that stands for it.
   ///
-  /// - Parameters known, last: the reason holds up to `known`; the access goes up to `last`.
+  /// - Parameters:
+  ///   - known, last: the reason holds up to `known`; the access goes up to `last`.
+  ///   - domain: the one that refuses, if it wants to know; it was held for this, which lets go of it.
+  @inline(never)
   func refuse(
-    _ reason: FaultReason, first: UInt64, known: UInt64, last: UInt64, _ access: Access
+    _ reason: FaultReason, first: UInt64, known: UInt64, last: UInt64, _ access: Access,
+    by domain: UnsafeMutablePointer<Domain>?
   ) -> Failure {
     var end = known
     var runs = 0
     while end < last, runs < Self.refusedRuns,
-      case .refused(reason, let next) = probe(from: end &+ 1, through: last, access)
+      case .refused(reason, let next) = unsafe probe(
+        from: end &+ 1, through: last, access, isTelling: false
+      ).step
     {
       end = next
       runs += 1
@@ -378,7 +390,8 @@ extension View {
       dmacore_fault(
         first: first, last: end, sequence: 0, time: 0, access: access.rawValue,
         reason: reason.reason, pasid: pasid, stage: reason.stage),
-      from: OpaquePointer(device))
+      from: OpaquePointer(device), in: domain)
+    if let domain = unsafe domain { unsafe Box.letGo(domain) }
     return reason.failure
   }
 }

@@ -100,6 +100,7 @@
  * Stability: may change before 1.0.
  */
 
+#include "fault.h"
 #include "pagetable.h"
 #include "types.h"
 
@@ -152,6 +153,9 @@ enum dmacore_domain_unmap_flags {
  * @parent: DMACORE_DOMAIN_NESTED: an unmanaged domain of the same IOMMU, which it holds on to
  * @guest_table: DMACORE_DOMAIN_NESTED: the guest's tables (pagetable.h), with a guest-physical root, and
  *   with @read, @opaque and @second_stage NULL; copied
+ * @fault: receives the faults of devices, and of PASIDs, that are attached to it (fault.h); NULL: nobody
+ *   does
+ * @opaque: passed to @fault
  */
 struct dmacore_domain_options {
 	size_t struct_size;
@@ -165,12 +169,14 @@ struct dmacore_domain_options {
 	struct dmacore_group *group;
 	struct dmacore_domain *parent;
 	const struct dmacore_walk_options *guest_table;
+	dmacore_domain_fault_fn fault;
+	void *opaque;
 };
 
 #define DMACORE_DOMAIN_OPTIONS_INIT                                                                \
 	{                                                                                          \
 		sizeof(struct dmacore_domain_options), DMACORE_DOMAIN_DMA, 0, 0, 0, 0, 0, 0, NULL, \
-			NULL, NULL                                                                 \
+			NULL, NULL, NULL, NULL                                                     \
 	}
 
 /**
@@ -220,7 +226,8 @@ struct dmacore_domain_statistics {
  * Context: any thread; locked (group, rank 3, if there is one; for a lazy domain lazy domains, rank 6,
  *   and flush queue, rank 7; for a hybrid domain windows, rank 14); calls the IOMMU's table allocator.
  * Ownership: the caller gives the domain back with dmacore_domain_destroy(); it holds on to the
- *   IOMMU and to its parent.
+ *   IOMMU and to its parent. What @options->opaque points to must outlive it, and every call of
+ *   @options->fault.
  * Return: 0, or
  *   -EINVAL  @iommu or @out_domain is NULL, the type is unknown, a flag or a reserved member is
  *            set, @first or @last is not aligned, they are the wrong way round, @flush_entries is

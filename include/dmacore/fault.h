@@ -5,9 +5,10 @@
 /**
  * DOC: Faults
  *
- * An access of a device that is refused becomes a fault: it is recorded in a ring of the device
- * and handed to the device's callback. The ring keeps the oldest faults, which tell how the
- * trouble began, and counts those it has no room for.
+ * An access of a device that is refused becomes a fault: it is recorded in a ring of the device, and
+ * handed to the callback of the domain that refused it (domain.h), if the device is attached to one, and
+ * then to the device's. The ring keeps the oldest faults, which tell how the trouble began, and counts
+ * those it has no room for.
  *
  *	struct dmacore_fault faults[16];
  *	size_t count;
@@ -23,6 +24,7 @@
 DMACORE_BEGIN_DECLS
 
 struct dmacore_device;
+struct dmacore_domain;
 
 enum dmacore_fault_reason {
 	/* Nothing is mapped there (-ENOENT). */
@@ -73,6 +75,21 @@ struct dmacore_fault {
  */
 typedef void (*dmacore_fault_fn)(struct dmacore_device *device, const struct dmacore_fault *fault,
 				 void *opaque);
+
+/**
+ * typedef dmacore_domain_fault_fn - receives the faults of the devices in a domain
+ * @domain: the domain, which was given back already if only its devices hold it
+ * @device: the device whose access the domain refused
+ * @fault: as the device records it
+ * @opaque: as in struct dmacore_domain_options
+ *
+ * Called before the device's callback, in the same way, and for a device that leaves the domain
+ * meanwhile. It may call any function of the library but the destroy functions of the device and of the
+ * view.
+ */
+typedef void (*dmacore_domain_fault_fn)(struct dmacore_domain *domain,
+					struct dmacore_device *device,
+					const struct dmacore_fault *fault, void *opaque);
 
 /**
  * dmacore_fault_take() - take the recorded faults of a device, oldest first

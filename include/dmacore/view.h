@@ -172,7 +172,8 @@ int dmacore_view_translate_block(struct dmacore_view *view, dmacore_dma_t dma, u
  *
  * Context: any thread; lock-free, but for a directly mapped device with
  *   DMACORE_DEVICE_TRACK_DIRECT (device mappings, rank 4); calls the callbacks of memory regions
- *   and, on a fault, the device's.
+ *   and, on a fault, those of the domain and of the device (fault.h); then it may free a domain that was
+ *   destroyed meanwhile, and so call the table allocator.
  * Ownership: @buffer stays the caller's.
  * Return: 0, or
  *   -EINVAL  @view or @buffer is NULL, also for no bytes, the range wraps, or @size is above
@@ -227,8 +228,7 @@ int dmacore_view_write(struct dmacore_view *view, dmacore_dma_t dma, const void 
  * an unmap in the parent of what the range led to when the mapping was made.
  *
  * Context: any thread; locked (zero-copy mappings, rank 5; and device mappings, rank 4, for a
- *   directly mapped device with DMACORE_DEVICE_TRACK_DIRECT); on a fault calls the device's
- *   callback.
+ *   directly mapped device with DMACORE_DEVICE_TRACK_DIRECT); on a fault as dmacore_view_read().
  * Ownership: the segments live in the mapping, until dmacore_view_unmap(). The mapping holds on to
  *   the device.
  * Return: 0, or
