@@ -152,12 +152,7 @@ static void device_create__rejects_pasids_of_more_than_20_bits(void **state)
 	assert_creates_nothing(
 		dmacore_device_create(bench->party.machine.system, &options, &device), EINVAL,
 		device);
-	options.reserved = 1;
 	options.pasid_count = 1 << 20;
-	assert_creates_nothing(
-		dmacore_device_create(bench->party.machine.system, &options, &device), EINVAL,
-		device);
-	options.reserved = 0;
 	assert_ok(dmacore_device_create(bench->party.machine.system, &options, &device));
 	assert_ok(dmacore_view_create_pasid(device, (1 << 20) - 1, &view));
 	dmacore_view_destroy(view);

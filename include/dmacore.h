@@ -15,6 +15,7 @@
 #include "dmacore/mapping.h"
 #include "dmacore/memory.h"
 #include "dmacore/notifier.h"
+#include "dmacore/page_request.h"
 #include "dmacore/pagetable.h"
 #include "dmacore/reserved.h"
 #include "dmacore/sys/backend.h"

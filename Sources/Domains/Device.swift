@@ -25,16 +25,23 @@ public struct DeviceDescription {
   let regions: UnsafePointer<ReservedRegions.Region>?
   let regionCount: Int
   let topology: Place
+  let pageRequestCapacity: Int
+  let pageResponse: dmacore_page_response_fn?
+  let pageResponseOpaque: UnsafeMutableRawPointer?
 
   /// - Throws: `invalidArgument` for an IOMMU or a group of another system, a name or a ring that is
-  ///   too long.
+  ///   too long, page requests that are too many or whose answers nobody receives.
   public init(
     _ options: dmacore_device_options, iommu: UnsafeMutablePointer<IOMMU>?,
     group: UnsafeMutablePointer<Group>? = nil, bridge: UnsafeMutablePointer<Bridge>? = nil,
     system: UnsafeMutablePointer<System>
   ) throws(Failure) {
     let capacity = unsafe Int(options.fault_capacity)
-    guard capacity <= 65536, unsafe Name.fits(options.name) else { throw .invalidArgument }
+    pageRequestCapacity = unsafe Int(options.page_request_capacity)
+    guard capacity <= 65536, unsafe Name.fits(options.name),
+      pageRequestCapacity <= Int(DMACORE_PAGE_REQUESTS_MAX),
+      unsafe pageRequestCapacity == 0 || options.page_response != nil
+    else { throw .invalidArgument }
     if let iommu = unsafe iommu {
       guard unsafe iommu.pointee.system == system else { throw .invalidArgument }
     }
@@ -58,6 +65,8 @@ public struct DeviceDescription {
     rangeCount = unsafe options.range_count
     unsafe fault = options.fault
     unsafe faultOpaque = options.fault_opaque
+    unsafe pageResponse = options.page_response
+    unsafe pageResponseOpaque = options.page_response_opaque
     unsafe regions = options.reserved_regions
     unsafe regionCount = Int(clamping: options.reserved_region_count)
   }
@@ -129,6 +138,10 @@ public struct Device: ~Copyable, Held {
   let member: UnsafeMutablePointer<Group.Member>
   private let fault: dmacore_fault_fn?
   private let faultOpaque: UnsafeMutableRawPointer?
+  /// How many page requests may be collected or pending.
+  let pageRequestCapacity: Int
+  let pageResponse: dmacore_page_response_fn?
+  let pageResponseOpaque: UnsafeMutableRawPointer?
   private let uses = UseCount()
 
   /// A new device, in its group.
@@ -192,6 +205,9 @@ public struct Device: ~Copyable, Held {
     unsafe self.member = member
     unsafe fault = description.fault
     unsafe faultOpaque = description.faultOpaque
+    pageRequestCapacity = description.pageRequestCapacity
+    unsafe pageResponse = description.pageResponse
+    unsafe pageResponseOpaque = description.pageResponseOpaque
   }
 
   /// The group that a device is made in, which is held: the one that is given, the one that it belongs to,
@@ -216,6 +232,7 @@ public struct Device: ~Copyable, Held {
 
   deinit {
     unsafe system.pointee.topology.remove(member)
+    unsafe member.pointee.pageRequests.end()
     if let bridge = unsafe member.pointee.place.bridge { unsafe Box.letGo(bridge) }
     unsafe Box.destroy(member)
     unsafe Box.letGo(group)

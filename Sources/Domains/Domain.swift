@@ -27,6 +27,7 @@ public struct DomainDescription {
   let parent: UnsafeMutablePointer<Domain>?
   private(set) var guestOptions: UnsafePointer<dmacore_walk_options>? = nil
   private(set) var fault: dmacore_domain_fault_fn? = nil
+  private(set) var pageRequest: dmacore_page_request_fn? = nil
   private(set) var opaque: UnsafeMutableRawPointer? = nil
 
   /// - Throws: `invalidArgument` for what the kind has no use for, or cannot do without.
@@ -59,6 +60,7 @@ public struct DomainDescription {
     let isLazy = unsafe options.type == DMACORE_DOMAIN_DMA_LAZY.rawValue
     guard let kind = unsafe isLazy ? .dma : Domain.Kind(rawValue: options.type),
       unsafe options.flags == 0 && options.reserved == 0,
+      unsafe kind != .blocked || options.page_request == nil,
       unsafe isLazy || (options.flush_entries == 0 && options.flush_age == 0)
     else { throw .invalidArgument }
     unsafe try self.init(
@@ -67,6 +69,7 @@ public struct DomainDescription {
       guest: guest, behind: parent)
     unsafe guestOptions = options.guest_table
     unsafe fault = options.fault
+    unsafe pageRequest = options.page_request
     unsafe opaque = options.opaque
   }
 }
@@ -127,6 +130,7 @@ public struct Domain: ~Copyable, Held {
   /// Of a hybrid domain.
   let window: UnsafeMutablePointer<IdentityWindow>?
   let fault: dmacore_domain_fault_fn?
+  let pageRequest: dmacore_page_request_fn?
   let opaque: UnsafeMutableRawPointer?
   private let deviceCount = Atomic<UInt64>(0)
   private let uses = UseCount()
@@ -220,6 +224,7 @@ public struct Domain: ~Copyable, Held {
     self.backend = backend
     unsafe self.window = window
     unsafe fault = description.fault
+    unsafe pageRequest = description.pageRequest
     unsafe opaque = description.opaque
   }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
+import CDMACore
 import Primitives
 
 // Theory of operation: groups and ownership.
@@ -16,7 +17,7 @@ import Primitives
 // back (Backend.swift). Then each gets the new domain, which cannot fail. So no access sees a third
 // domain.
 // 2.2 What was left, a domain that may end with its last device, is let go of when the lock is free and
-// no read section that found it is open.
+// no read section that found it is open. Then what was pending there is answered (PageRequests.swift).
 // 2.3 An owner is known by an address of the caller's that is never looked at again.
 //
 // 3. Locking
@@ -39,6 +40,7 @@ public struct Group: ~Copyable, Held {
     var uses: UInt64 = 0
     /// Whether a driver that uses the DMA API is bound to it, or about to be.
     var isUsedByDriver = false
+    var pageRequests = PageRequests()
     // Not the group's, but records of the device that do not move; see `Bindings` and `Topology`.
     var binding = Binding()
     var place: Place
@@ -59,6 +61,8 @@ public struct Group: ~Copyable, Held {
     /// The PASIDs that somebody has asked for; see PASID.swift.
     var slots: UnsafeMutablePointer<PASIDSlot>? = nil
     var isLeavingPASIDs = false
+    /// What was pending in the domains that PASIDs are leaving.
+    var leftPageRequests: PageRequestGroup.Link? = nil
     var owner: UnsafeRawPointer? = nil
     var ownerKind = Owner.Kind.driver
     var claims: UInt64 = 0
@@ -83,6 +87,8 @@ public struct Group: ~Copyable, Held {
     var devices = 0
     var defaultDomain: UnsafeMutablePointer<Domain>? = nil
     var hasPASIDs = false
+    /// What was pending in the domain.
+    var pageRequests: PageRequestGroup.Link? = nil
   }
 
   public let system: UnsafeMutablePointer<System>
@@ -160,6 +166,7 @@ public struct Group: ~Copyable, Held {
       unsafe member.pointee.device = nil
       unsafe device.pointee.mappings.setDomain(nil)
       var left = unsafe Left(domain: state.domain, devices: 1)
+      unsafe member.pointee.pageRequests.takePending(into: &left.pageRequests) { _ in true }
       if unsafe state.members == nil {
         unsafe left.defaultDomain = state.defaultDomain
         unsafe (state.domain, state.defaultDomain, state.owner) = (nil, nil, nil)
@@ -246,7 +253,8 @@ public struct Group: ~Copyable, Held {
       unsafe set(domain, of: member)
       unsafe next = member.pointee.next
     }
-    let left = unsafe Left(domain: state.domain, devices: state.memberCount)
+    var left = unsafe Left(domain: state.domain, devices: state.memberCount)
+    unsafe takePageRequests(of: 0, from: state.members, into: &left.pageRequests)
     unsafe state.domain = domain
     return left
   }
@@ -261,7 +269,7 @@ public struct Group: ~Copyable, Held {
     }
   }
 
-  /// Waits until nobody is inside what was left, and lets go of it.
+  /// Waits until nobody is inside what was left, lets go of it, and answers what was pending there.
   func letGo(of left: Left) {
     if let domain = unsafe left.domain, left.devices > 0 {
       unsafe system.pointee.readers.waitForReaders()
@@ -272,6 +280,8 @@ public struct Group: ~Copyable, Held {
     }
     if let domain = unsafe left.defaultDomain { unsafe Box.letGo(domain) }
     letGoOfPASIDs(left.hasPASIDs)
+    unsafe PageRequestGroup.answer(
+      left.pageRequests, with: DMACORE_PAGE_RESPONSE_INVALID.rawValue)
   }
 
   static func check(

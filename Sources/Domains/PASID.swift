@@ -156,6 +156,8 @@ extension Group {
     _ state: inout State
   ) {
     unsafe slot.pointee.left = domain
+    unsafe takePageRequests(
+      of: slot.pointee.pasid, from: state.members, into: &state.leftPageRequests)
     state.isLeavingPASIDs = true
   }
 
@@ -174,7 +176,8 @@ extension Group {
     return state.isLeavingPASIDs
   }
 
-  /// Waits until nobody is inside the domains that PASIDs have left, and lets go of them.
+  /// Waits until nobody is inside the domains that PASIDs have left, lets go of them, and answers what was
+  /// pending there.
   ///
   /// - Parameter hasLeft: whether the caller has taken one, and so is the only one to do this.
   func letGoOfPASIDs(_ hasLeft: Bool) {
@@ -184,11 +187,15 @@ extension Group {
       while let domain = unsafe state.withLock({ unsafe Self.takeLeft(&$0) }) {
         unsafe Box.letGo(domain)
       }
+      var pageRequests: PageRequestGroup.Link? = nil
       hasLeft = state.withLock { state in
         state.isLeavingPASIDs = false
+        unsafe swap(&pageRequests, &state.leftPageRequests)
         // The last device may have gone meanwhile, and with it whoever owned the group.
         return unsafe state.owner == nil && Self.detachPASIDs(&state)
       }
+      unsafe PageRequestGroup.answer(
+        pageRequests, with: DMACORE_PAGE_RESPONSE_INVALID.rawValue)
     }
   }
 

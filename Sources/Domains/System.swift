@@ -37,8 +37,8 @@ import Synchronization
 // for those of a group's devices; and for those of the flush queues that a tick looks at.
 //
 // 4. What this does not do
-// Faults that are answered. Groups are in Group.swift, drivers in Driver.swift, what hardware is told in
-// Backend.swift.
+// Groups are in Group.swift, drivers in Driver.swift, what devices ask for in PageRequests.swift, what
+// hardware is told in Backend.swift.
 
 /// The pages of a coherent allocation. The region that they lie in stays while they are allocated.
 @safe

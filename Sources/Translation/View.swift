@@ -77,6 +77,13 @@ public struct View: ~Copyable {
 
   deinit { unsafe Box.letGo(device) }
 
+  /// Asks for a page as the device.
+  ///
+  /// - Throws: as `PageRequestGroup.add`.
+  public func requestPage(_ request: dmacore_page_request) throws(Failure) {
+    unsafe try PageRequestGroup.add(request, from: device, slot)
+  }
+
   /// The most bytes that one read section copies: long enough for the section's cost not to matter,
   /// short enough for a waiting writer.
   static var copySize: UInt64 { 64 << 10 }

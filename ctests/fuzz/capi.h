@@ -17,6 +17,7 @@
 #define MAPPINGS_MAX 32
 #define RECENT_MAX 8
 #define RAM_PAGES 64
+#define PAGE_GROUPS_MAX 8
 
 enum kind {
 	NOTHING,
@@ -85,6 +86,9 @@ struct world {
 	bool has_lied;
 	/* Notifiers that have not been released. */
 	long notifiers;
+	/* Page request groups that are to be answered. */
+	struct dmacore_page_request_group *page_groups[PAGE_GROUPS_MAX];
+	size_t page_group_count;
 	/* Given out by the allocators below. */
 	long table_pages;
 	long pool_ranges;
@@ -135,6 +139,7 @@ union storage {
 	struct dmacore_dma_owner owner;
 	struct dmacore_driver driver;
 	struct dmacore_notifier_options notifier;
+	struct dmacore_page_request_group_info page_group;
 	struct dmacore_iova_space_options space;
 	struct dmacore_iova_constraints constraints;
 	struct dmacore_device_statistics device_statistics;
@@ -179,6 +184,11 @@ void on_report(const struct dmacore_report *report, void *opaque);
 void on_notify(const struct dmacore_notifier_event *event, void *opaque);
 void on_release(void *opaque);
 void on_fault(struct dmacore_device *device, const struct dmacore_fault *fault, void *opaque);
+void on_domain_fault(struct dmacore_domain *domain, struct dmacore_device *device,
+		     const struct dmacore_fault *fault, void *opaque);
+void on_page_request(struct dmacore_page_request_group *group, void *opaque);
+void on_page_response(struct dmacore_device *device, uint32_t pasid, uint32_t group_index,
+		      uint32_t response, void *opaque);
 int allocate_table(size_t size, struct dmacore_table_page *out_page, void *opaque);
 void free_table(const struct dmacore_table_page *page, size_t size, void *opaque);
 void *allocate_pool(uint64_t size, uint64_t alignment, dmacore_phys_t limit, void *opaque);
@@ -192,6 +202,9 @@ int write_region(uint64_t offset, const void *buffer, size_t size, void *opaque)
 
 void create(void);
 void create_machine(void);
+
+/* Answers a page request group, if there is one. */
+void answer_page_group(void);
 
 /* Binds and what belongs to it. */
 void call_driver(void);

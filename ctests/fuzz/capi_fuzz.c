@@ -512,6 +512,22 @@ static void call_view(void)
 	}
 }
 
+static void call_page_request(void)
+{
+	struct dmacore_page_request request = { .dma = address("dma") };
+
+	if (one_in(3)) {
+		answer_page_group();
+		return;
+	}
+	request.access = one_in(16) ? byte() : 1 + byte() % 7;
+	request.group_index = byte() % 4;
+	request.flags = one_in(32) ? byte() : byte() & DMACORE_PAGE_REQUEST_LAST;
+	request.reserved = one_in(64);
+	(void)RESULT(dmacore_view_request_page(pick(VIEW), OUT(&request)), EINVAL, EOPNOTSUPP,
+		     ENODEV, ENOSPC, ENOMEM);
+}
+
 static bool visit_range(dmacore_iova_t first, dmacore_iova_t last, uint32_t use, void *opaque)
 {
 	CHECK(opaque == &world);
@@ -742,6 +758,8 @@ void step(void)
 	case 0:
 		if (call == 0)
 			destroy_nothing();
+		else if ((call & 0x60) == 0x40)
+			call_page_request();
 		else
 			call_driver();
 		break;
@@ -851,8 +869,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	while (!program_is_over(&world.program))
 		step();
+	/* Before everything goes, or after that. */
+	while ((order & 0x80) != 0 && world.page_group_count != 0)
+		answer_page_group();
 	for (size_t i = 0; i < OBJECTS_MAX; i++)
 		destroy(&world.objects[(order & 1 ? order + i : order - i) % OBJECTS_MAX]);
+	while (world.page_group_count != 0)
+		answer_page_group();
 	for (size_t i = 0; i < OBJECTS_MAX; i++)
 		CHECK(world.bound[i] == NULL);
 	CHECK(world.notifiers == 0);

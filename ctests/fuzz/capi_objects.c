@@ -233,6 +233,10 @@ static int create_device(struct object *object, union handle *out)
 	if (one_in(8))
 		choose_regions(&options.device, system->is_flat);
 	options.device.pasid_count = one_in(64) ? (uint32_t)number("PASIDs") : byte() % 8;
+	/* Inputs from before there were any mean the same. */
+	options.device.page_request_capacity = options.device.pasid_count;
+	options.device.page_response = options.device.pasid_count == 7 ? NULL : on_page_response;
+	options.device.page_response_opaque = &world;
 	object->is_flat = system->is_flat;
 	return RESULT(dmacore_device_create(system->handle, one_in(32) ? NULL : &options.device,
 					    OUT(&out->device)),
@@ -293,6 +297,10 @@ static int create_domain(struct object *object, union handle *out)
 		nest(&options.domain);
 	else if (one_in(2))
 		options.domain.group = pick(GROUP);
+	options.domain.fault = on_domain_fault;
+	if (options.domain.type != DMACORE_DOMAIN_BLOCKED || type % 8 == 7)
+		options.domain.page_request = on_page_request;
+	options.domain.opaque = &world;
 	object->is_flat = iommu->is_flat;
 	return RESULT(dmacore_domain_create(iommu->handle, one_in(8) ? NULL : &options.domain,
 					    OUT(&out->domain)),
@@ -468,6 +476,10 @@ void create_machine(void)
 				how & 4 ? DMACORE_DOMAIN_UNMANAGED : DMACORE_DOMAIN_BLOCKED;
 		else if ((how & 0x44) == 0x44)
 			domain_options.type = DMACORE_DOMAIN_DMA_LAZY;
+		domain_options.fault = on_domain_fault;
+		if (domain_options.type != DMACORE_DOMAIN_BLOCKED)
+			domain_options.page_request = on_page_request;
+		domain_options.opaque = &world;
 		(void)RESULT(dmacore_domain_create(device_options.iommu, &domain_options,
 						   &domain.domain),
 			     EINVAL, EOPNOTSUPP, ENOMEM);
@@ -488,6 +500,9 @@ void create_machine(void)
 	device_options.coherent_mask = UINT64_MAX;
 	device_options.fault = on_fault;
 	device_options.fault_opaque = &world;
+	device_options.page_request_capacity = 4;
+	device_options.page_response = on_page_response;
+	device_options.page_response_opaque = &world;
 	(void)RESULT(dmacore_device_create(system.system, &device_options, &device.device), EINVAL,
 		     ENOMEM);
 	keep(DEVICE, device.any, is_flat);

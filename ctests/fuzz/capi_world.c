@@ -205,6 +205,81 @@ void on_fault(struct dmacore_device *device, const struct dmacore_fault *fault, 
 	call_back_in();
 }
 
+void on_domain_fault(struct dmacore_domain *domain, struct dmacore_device *device,
+		     const struct dmacore_fault *fault, void *opaque)
+{
+	CHECK(domain != NULL);
+	on_fault(device, fault, opaque);
+}
+
+/* Looks at a group as it must be, or with other arguments. */
+static void look_at_page_group(struct dmacore_page_request_group *group)
+{
+	union storage storage = { .struct_size = sizeof(storage.page_group) };
+
+	CHECK(dmacore_page_request_group_read(group, &storage.page_group) == 0);
+	CHECK(storage.page_group.device != NULL && storage.page_group.count != 0);
+	for (size_t i = 0; i < storage.page_group.count; i++) {
+		const struct dmacore_page_request *request = &storage.page_group.requests[i];
+		bool is_last = i == storage.page_group.count - 1;
+
+		CHECK(request->group_index == storage.page_group.group_index);
+		CHECK((request->flags == DMACORE_PAGE_REQUEST_LAST) == is_last);
+	}
+	structure(&storage, sizeof(storage.page_group));
+	(void)RESULT(dmacore_page_request_group_read(group, OUT(&storage.page_group)), EINVAL,
+		     E2BIG);
+}
+
+void answer_page_group(void)
+{
+	static const uint32_t responses[] = { DMACORE_PAGE_RESPONSE_SUCCESS,
+					      DMACORE_PAGE_RESPONSE_INVALID,
+					      DMACORE_PAGE_RESPONSE_FAILURE };
+	struct dmacore_page_request_group *group = NULL;
+	size_t index;
+
+	if (world.page_group_count != 0) {
+		index = byte() % world.page_group_count;
+		group = world.page_groups[index];
+		look_at_page_group(group);
+		if (one_in(32)) {
+			CHECK(dmacore_page_request_group_respond(group, 2) == -EINVAL);
+			return;
+		}
+		/* Before the call: a callback that runs in it finds the handle gone. */
+		world.page_groups[index] = world.page_groups[--world.page_group_count];
+	}
+	if (RESULT(dmacore_page_request_group_respond(group, responses[byte() % 3]), EINVAL,
+		   ENOENT) == -EINVAL)
+		CHECK(group == NULL);
+}
+
+void on_page_request(struct dmacore_page_request_group *group, void *opaque)
+{
+	CHECK(opaque == &world);
+	fuzz_trace("  page request group");
+	look_at_page_group(group);
+	if (world.page_group_count == PAGE_GROUPS_MAX)
+		answer_page_group();
+	if (world.page_group_count == PAGE_GROUPS_MAX)
+		(void)RESULT(dmacore_page_request_group_respond(group, 0), ENOENT);
+	else
+		world.page_groups[world.page_group_count++] = group;
+	call_back_in();
+}
+
+void on_page_response(struct dmacore_device *device, uint32_t pasid, uint32_t group_index,
+		      uint32_t response, void *opaque)
+{
+	CHECK(opaque == &world && device != NULL);
+	CHECK(pasid < 8 && group_index < 4);
+	CHECK(response <= DMACORE_PAGE_RESPONSE_INVALID ||
+	      response == DMACORE_PAGE_RESPONSE_FAILURE);
+	fuzz_trace("  response %u", response);
+	call_back_in();
+}
+
 void on_notify(const struct dmacore_notifier_event *event, void *opaque)
 {
 	CHECK(opaque == &world && world.notifiers > 0);

@@ -13,15 +13,19 @@
 struct dmacore_device;
 struct dmacore_domain;
 struct dmacore_iommu;
+struct dmacore_page_request_group;
 struct dmacore_system;
+struct dmacore_view;
 
 int example(struct dmacore_system *system, struct dmacore_iommu *iommu,
-	    struct dmacore_domain *domain, struct dmacore_device *device, void *buffer,
-	    uint64_t size, dmacore_dma_t dma);
+	    struct dmacore_domain *domain, struct dmacore_device *device, struct dmacore_view *view,
+	    struct dmacore_page_request_group *group, void *buffer, uint64_t size,
+	    dmacore_dma_t dma);
 
 int example(struct dmacore_system *system, struct dmacore_iommu *iommu,
-	    struct dmacore_domain *domain, struct dmacore_device *device, void *buffer,
-	    uint64_t size, dmacore_dma_t dma)
+	    struct dmacore_domain *domain, struct dmacore_device *device, struct dmacore_view *view,
+	    struct dmacore_page_request_group *group, void *buffer, uint64_t size,
+	    dmacore_dma_t dma)
 {
 	int error = 0;
 

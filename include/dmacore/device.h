@@ -48,6 +48,7 @@
  */
 
 #include "fault.h"
+#include "page_request.h"
 #include "reserved.h"
 #include "topology.h"
 #include "types.h"
@@ -125,7 +126,10 @@ struct dmacore_dma_range {
  * @range_count: how many, at most DMACORE_DMA_RANGES_MAX; 0: bus addresses are physical addresses,
  *   and the bus has all of them
  * @pasid_count: its requests may carry PASIDs below this (group.h); 0: none
- * @reserved: zero
+ * @page_request_capacity: how many page requests of it may be collected or wait for an answer
+ *   (page_request.h), at most DMACORE_PAGE_REQUESTS_MAX; 0: it cannot ask
+ * @page_response: receives the answers to page requests; NULL only if it cannot ask
+ * @page_response_opaque: passed to @page_response
  */
 struct dmacore_device_options {
 	size_t struct_size;
@@ -147,12 +151,14 @@ struct dmacore_device_options {
 	const struct dmacore_dma_range *ranges;
 	size_t range_count;
 	uint32_t pasid_count;
-	uint32_t reserved;
+	uint32_t page_request_capacity;
+	dmacore_page_response_fn page_response;
+	void *page_response_opaque;
 };
 
 #define DMACORE_DEVICE_OPTIONS_INIT \
 	{ sizeof(struct dmacore_device_options), 0, 0, NULL, NULL, 0, 0, 0, NULL, NULL, NULL, \
-	  NULL, 0, NULL, NULL, 0, NULL, 0, 0, 0 }
+	  NULL, 0, NULL, NULL, 0, NULL, 0, 0, 0, NULL, NULL }
 
 /**
  * struct dmacore_device_statistics - what a device has mapped and done
@@ -181,10 +187,12 @@ struct dmacore_device_statistics {
  * Context: any thread; locked (group, rank 3; device mappings, rank 4; topology, rank 12); may call the
  *   system's find_group.
  * Ownership: the caller gives the device back with dmacore_device_destroy(); it holds on to the
- *   system, to the IOMMU, to the bridge and to its group. What @options->fault_opaque points to must outlive it.
+ *   system, to the IOMMU, to the bridge and to its group. What @options->fault_opaque and
+ *   @options->page_response_opaque point to must outlive it.
  * Return: 0, or
- *   -EINVAL  @system or @out_device is NULL, a flag is unknown, @options->reserved is not zero,
- *            @options->pasid_count is above 2^20, the name or the ring is too long,
+ *   -EINVAL  @system or @out_device is NULL, a flag is unknown, @options->pasid_count is above
+ *            2^20, the name or the ring is too long, page requests are too many or nobody receives their
+ *            answers,
  *            the IOMMU or the group is of another system, the group's devices are behind another
  *            IOMMU, it belongs to another group by the topology than to @options->group, a reserved
  *            region is none, there are too many of those or of IDs, the bridge is of another system,
@@ -216,7 +224,7 @@ int dmacore_device_create(struct dmacore_system *system,
  *
  * Context: any thread, while no other thread makes a mapping call for @device; locked (group, rank 3;
  *   device mappings, rank 4; bindings, rank 11; topology, rank 12); waits for the device's accesses in
- *   flight to end; may call the driver's remove, the report callback, the memory allocator and the domain's
+ *   flight to end; may call the driver's remove, the report callback, the memory allocator, page_response and the domain's
  *   notifiers (rank 13); may free a domain that was destroyed, and so call the table allocator.
  * Ownership: @device may not be used afterwards.
  * Return: nothing; cannot fail.

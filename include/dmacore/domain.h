@@ -101,6 +101,7 @@
  */
 
 #include "fault.h"
+#include "page_request.h"
 #include "pagetable.h"
 #include "types.h"
 
@@ -155,7 +156,9 @@ enum dmacore_domain_unmap_flags {
  *   with @read, @opaque and @second_stage NULL; copied
  * @fault: receives the faults of devices, and of PASIDs, that are attached to it (fault.h); NULL: nobody
  *   does
- * @opaque: passed to @fault
+ * @page_request: is told what those ask for (page_request.h); NULL: nobody is, and the answer is
+ *   DMACORE_PAGE_RESPONSE_INVALID. Not for a blocked domain, in which nothing can be mapped
+ * @opaque: passed to both
  */
 struct dmacore_domain_options {
 	size_t struct_size;
@@ -170,13 +173,14 @@ struct dmacore_domain_options {
 	struct dmacore_domain *parent;
 	const struct dmacore_walk_options *guest_table;
 	dmacore_domain_fault_fn fault;
+	dmacore_page_request_fn page_request;
 	void *opaque;
 };
 
 #define DMACORE_DOMAIN_OPTIONS_INIT                                                                \
 	{                                                                                          \
 		sizeof(struct dmacore_domain_options), DMACORE_DOMAIN_DMA, 0, 0, 0, 0, 0, 0, NULL, \
-			NULL, NULL, NULL, NULL                                                     \
+			NULL, NULL, NULL, NULL, NULL                                               \
 	}
 
 /**
@@ -226,8 +230,8 @@ struct dmacore_domain_statistics {
  * Context: any thread; locked (group, rank 3, if there is one; for a lazy domain lazy domains, rank 6,
  *   and flush queue, rank 7; for a hybrid domain windows, rank 14); calls the IOMMU's table allocator.
  * Ownership: the caller gives the domain back with dmacore_domain_destroy(); it holds on to the
- *   IOMMU and to its parent. What @options->opaque points to must outlive it, and every call of
- *   @options->fault.
+ *   IOMMU and to its parent. What @options->opaque points to must outlive it, and every call of the two
+ *   callbacks.
  * Return: 0, or
  *   -EINVAL  @iommu or @out_domain is NULL, the type is unknown, a flag or a reserved member is
  *            set, @first or @last is not aligned, they are the wrong way round, @flush_entries is
@@ -294,7 +298,8 @@ int dmacore_domain_attach(struct dmacore_domain *domain, struct dmacore_device *
  * callbacks of memory regions.
  *
  * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
- *   to end; may free a domain that was destroyed, and so call the table allocator.
+ *   to end; may call the devices' page_response; may free a domain that was destroyed, and so call the
+ *   table allocator.
  * Ownership: the group and its devices let go of the old domain and hold on to the new one.
  * Return: 0, also if @domain is the default domain; or
  *   -EINVAL  a pointer is NULL, or the device is not behind the domain's IOMMU. Never succeeds if
@@ -316,7 +321,8 @@ int dmacore_domain_replace(struct dmacore_domain *domain, struct dmacore_device 
  * DMACORE_DEVICE_TRACK_DIRECT) end without a word.
  *
  * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
- *   to end; may free a domain that was destroyed, and so call the table allocator.
+ *   to end; may call the devices' page_response; may free a domain that was destroyed, and so call the
+ *   table allocator.
  * Ownership: the group and its devices let go of the domain.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or the domain is not the default domain. Never succeeds if retried.

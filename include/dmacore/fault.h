@@ -8,7 +8,8 @@
  * An access of a device that is refused becomes a fault: it is recorded in a ring of the device, and
  * handed to the callback of the domain that refused it (domain.h), if the device is attached to one, and
  * then to the device's. The ring keeps the oldest faults, which tell how the trouble began, and counts
- * those it has no room for.
+ * those it has no room for. A device that can wait for what it lacks asks before it faults
+ * (page_request.h).
  *
  *	struct dmacore_fault faults[16];
  *	size_t count;

@@ -180,7 +180,7 @@ int dmacore_device_unuse_default_domain(struct dmacore_device *device);
  * of memory regions. Further claims of the same owner, through any device of the group, are counted.
  *
  * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
- *   to end; may call the report callback.
+ *   to end; may call the devices' page_response and the report callback.
  * Ownership: @owner stays the caller's, and must stay where it is until the last release.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, the kind is unknown, @reserved is not zero, the name is too long, or
@@ -207,7 +207,8 @@ int dmacore_device_claim_dma_owner(struct dmacore_device *device,
  * attached is detached.
  *
  * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
- *   to end; may free a domain that was destroyed, and so call the table allocator.
+ *   to end; may call the devices' page_response; may free a domain that was destroyed, and so call the
+ *   table allocator.
  * Ownership: after the last release @owner is the caller's alone again.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL. Never succeeds if retried.
@@ -227,7 +228,7 @@ int dmacore_device_release_dma_owner(struct dmacore_device *device,
  * As dmacore_device_claim_dma_owner() through a device of the group, and counted with those claims.
  *
  * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
- *   to end; calls nothing back.
+ *   to end; may call the devices' page_response and the report callback.
  * Ownership: as there.
  * Return: 0, or as dmacore_device_claim_dma_owner(); -ENODEV also if the group has no device.
  */
@@ -243,7 +244,8 @@ int dmacore_group_claim_dma_owner(struct dmacore_group *group,
  * As dmacore_device_release_dma_owner().
  *
  * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
- *   to end; may free a domain that was destroyed, and so call the table allocator.
+ *   to end; may call the devices' page_response; may free a domain that was destroyed, and so call the
+ *   table allocator.
  * Ownership: as there.
  * Return: 0, or as dmacore_device_release_dma_owner().
  */
@@ -263,7 +265,8 @@ int dmacore_group_release_dma_owner(struct dmacore_group *group,
  * callbacks of memory regions.
  *
  * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
- *   to end; may free a domain that was destroyed, and so call the table allocator.
+ *   to end; may call the devices' page_response; may free a domain that was destroyed, and so call the
+ *   table allocator.
  * Ownership: each device of the group holds on to the domain.
  * Return: 0, also if the group is in @domain; or
  *   -EINVAL  a pointer is NULL, or the domain is of another IOMMU. Never succeeds if retried.
@@ -284,7 +287,8 @@ int dmacore_device_attach(struct dmacore_device *device, struct dmacore_domain *
  * As dmacore_device_attach(): afterwards the group is blocked, as it was when it was claimed.
  *
  * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
- *   to end; may free a domain that was destroyed, and so call the table allocator.
+ *   to end; may call the devices' page_response; may free a domain that was destroyed, and so call the
+ *   table allocator.
  * Ownership: the devices of the group let go of the domain.
  * Return: 0, also if the group was blocked; or
  *   -EINVAL  a pointer is NULL. Never succeeds if retried.
@@ -331,8 +335,8 @@ int dmacore_device_attach_pasid(struct dmacore_device *device, uint32_t pasid,
  * Without a gap: an access sees the old domain or the new one. When the call returns none through the old
  * one is in flight, but inside the callbacks of memory regions.
  *
- * Context: any thread; locked (group, rank 3); waits for accesses in flight to end; may free a domain that
- *   was destroyed, and so call the table allocator.
+ * Context: any thread; locked (group, rank 3); waits for accesses in flight to end; may call the devices'
+ *   page_response; may free a domain that was destroyed, and so call the table allocator.
  * Ownership: the group lets go of the old domain and holds on to the new one.
  * Return: 0, or as dmacore_device_attach_pasid(), but
  *   -ENOENT  the PASID has no domain. Not until one is attached.
@@ -350,8 +354,8 @@ int dmacore_device_replace_pasid(struct dmacore_device *device, uint32_t pasid,
  *
  * Needs no memory.
  *
- * Context: any thread; locked (group, rank 3); waits for accesses in flight to end; may free a domain that
- *   was destroyed, and so call the table allocator.
+ * Context: any thread; locked (group, rank 3); waits for accesses in flight to end; may call the devices'
+ *   page_response; may free a domain that was destroyed, and so call the table allocator.
  * Ownership: the group lets go of the domain.
  * Return: 0, also if the PASID has no domain; or
  *   -EINVAL  a pointer is NULL. Never succeeds if retried.
@@ -397,8 +401,8 @@ int dmacore_device_invalidate_pasid(struct dmacore_device *device, uint32_t pasi
  * is refused, a report (DMACORE_REPORT_ERROR) says who holds the group.
  *
  * Context: any thread; locked (group, rank 3; device mappings, rank 4; lazy domains, rank 6; flush queue,
- *   rank 7); waits for accesses in flight to end; calls the table allocator, and may call the report
- *   callback.
+ *   rank 7); waits for accesses in flight to end; calls the table allocator, and may call the devices'
+ *   page_response and the report callback.
  * Ownership: the group holds on to the new domain, and lets go of the old one.
  * Return: 0, also if the type is that already; or with nothing changed
  *   -EINVAL  @group is NULL, or the type is another. Never succeeds if retried.
