@@ -93,8 +93,7 @@ public struct PageRequestGroup: ~Copyable, Held {
           return nil
         }
         guard request.flags & DMACORE_PAGE_REQUEST_LAST.rawValue != 0 else { return nil }
-        unsafe group.pointee.becomeWhole(
-          group, in: slot == nil ? state.domain : slot!.pointee.domain)
+        unsafe deliver(group, to: slot == nil ? state.domain : slot!.pointee.domain)
         return unsafe group
       }
       if let whole = unsafe whole { unsafe tell(whole) }
@@ -135,22 +134,24 @@ public struct PageRequestGroup: ~Copyable, Held {
     return unsafe group
   }
 
-  /// Becomes pending in a domain, if that has a handler; else it is in no list and to be answered.
-  private mutating func becomeWhole(_ own: Link, in domain: UnsafeMutablePointer<Domain>?) {
+  /// Makes a whole group pending in a domain, if that has a handler; else it is in no list and to be
+  /// answered.
+  private static func deliver(_ group: Link, to domain: UnsafeMutablePointer<Domain>?) {
+    let device = unsafe group.pointee.device
     let member = unsafe device.pointee.member
     var taken: Link? = nil
-    unsafe member.pointee.pageRequests.collected.move(to: &taken) { unsafe $0 == own }
+    unsafe member.pointee.pageRequests.collected.move(to: &taken) { unsafe $0 == group }
     guard let domain = unsafe domain, unsafe domain.pointee.pageRequest != nil else {
-      unsafe member.pointee.pageRequests.count -= count
+      unsafe member.pointee.pageRequests.count -= group.pointee.count
       return
     }
     unsafe Box.hold(domain)
     unsafe Box.hold(device)
-    unsafe self.domain = domain
+    unsafe group.pointee.domain = domain
     // For the handler.
-    uses.increment()
-    unsafe next = member.pointee.pageRequests.pending
-    unsafe member.pointee.pageRequests.pending = own
+    unsafe Box.hold(group)
+    unsafe group.pointee.next = member.pointee.pageRequests.pending
+    unsafe member.pointee.pageRequests.pending = group
   }
 
   /// Calls the handler, or the device if there is none. Called under no lock.
@@ -186,11 +187,10 @@ public struct PageRequestGroup: ~Copyable, Held {
     to group: UnsafeMutablePointer<PageRequestGroup>, with response: UInt32
   ) throws(Failure) {
     let device = unsafe group.pointee.device
+    let member = unsafe device.pointee.member
     var taken: Link? = nil
     unsafe device.pointee.group.pointee.state.withLock { _ in
-      unsafe device.pointee.member.pointee.pageRequests.takePending(into: &taken) {
-        unsafe $0 == group
-      }
+      unsafe member.pointee.pageRequests.takePending(into: &taken) { unsafe $0 == group }
     }
     let isInTime = unsafe taken != nil
     unsafe answer(taken, with: response)

@@ -48,8 +48,10 @@
  * When the domain leaves, all that is pending there is answered with INVALID by the library: when the
  * device's group changes its domain, when the PASID is detached or replaced, when the device is
  * destroyed. The call that takes the domain away does this before it returns. The handler's handle stays
- * good, and its answer is refused with -ENOENT. A handler answers every group that it is given, also
- * those: a handle holds on to the device and to the domain.
+ * good, and its answer is refused with -ENOENT; it may even be told of such a group afterwards, on the
+ * thread that asked. A handler answers every group that it is given, also those: a handle holds on to the
+ * device and to the domain. So an emulated IOMMU, which puts requests into a queue of its guest's, keeps
+ * handles until the guest answers, and when the guest resets the queue it answers with FAILURE itself.
  *
  * What a device does with an answer: after SUCCESS it tries the access again, and asks again if that is
  * refused, because what was mapped may be gone; after INVALID it ends the access as failed, and may go
@@ -57,7 +59,9 @@
  *
  * Order. The requests of a group are in the order in which they came. Groups are told one by one as they
  * become whole, and answered in any order; answers may come before the call with LAST returns. A device
- * does not use a number again before it has the answer, or does not mind which of the two that is.
+ * does not use a number again before it has the answer, or does not mind which of the two that is. It
+ * keeps room for the last request of each group that it begins: what is collected has no answer to wait
+ * for.
  *
  * Stability: may change before 1.0.
  */
