@@ -47,7 +47,7 @@ public func dmacore_domain_destroy(_ domain: OpaquePointer!) {
   guard let domain = unsafe domain else { return }
   // SAFETY: see `value`.
   let cell = unsafe UnsafeMutablePointer<Domain>(domain)
-  if unsafe Box.isShared(cell) {
+  if unsafe cell.pointee.iommu.pointee.system.pointee.isShared(cell) {
     unsafe cell.pointee.iommu.pointee.system.pointee.reporter.reportEarlyDestroy(object: "domain")
   }
   unsafe Box.letGo(cell)

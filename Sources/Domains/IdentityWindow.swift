@@ -25,6 +25,9 @@ import Synchronization
 // 2.3 What cannot be in a window, for lack of memory or because its addresses are given out, is mapped
 // like memory that a device does not reach.
 //
+// 2.4 The list holds a domain while it follows. That is nobody's business: who destroys the domain
+// meanwhile has not forgotten anything, so that it is not reported.
+//
 // 3. Locking
 // The list of windows (rank 14), under which a domain is held. Pieces are found without a lock.
 
@@ -45,9 +48,10 @@ public struct IdentityWindow: ~Copyable {
   // The address of the newest piece; 0 for none. Only who follows the memory map adds one.
   private let newestPiece = Atomic<UInt>(0)
   private let isFollowing = Atomic<Bool>(false)
-  // The list's: the domain that has the window, the one that was added before, and a number that is
-  // greater than that one's.
+  // The list's: the domain that has the window, and how often the list holds it at the moment; the one
+  // that was added before, and a number that is greater than that one's.
   var domain: UnsafeMutablePointer<Domain>? = nil
+  var holds = 0
   var next: Link? = nil
   var number: UInt64 = 0
 
@@ -141,7 +145,22 @@ struct WindowList: ~Copyable {
     while let domain = unsafe hold(below: &number) {
       // What finds no memory for its tables is mapped without a window.
       try? unsafe domain.pointee.followMemory()
-      unsafe Box.letGo(domain)
+      if unsafe !letGoUnlessLast(domain) { unsafe Box.letGo(domain) }
+    }
+  }
+
+  /// Whether anybody but the caller, and this list for a moment, holds a domain.
+  func isShared(_ domain: UnsafeMutablePointer<Domain>) -> Bool {
+    guard let window = unsafe domain.pointee.window else { return unsafe Box.isShared(domain) }
+    return state.withLock { _ in
+      unsafe domain.pointee.withUses { unsafe $0.isShared(beside: window.pointee.holds) }
+    }
+  }
+
+  private func letGoUnlessLast(_ domain: UnsafeMutablePointer<Domain>) -> Bool {
+    state.withLock { _ in
+      unsafe domain.pointee.window?.pointee.holds -= 1
+      return unsafe domain.pointee.withUses { $0.add(-1, ifAbove: 1) }
     }
   }
 
@@ -151,8 +170,9 @@ struct WindowList: ~Copyable {
       var next = unsafe state.newest
       while let window = unsafe next {
         if unsafe window.pointee.number < number, let domain = unsafe window.pointee.domain,
-          unsafe Box.holdUnlessEnding(domain)
+          unsafe domain.pointee.withUses({ $0.add(1, ifAbove: 0) })
         {
+          unsafe window.pointee.holds += 1
           number = unsafe window.pointee.number
           return unsafe domain
         }

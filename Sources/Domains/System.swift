@@ -107,6 +107,11 @@ public struct System: ~Copyable, Held {
     windows.follow()
   }
 
+  /// Whether somebody but the caller holds a domain, other than for a moment.
+  public func isShared(_ domain: UnsafeMutablePointer<Domain>) -> Bool {
+    unsafe windows.isShared(domain)
+  }
+
   /// The physical addresses of bytes of this process.
   ///
   /// - Throws: as `PhysicalMemory.range`.

@@ -14,12 +14,12 @@ public struct UseCount: ~Copyable, Sendable {
     count.wrappingAdd(1, ordering: .relaxed)
   }
 
-  /// Counts one more holder, unless the last has let go. Returns whether it did.
-  public func incrementUnlessZero() -> Bool {
+  /// Counts one more holder or one less, if there are more than `lowest`. Returns whether it did.
+  public func add(_ change: Int, ifAbove lowest: Int) -> Bool {
     var holders = count.load(ordering: .relaxed)
-    while holders > 0 {
+    while holders > lowest {
       let (isDone, found) = count.weakCompareExchange(
-        expected: holders, desired: holders &+ 1, ordering: .relaxed)
+        expected: holders, desired: holders &+ change, ordering: .acquiringAndReleasing)
       if isDone { return true }
       holders = found
     }
@@ -32,8 +32,10 @@ public struct UseCount: ~Copyable, Sendable {
     count.wrappingSubtract(1, ordering: .acquiringAndReleasing).newValue
   }
 
-  /// Whether anybody but the caller, who is a holder, holds the object.
-  public var isShared: Bool { count.load(ordering: .relaxed) > 1 }
+  /// Whether anybody but the caller, who is a holder, and so many others hold the object.
+  public func isShared(beside others: Int = 0) -> Bool {
+    count.load(ordering: .relaxed) > 1 + others
+  }
 }
 
 /// An object in a heap cell that lives until its last holder lets go.
@@ -46,16 +48,11 @@ extension Box where Value: Held & ~Copyable {
     unsafe cell.pointee.withUses { $0.increment() }
   }
 
-  /// Holds an object whose end the caller keeps from going on, but maybe not from beginning.
-  public static func holdUnlessEnding(_ cell: UnsafeMutablePointer<Value>) -> Bool {
-    unsafe cell.pointee.withUses { $0.incrementUnlessZero() }
-  }
-
   public static func letGo(_ cell: UnsafeMutablePointer<Value>) {
     if unsafe cell.pointee.withUses({ $0.decrement() }) == 0 { unsafe destroy(cell) }
   }
 
   public static func isShared(_ cell: UnsafeMutablePointer<Value>) -> Bool {
-    unsafe cell.pointee.withUses { $0.isShared }
+    unsafe cell.pointee.withUses { $0.isShared() }
   }
 }

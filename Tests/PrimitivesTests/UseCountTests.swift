@@ -31,7 +31,7 @@ struct UseCountTests {
 
   @Test func theMakerIsTheFirstHolder() throws {
     let count = UseCount()
-    let isShared = count.isShared
+    let isShared = count.isShared()
     #expect(!isShared)
     let left = count.decrement()
     #expect(left == 0)
@@ -40,12 +40,26 @@ struct UseCountTests {
   @Test func holdersAreCounted() {
     let count = UseCount()
     count.increment()
-    let isShared = count.isShared
+    let isShared = count.isShared()
     let left = count.decrement()
     #expect(isShared)
     #expect(left == 1)
-    let isSharedStill = count.isShared
+    let isSharedStill = count.isShared()
     #expect(!isSharedStill)
+  }
+
+  @Test func whoIsNotSureOfBeingAHolderIsCountedWhileThereAreOthers() {
+    let count = UseCount()
+    let came = count.add(1, ifAbove: 0)
+    let isShared = count.isShared()
+    let isSharedByMore = count.isShared(beside: 1)
+    #expect(came && isShared && !isSharedByMore)
+    let went = count.add(-1, ifAbove: 1)
+    let wentAgain = count.add(-1, ifAbove: 1)
+    #expect(went && !wentAgain)
+    let left = count.decrement()
+    let cameLate = count.add(1, ifAbove: 0)
+    #expect(left == 0 && !cameLate)
   }
 
   @Test func anObjectEndsWithItsLastHolder() throws {
