@@ -58,7 +58,7 @@ public func dmacore_unmap(
 public func dmacore_sync_for_cpu(
   _ device: OpaquePointer!, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32
 ) -> CInt {
-  unsafe sync(device, dma, size, direction)
+  unsafe sync(device, dma, size, direction, forCPU: true)
 }
 
 @_optimize(speed)
@@ -66,15 +66,17 @@ public func dmacore_sync_for_cpu(
 public func dmacore_sync_for_device(
   _ device: OpaquePointer!, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32
 ) -> CInt {
-  unsafe sync(device, dma, size, direction)
+  unsafe sync(device, dma, size, direction, forCPU: false)
 }
 
 private func sync(
-  _ device: OpaquePointer?, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32
+  _ device: OpaquePointer?, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32,
+  forCPU: Bool
 ) -> CInt {
   status { () throws(Failure) in
     let device = unsafe try value(device, as: Device.self)
     let direction = try Direction(checking: direction)
-    try unsafe device.pointee.sync(DMARange(first: DMAAddress(dma), size: size), direction)
+    try unsafe device.pointee.sync(
+      DMARange(first: DMAAddress(dma), size: size), direction, forCPU: forCPU)
   }
 }

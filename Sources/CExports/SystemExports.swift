@@ -20,7 +20,8 @@ public func dmacore_system_create(
         isFlat: options.flags & DMACORE_SYSTEM_FLAT.rawValue != 0,
         reporter: Reporter(callback: options.report, opaque: options.report_opaque),
         allocator: allocator, defaultType: defaultType ?? .strict, findGroup: options.find_group,
-        findGroupOpaque: options.find_group_opaque)
+        findGroupOpaque: options.find_group_opaque, cache: options.cache,
+        cacheOpaque: options.cache_opaque)
     }
   }
 }

@@ -2,6 +2,7 @@
 
 import Addressing
 import CDMACore
+import PageTables
 import Primitives
 import Synchronization
 
@@ -10,6 +11,7 @@ import Synchronization
 public struct DeviceDescription {
   let tracksDirect: Bool
   let isUntrusted: Bool
+  let isCoherent: Bool
   let pasidCount: UInt32
   let faultCapacity: Int
   let name: UnsafePointer<CChar>?
@@ -53,6 +55,8 @@ public struct DeviceDescription {
     self.topology = topology
     tracksDirect = unsafe options.flags & DMACORE_DEVICE_TRACK_DIRECT.rawValue != 0
     isUntrusted = unsafe options.flags & DMACORE_DEVICE_UNTRUSTED.rawValue != 0
+    isCoherent = unsafe options.flags & DMACORE_DEVICE_NONCOHERENT.rawValue == 0
+    guard unsafe isCoherent || system.pointee.maintainsCaches else { throw .invalidArgument }
     faultCapacity = capacity == 0 ? 64 : capacity
     pasidCount = unsafe options.pasid_count
     unsafe name = options.name
@@ -121,6 +125,8 @@ public struct Device: ~Copyable, Held {
   public let group: UnsafeMutablePointer<Group>
   public let tracksDirect: Bool
   let isUntrusted: Bool
+  /// Whether it sees the processors' caches.
+  public let isCoherent: Bool
   private let pasidCount: UInt32
   // Whether it has left its group.
   private let hasLeft = Atomic<Bool>(false)
@@ -192,6 +198,7 @@ public struct Device: ~Copyable, Held {
     unsafe self.group = group
     tracksDirect = description.tracksDirect
     isUntrusted = description.isUntrusted
+    isCoherent = description.isCoherent
     pasidCount = description.pasidCount
     self.mappings = mappings
     self.faults = faults
@@ -326,6 +333,27 @@ public struct Device: ~Copyable, Held {
 
   public func unuseDefaultDomain() throws(Failure) {
     try unsafe group.pointee.unuse(member)
+  }
+
+  /// The memory that a mapping of the device's leads to, or a part of one.
+  public func memory(of range: DMARange) -> PhysicalRange? {
+    let token = unsafe system.pointee.readers.enter()
+    defer { unsafe system.pointee.readers.leave(token) }
+    let address = range.first.rawValue
+    var target = address
+    switch currentPath {
+    case .translated(let translation, _):
+      let found = unsafe translation.pointee.table.lookUp(IOVA(address))
+      target = found.target &+ (address &- found.first)
+    case .direct:
+      if !ranges.isEmpty {
+        guard let window = ranges.find(address).window else { return nil }
+        target = window.part(address, address, to: address, isDirect: true).target
+      }
+    case .nested, .blocked: return nil
+    }
+    return try? PhysicalRange(
+      first: PhysicalAddress(target), last: PhysicalAddress(target &+ range.extent))
   }
 
   // MARK: - Undoing

@@ -60,6 +60,8 @@ public struct System: ~Copyable, Held {
   let topology: Topology
   private let findGroup: dmacore_find_group_fn?
   private let findGroupOpaque: UnsafeMutableRawPointer?
+  private let cache: dmacore_cache_fn?
+  private let cacheOpaque: UnsafeMutableRawPointer?
   let lazyDomains: FlushQueueList
   let windows: WindowList
   /// The time of the last tick.
@@ -70,7 +72,8 @@ public struct System: ~Copyable, Held {
   public init(
     isFlat: Bool, reporter: Reporter, allocator: dmacore_memory_allocator?,
     defaultType: DefaultType = .strict, findGroup: dmacore_find_group_fn? = nil,
-    findGroupOpaque: UnsafeMutableRawPointer? = nil
+    findGroupOpaque: UnsafeMutableRawPointer? = nil, cache: dmacore_cache_fn? = nil,
+    cacheOpaque: UnsafeMutableRawPointer? = nil
   ) throws(Failure) {
     let memory = try PhysicalMemory(isFlat: isFlat)
     let readers = try ReadSections()
@@ -84,6 +87,8 @@ public struct System: ~Copyable, Held {
     self.topology = topology
     unsafe self.findGroup = findGroup
     unsafe self.findGroupOpaque = findGroupOpaque
+    unsafe self.cache = cache
+    unsafe self.cacheOpaque = cacheOpaque
     self.defaultType = defaultType
     self.reporter = reporter
     self.lazyDomains = lazyDomains
@@ -146,6 +151,17 @@ public struct System: ~Copyable, Held {
     return unsafe findGroup(&options, findGroupOpaque).map { unsafe UnsafeMutablePointer($0) }
   }
 
+  /// Whether something lets caches and memory agree.
+  var maintainsCaches: Bool { unsafe cache != nil }
+
+  /// Lets caches and memory agree about a range that a device gets, or the processors.
+  public func maintainCaches(of memory: PhysicalRange, _ direction: Direction, forCPU: Bool) {
+    guard let cache = unsafe cache else { return }
+    ThreadRules.willCallBack()
+    unsafe cache(
+      memory.first.rawValue, memory.extent &+ 1, direction.rawValue, forCPU, cacheOpaque)
+  }
+
   /// Flushes the lazy domains in which something has been queued for long enough, at a time that
   /// the caller says.
   public func tick(_ now: UInt64) {
@@ -160,8 +176,11 @@ public struct System: ~Copyable, Held {
   /// - Throws: `notSupported` when nobody can say where the memory comes from, `noMemory`,
   ///   `badAddress` when the caller's allocator gave memory that is not the system's, not writable
   ///   or not whole pages.
-  public func allocateMemory(size: UInt64, limit: UInt64) throws(Failure) -> CoherentMemory {
-    if unsafe allocator == nil && !memory.isFlat { throw .notSupported }
+  public func allocateMemory(
+    size: UInt64, limit: UInt64, isCoherent: Bool = true
+  ) throws(Failure) -> CoherentMemory {
+    // The heap is cached.
+    if unsafe allocator == nil && (!memory.isFlat || !isCoherent) { throw .notSupported }
     guard let bytes = Int(exactly: size) else { throw .noMemory }
     guard let allocator = unsafe allocator else {
       let host = unsafe try RawMemory.allocate(bytes, alignment: Int(Device.granule.bytes))
@@ -176,6 +195,7 @@ public struct System: ~Copyable, Held {
     do throws(Failure) {
       let memory = unsafe try claim(host, size: size)
       unsafe host.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
+      if !isCoherent { maintainCaches(of: memory.range, .bidirectional, forCPU: false) }
       return memory
     } catch {
       ThreadRules.willCallBack()

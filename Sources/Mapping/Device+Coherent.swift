@@ -26,7 +26,8 @@ extension Device {
       case .translated(_, let domain), .nested(_, let domain):
         unsafe try requireMappingCalls(in: domain)
       }
-      let memory = unsafe try system.pointee.allocateMemory(size: size, limit: memoryLimit)
+      let memory = unsafe try system.pointee.allocateMemory(
+        size: size, limit: memoryLimit, isCoherent: isCoherent)
       do throws(Failure) {
         let translating = unsafe translating(domain)
         let stamp = unsafe withPins(of: translating) { $0.stamp }

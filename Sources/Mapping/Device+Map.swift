@@ -33,8 +33,8 @@ import Primitives
 // flush queue's (rank 7) once, none of them while anything is allocated or called back.
 //
 // 4. What this does not do
-// It does not bounce: memory that a device cannot reach is refused. Devices are coherent with the
-// CPU's caches, so syncing orders accesses and moves nothing.
+// It does not bounce: memory that a device cannot reach is refused. Syncing orders accesses, has caches
+// maintained for a device that does not see them, and moves nothing.
 
 extension Device {
   /// Maps memory for the device.
@@ -42,6 +42,17 @@ extension Device {
   /// - Throws: `noMask`, `notPermitted` when the device is blocked, `outOfRange` when it cannot
   ///   reach the memory, `noSpace`, `noMemory`.
   public func map(_ memory: PhysicalRange, _ direction: Direction) throws(Failure) -> DMAAddress {
+    let address = try mapCoherently(memory, direction)
+    if !isCoherent {
+      unsafe system.pointee.maintainCaches(of: memory, direction, forCPU: false)
+    }
+    return address
+  }
+
+  /// As `map`, for a device that sees the caches.
+  private func mapCoherently(
+    _ memory: PhysicalRange, _ direction: Direction
+  ) throws(Failure) -> DMAAddress {
     let limit = try limit(for: .streaming)
     if isUntracked { return try bus(of: memory, limit).first }
     let (cell, domain) = unsafe try mappings.take()
@@ -68,6 +79,22 @@ extension Device {
   ///
   /// - Throws: `invalidArgument` when the device has no such mapping. That is reported too.
   public func unmap(_ range: DMARange, _ direction: Direction) throws(Failure) {
+    if isCoherent { return try unmapCoherently(range, direction) }
+    // While it can be found.
+    let memory = memory(of: range)
+    try unmapCoherently(range, direction)
+    maintainCaches(of: memory, direction, forCPU: true)
+  }
+
+  /// What a part of a mapping needs that is handed over, of a device that does not see the caches.
+  private func maintainCaches(of memory: PhysicalRange?, _ direction: Direction, forCPU: Bool) {
+    // What the device only reads stays good in the caches.
+    guard let memory, !forCPU || direction.access.contains(.write) else { return }
+    unsafe system.pointee.maintainCaches(of: memory, direction, forCPU: forCPU)
+  }
+
+  /// As `unmap`, for a device that sees the caches.
+  private func unmapCoherently(_ range: DMARange, _ direction: Direction) throws(Failure) {
     if isUntracked { return }
     let claimed = unsafe mappings.claim(range) { record in
       record.kind == .streaming && record.direction == direction
@@ -84,7 +111,9 @@ extension Device {
   ///
   /// - Throws: `invalidArgument` when the range lies in no mapping of this direction. That is
   ///   reported too.
-  public func sync(_ range: DMARange, _ direction: Direction) throws(Failure) {
+  public func sync(
+    _ range: DMARange, _ direction: Direction, forCPU: Bool
+  ) throws(Failure) {
     if !isUntracked {
       let isCovered = mappings.covers(range) { record in
         record.kind == .streaming && record.direction == direction
@@ -97,6 +126,7 @@ extension Device {
     // The device's thread and the CPU see each other's writes in the order of the hand-overs; the
     // processor keeps caches coherent by itself.
     cplatform_hand_over()
+    if !isCoherent { maintainCaches(of: memory(of: range), direction, forCPU: forCPU) }
   }
 
   /// Whether mappings are direct and leave no record.

@@ -21,7 +21,7 @@ struct MapTests {
         #expect(arrived == 0x12_3456 + offset)
       }
       let range = try dma(address.rawValue, size: 0x2345)
-      try device.pointee.sync(range, .toDevice)
+      try device.pointee.sync(range, .toDevice, forCPU: true)
       try device.pointee.unmap(range, .toDevice)
       if path.isTracked {
         #expect(throws: Divergence.self) {
@@ -138,7 +138,7 @@ struct MapTests {
         device.pointee.setMask(0, for: kind)
       }
       let range = try dma(address.rawValue, size: 0x1000)
-      try device.pointee.sync(range, .toDevice)
+      try device.pointee.sync(range, .toDevice, forCPU: true)
       try device.pointee.unmap(range, .toDevice)
       try device.pointee.freeCoherent(coherent.cpu, coherent.address, size: 1)
       #expect(device.pointee.statistics.mappingCount == 0)

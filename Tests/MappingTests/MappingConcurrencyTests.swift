@@ -45,7 +45,7 @@ struct MappingConcurrencyTests {
         try demandSame(
           try arrival(of: range.last.rawValue, .read, by: device), memory.last.rawValue,
           "last byte")
-        try device.pointee.sync(range, .bidirectional)
+        try device.pointee.sync(range, .bidirectional, forCPU: true)
         try device.pointee.unmap(range, .bidirectional)
       }
     }
@@ -146,7 +146,7 @@ struct MappingConcurrencyTests {
             let memory = try PhysicalRange(first: PhysicalAddress(first), size: 4096)
             let address = try shared[0].pointee.map(memory, .toDevice)
             let range = try DMARange(first: address, size: 4096)
-            try shared[0].pointee.sync(range, .toDevice)
+            try shared[0].pointee.sync(range, .toDevice, forCPU: true)
             try shared[0].pointee.unmap(range, .toDevice)
           } catch {
             try demandSame(error, .notPermitted, "why nothing is mapped")

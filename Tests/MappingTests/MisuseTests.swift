@@ -66,7 +66,7 @@ struct MisuseTests {
         + "a mapping of 256 bytes at 0x1000 to the device is there"
     ) { device in
       _ = try device.map(try physical(0x1000, size: 256), .toDevice)
-      try device.sync(try dma(0x1000, size: 257), .toDevice)
+      try device.sync(try dma(0x1000, size: 257), .toDevice, forCPU: true)
     }
   }
 
@@ -104,7 +104,7 @@ struct MisuseTests {
     try withMachine { machine in
       let device = try machine.device(on: path)
       try device.pointee.unmap(try dma(0x1000, size: 1), .toDevice)
-      try device.pointee.sync(try dma(0x1000, size: 1), .toDevice)
+      try device.pointee.sync(try dma(0x1000, size: 1), .toDevice, forCPU: true)
       #expect(machine.reports.all == [])
     }
   }

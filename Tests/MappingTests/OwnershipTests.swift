@@ -111,7 +111,7 @@ private final class Arena {
   }
 
   private func sync(_ mapped: Mapped, _ part: Range<Int>, to owner: Int?) throws {
-    try device.pointee.sync(mapped.range(part), mapped.direction)
+    try device.pointee.sync(mapped.range(part), mapped.direction, forCPU: true)
     for place in part { model.owners[place] = owner }
   }
 

@@ -36,15 +36,16 @@ struct dmacore_device;
  * be removed until it is freed.
  *
  * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8;
- *   IOVA store, rank 9); calls the memory allocator, and may call the table allocator and the
- *   domain's notifiers (rank 13), and wait for accesses in flight to end.
+ *   IOVA store, rank 9); calls the memory allocator, and may call the table allocator, the domain's
+ *   notifiers (rank 13) and the system's cache, and wait for accesses in flight to end.
  * Ownership: the memory is the caller's until dmacore_free_coherent().
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or @size is 0 or rounds up to 2^64. Never succeeds if retried.
  *   -ENXIO   the device has no coherent mask. Not until it is set.
  *   -EPERM   the device is behind an IOMMU and attached to no domain, a blocked one, or an unmanaged
  *            or a nested one, which is reported too. Not until it is attached to another.
- *   -EOPNOTSUPP  the system is not flat and was given no memory allocator. Never.
+ *   -EOPNOTSUPP  the system was given no memory allocator, and is not flat, or the device is not coherent
+ *            (DMACORE_DEVICE_NONCOHERENT). Never.
  *   -EFAULT  the memory allocator gave memory that is not inside a writable region of the system,
  *            or does not start at a multiple of the page size on both sides. Never.
  *   -ERANGE  on the direct path the memory lies above the coherent mask or the bus limit, or in no

@@ -79,6 +79,12 @@ enum dmacore_device_flags {
 	 * first of its IDs says which slot.
 	 */
 	DMACORE_DEVICE_SHARES_SLOT = 4,
+	/*
+	 * Its accesses go past the caches of the processors, as firmware says of it. What is mapped for
+	 * it is written back and forgotten by the system's @cache (system.h) where that is needed, and
+	 * nowhere else.
+	 */
+	DMACORE_DEVICE_NONCOHERENT = 8,
 };
 
 /* The longest name of a device, its terminating null byte included. */
@@ -197,7 +203,8 @@ struct dmacore_device_statistics {
  *            IOMMU, it belongs to another group by the topology than to @options->group, a reserved
  *            region is none, there are too many of those or of IDs, the bridge is of another system,
  *            a function of a slot has no ID, the DMA ranges are too many or NULL, one of them is not
- *            aligned, empty, wraps or overlaps another, or the structure is too short. Never succeeds if
+ *            aligned, empty, wraps or overlaps another, the device is not coherent and the system has
+ *            no @cache, or the structure is too short. Never succeeds if
  *            retried.
  *   -EBUSY   by the topology it belongs to two groups, which there are. Not until one is gone.
  *   -EPERM   the device is not trusted, and the group is in an identity, a hybrid or a lazy domain; or its reserved regions

@@ -35,6 +35,10 @@
  * may itself unmap; and a direct mapping without a record, whose end takes nothing from a device
  * that reaches all memory anyway.
  *
+ * For a device that does not see the caches of the processors (DMACORE_DEVICE_NONCOHERENT) these calls
+ * make caches and memory agree, by the system's @cache: all of the buffer when it is mapped, what is
+ * synced, and when it is unmapped all of it, if the device writes.
+ *
  * Stability: may change before 1.0.
  */
 
@@ -69,8 +73,8 @@ enum dmacore_direction {
  * reaches the whole 4 KiB pages that the buffer lies in.
  *
  * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8;
- *   IOVA store, rank 9) where a record is kept, lock-free otherwise; may call the table allocator and
- *   the domain's notifiers (rank 13), and wait for accesses in flight to end.
+ *   IOVA store, rank 9) where a record is kept, lock-free otherwise; may call the table allocator, the
+ *   domain's notifiers (rank 13) and the system's cache, and wait for accesses in flight to end.
  * Ownership: @buffer stays the caller's and must outlive the mapping.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, @size is 0, the buffer wraps, or the direction or an attribute is
@@ -103,8 +107,8 @@ int dmacore_map_single(struct dmacore_device *device, void *buffer, uint64_t siz
  * system's memory; an access to a part that is not there faults.
  *
  * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8;
- *   IOVA store, rank 9) where a record is kept, lock-free otherwise; may call the table allocator and
- *   the domain's notifiers (rank 13), and wait for accesses in flight to end.
+ *   IOVA store, rank 9) where a record is kept, lock-free otherwise; may call the table allocator, the
+ *   domain's notifiers (rank 13) and the system's cache, and wait for accesses in flight to end.
  * Ownership: the memory stays whose it was and must outlive the mapping. On a flat system it must
  *   be memory of this process.
  * Return: 0, or as dmacore_map_single(), without -EFAULT.
@@ -130,8 +134,8 @@ int dmacore_map_phys(struct dmacore_device *device, dmacore_phys_t phys, uint64_
  *
  * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8;
  *   IOVA store, rank 9) where a record is kept, lock-free otherwise; waits for accesses in flight
- *   to end, in a lazy domain once for many calls; may call the domain's notifiers (rank 13) and the
- *   report callback.
+ *   to end, in a lazy domain once for many calls; may call the domain's notifiers (rank 13), the
+ *   system's cache and the report callback.
  * Ownership: the buffer is the CPU's again, whole; in a lazy domain after the next flush.
  * Return: 0, or
  *   -EINVAL  @device is NULL, @size is 0, the range wraps, the direction or an attribute is unknown,
@@ -153,7 +157,7 @@ int dmacore_unmap(struct dmacore_device *device, dmacore_dma_t dma, uint64_t siz
  * dmacore_sync_for_device().
  *
  * Context: any thread; locked (device mappings, rank 4) where a record is kept, lock-free
- *   otherwise; may call the report callback.
+ *   otherwise; may call the system's cache and the report callback.
  * Ownership: the bytes are lent to the CPU.
  * Return: 0, or
  *   -EINVAL  @device is NULL, @size is 0, the range wraps, the direction is unknown, or the range
@@ -173,7 +177,7 @@ int dmacore_sync_for_cpu(struct dmacore_device *device, dmacore_dma_t dma, uint6
  * Afterwards the device sees what the CPU has written.
  *
  * Context: any thread; locked (device mappings, rank 4) where a record is kept, lock-free
- *   otherwise; may call the report callback.
+ *   otherwise; may call the system's cache and the report callback.
  * Ownership: the bytes are the device's.
  * Return: 0, or
  *   -EINVAL  as dmacore_sync_for_cpu(). Never succeeds if retried.

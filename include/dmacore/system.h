@@ -73,6 +73,23 @@ typedef struct dmacore_group *(*dmacore_find_group_fn)(const struct dmacore_devi
 						       void *opaque);
 
 /**
+ * typedef dmacore_cache_fn - let the processors' caches and memory agree about a range
+ * @phys: first physical address
+ * @size: bytes, which need not be whole lines of a cache
+ * @direction: of the mapping, one of enum dmacore_direction (mapping.h)
+ * @is_for_cpu: false: the device gets the range: what the caches have of it is written back, and forgotten
+ *   where the device writes; true: the processors get it, after the device wrote: what the caches have is
+ *   forgotten
+ * @opaque: as in struct dmacore_system_options
+ *
+ * For devices with DMACORE_DEVICE_NONCOHERENT alone: when something was mapped, when it was unmapped, and
+ * for the part that is synced; for memory that was allocated coherent once, when it was cleared. Not for
+ * the processors where the device only reads. Called on the thread that maps, with no lock held.
+ */
+typedef void (*dmacore_cache_fn)(dmacore_phys_t phys, uint64_t size, uint32_t direction,
+				 bool is_for_cpu, void *opaque);
+
+/**
  * struct dmacore_system_options - how a system is made
  * @struct_size: sizeof(struct dmacore_system_options)
  * @flags: bits of enum dmacore_system_flags
@@ -85,6 +102,9 @@ typedef struct dmacore_group *(*dmacore_find_group_fn)(const struct dmacore_devi
  *   system, and no coherent allocations on others
  * @find_group: says which group a device is put into; NULL: nobody does
  * @find_group_opaque: passed to @find_group
+ * @cache: lets caches and memory agree; NULL: there is nothing to do, as on most machines, and no device
+ *   for which there would be. With it, @memory_allocator gives memory that is not cached
+ * @cache_opaque: passed to @cache
  */
 struct dmacore_system_options {
 	size_t struct_size;
@@ -95,10 +115,12 @@ struct dmacore_system_options {
 	const struct dmacore_memory_allocator *memory_allocator;
 	dmacore_find_group_fn find_group;
 	void *find_group_opaque;
+	dmacore_cache_fn cache;
+	void *cache_opaque;
 };
 
 #define DMACORE_SYSTEM_OPTIONS_INIT \
-	{ sizeof(struct dmacore_system_options), 0, 0, NULL, NULL, NULL, NULL, NULL }
+	{ sizeof(struct dmacore_system_options), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL }
 
 /**
  * dmacore_system_create() - make a system

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+
+/*
+ * Devices that do not see the caches of the processors: for what, and for nothing else, caches and memory
+ * are made to agree.
+ */
+
+#include "support/machine.h"
+
+struct call {
+	dmacore_phys_t phys;
+	uint64_t size;
+	uint32_t direction;
+	bool is_for_cpu;
+};
+
+struct cache {
+	struct call at[16];
+	unsigned count;
+	unsigned taken;
+};
+
+/* A system of its own, because the machine's has nothing to maintain. */
+struct stage {
+	struct dmacore_system *system;
+	struct dmacore_iommu *iommu;
+	struct dmacore_domain *domain;
+	struct dmacore_device *device;
+	struct cache cache;
+	uint8_t *memory;
+	bool is_used;
+};
+
+static void cache_record(dmacore_phys_t phys, uint64_t size, uint32_t direction, bool is_for_cpu,
+			 void *opaque)
+{
+	struct cache *cache = opaque;
+
+	cache->at[cache->count++ % 16] = (struct call){ phys, size, direction, is_for_cpu };
+}
+
+static void *pool_allocate(uint64_t size, uint64_t alignment, dmacore_phys_t limit, void *opaque)
+{
+	struct stage *stage = opaque;
+
+	(void)limit;
+	assert_true(alignment == PAGE && size == PAGE && !stage->is_used);
+	stage->is_used = true;
+	return stage->memory + RAM_SIZE - PAGE;
+}
+
+static void pool_free(void *host, uint64_t size, void *opaque)
+{
+	struct stage *stage = opaque;
+
+	(void)host, (void)size;
+	stage->is_used = false;
+}
+
+static void stage_start(struct stage *stage, uint32_t type, bool has_ranges)
+{
+	struct dmacore_system_options system = DMACORE_SYSTEM_OPTIONS_INIT;
+	struct dmacore_device_options device = DMACORE_DEVICE_OPTIONS_INIT;
+	struct dmacore_memory_allocator allocator = DMACORE_MEMORY_ALLOCATOR_INIT;
+	struct dmacore_domain_options domain = DMACORE_DOMAIN_OPTIONS_INIT;
+	const struct dmacore_dma_range range = { 0x100000, LOW_BASE, RAM_SIZE };
+
+	memset(stage, 0, sizeof(*stage));
+	allocator.allocate = pool_allocate;
+	allocator.free = pool_free;
+	allocator.opaque = stage;
+	system.memory_allocator = &allocator;
+	system.cache = cache_record;
+	system.cache_opaque = &stage->cache;
+	assert_ok(dmacore_system_create(&system, &stage->system));
+	stage->memory = aligned_alloc(PAGE, RAM_SIZE);
+	assert_non_null(stage->memory);
+	add_host_region(stage->system, LOW_BASE, RAM_SIZE, stage->memory, 0);
+	device.flags = DMACORE_DEVICE_NONCOHERENT;
+	device.streaming_mask = device.coherent_mask = UINT64_MAX;
+	if (has_ranges) {
+		device.ranges = &range;
+		device.range_count = 1;
+	}
+	if (type) {
+		assert_ok(dmacore_iommu_create(stage->system, NULL, &stage->iommu));
+		device.iommu = stage->iommu;
+		domain.type = type;
+		assert_ok(dmacore_domain_create(stage->iommu, &domain, &stage->domain));
+	}
+	assert_ok(dmacore_device_create(stage->system, &device, &stage->device));
+	if (type)
+		assert_ok(dmacore_domain_attach(stage->domain, stage->device));
+}
+
+static void stage_stop(struct stage *stage)
+{
+	assert_int_equal(stage->cache.taken, stage->cache.count);
+	dmacore_device_destroy(stage->device);
+	dmacore_domain_destroy(stage->domain);
+	dmacore_iommu_destroy(stage->iommu);
+	dmacore_system_destroy(stage->system);
+	free(stage->memory);
+}
+
+/* Exactly one call, with just this. */
+static void assert_maintained(struct stage *stage, uint64_t offset, uint64_t size,
+			      uint32_t direction, bool is_for_cpu)
+{
+	const struct call *call = &stage->cache.at[stage->cache.taken % 16];
+
+	assert_int_equal(stage->cache.count, ++stage->cache.taken);
+	assert_int_equal(call->phys, LOW_BASE + offset);
+	assert_int_equal(call->size, size);
+	assert_int_equal(call->direction, direction);
+	assert_int_equal(call->is_for_cpu, is_for_cpu);
+}
+
+static void assert_nothing_maintained(struct stage *stage)
+{
+	assert_int_equal(stage->cache.count, stage->cache.taken);
+}
+
+/* The paths that a device may have: a type of domain, or 0 for no IOMMU. */
+static const uint32_t paths[] = { 0, DMACORE_DOMAIN_IDENTITY, DMACORE_DOMAIN_DMA,
+				  DMACORE_DOMAIN_DMA_LAZY, DMACORE_DOMAIN_HYBRID };
+
+static void caches__are_maintained_where_a_buffer_changes_hands(void **state)
+{
+	(void)state;
+	for (unsigned way = 0; way < 10; way++) {
+		struct stage stage;
+		const uint64_t offset = PAGE + 100;
+
+		stage_start(&stage, paths[way / 2], way % 2);
+		for (uint32_t direction = 0; direction < 3; direction++) {
+			bool writes = direction != DMACORE_TO_DEVICE;
+			dmacore_dma_t dma;
+
+			assert_ok(dmacore_map_single(stage.device, stage.memory + offset, 2 * PAGE,
+						     direction, 0, &dma));
+			assert_maintained(&stage, offset, 2 * PAGE, direction, false);
+			/* A part is maintained in part. */
+			assert_ok(dmacore_sync_for_cpu(stage.device, dma + PAGE, 10, direction));
+			if (writes)
+				assert_maintained(&stage, offset + PAGE, 10, direction, true);
+			assert_nothing_maintained(&stage);
+			assert_ok(dmacore_sync_for_device(stage.device, dma + 7, 9, direction));
+			assert_maintained(&stage, offset + 7, 9, direction, false);
+			assert_ok(dmacore_unmap(stage.device, dma, 2 * PAGE, direction, 0));
+			if (writes)
+				assert_maintained(&stage, offset, 2 * PAGE, direction, true);
+			assert_nothing_maintained(&stage);
+		}
+		stage_stop(&stage);
+	}
+}
+
+static void caches__are_not_maintained_by_a_call_that_fails(void **state)
+{
+	struct stage stage;
+	dmacore_dma_t dma;
+
+	(void)state;
+	stage_start(&stage, DMACORE_DOMAIN_DMA, false);
+	assert_fails(dmacore_map_single(stage.device, stage.memory, 0, DMACORE_TO_DEVICE, 0, &dma),
+		     EINVAL);
+	assert_fails(dmacore_unmap(stage.device, 0x5000, PAGE, DMACORE_FROM_DEVICE, 0), EINVAL);
+	assert_fails(dmacore_sync_for_device(stage.device, 0x5000, PAGE, DMACORE_FROM_DEVICE),
+		     EINVAL);
+	assert_ok(dmacore_device_set_streaming_mask(stage.device, 0, NULL));
+	assert_fails(dmacore_map_single(stage.device, stage.memory, 1, DMACORE_TO_DEVICE, 0, &dma),
+		     ENXIO);
+	assert_nothing_maintained(&stage);
+	stage_stop(&stage);
+}
+
+static void coherent_memory__is_maintained_once(void **state)
+{
+	(void)state;
+	for (unsigned way = 0; way < 5; way++) {
+		struct stage stage;
+		dmacore_dma_t dma;
+		void *cpu;
+
+		stage_start(&stage, paths[way], false);
+		assert_ok(dmacore_alloc_coherent(stage.device, PAGE, &cpu, &dma));
+		assert_maintained(&stage, RAM_SIZE - PAGE, PAGE, DMACORE_BIDIRECTIONAL, false);
+		assert_ok(dmacore_free_coherent(stage.device, PAGE, cpu, dma));
+		assert_nothing_maintained(&stage);
+		stage_stop(&stage);
+	}
+}
+
+static void coherent_devices__need_nothing(void **state)
+{
+	struct stage stage;
+	struct dmacore_device_options options = DMACORE_DEVICE_OPTIONS_INIT;
+	struct dmacore_device *device;
+	dmacore_dma_t dma;
+
+	(void)state;
+	stage_start(&stage, 0, false);
+	options.streaming_mask = UINT64_MAX;
+	assert_ok(dmacore_device_create(stage.system, &options, &device));
+	assert_ok(dmacore_map_single(device, stage.memory, PAGE, DMACORE_FROM_DEVICE, 0, &dma));
+	assert_ok(dmacore_sync_for_cpu(device, dma, PAGE, DMACORE_FROM_DEVICE));
+	assert_ok(dmacore_unmap(device, dma, PAGE, DMACORE_FROM_DEVICE, 0));
+	assert_nothing_maintained(&stage);
+	dmacore_device_destroy(device);
+	stage_stop(&stage);
+}
+
+static void device_create__needs_who_maintains_caches(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_device_options options = device_options(machine);
+	struct dmacore_device *device;
+
+	options.flags |= DMACORE_DEVICE_NONCOHERENT;
+	assert_fails(dmacore_device_create(machine->system, &options, &device), EINVAL);
+	assert_null(device);
+}
+
+/* The heap is cached, so that nothing coherent can come from it. */
+static void alloc_coherent__needs_an_allocator_for_devices_that_are_not_coherent(void **state)
+{
+	struct dmacore_system_options options = DMACORE_SYSTEM_OPTIONS_INIT;
+	struct dmacore_device_options description = DMACORE_DEVICE_OPTIONS_INIT;
+	struct cache cache = { .count = 0 };
+	struct dmacore_system *system;
+	struct dmacore_device *device;
+	dmacore_dma_t dma;
+	void *cpu;
+
+	(void)state;
+	options.flags = DMACORE_SYSTEM_FLAT;
+	options.cache = cache_record;
+	options.cache_opaque = &cache;
+	assert_ok(dmacore_system_create(&options, &system));
+	description.coherent_mask = UINT64_MAX;
+	description.flags = DMACORE_DEVICE_NONCOHERENT;
+	assert_ok(dmacore_device_create(system, &description, &device));
+	assert_fails(dmacore_alloc_coherent(device, PAGE, &cpu, &dma), EOPNOTSUPP);
+	assert_int_equal(cache.count, 0);
+	dmacore_device_destroy(device);
+	dmacore_system_destroy(system);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(caches__are_maintained_where_a_buffer_changes_hands),
+		cmocka_unit_test(caches__are_not_maintained_by_a_call_that_fails),
+		cmocka_unit_test(coherent_memory__is_maintained_once),
+		cmocka_unit_test(coherent_devices__need_nothing),
+		test_on(DIRECT, device_create__needs_who_maintains_caches),
+		cmocka_unit_test(
+			alloc_coherent__needs_an_allocator_for_devices_that_are_not_coherent),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
