@@ -83,6 +83,17 @@ struct SymbolTests {
     expectNone(table.violations)
   }
 
+  /// Who comes from Linux looks names up there.
+  @Test func theTableOfLinuxCallsNamesWhatThereIs() throws {
+    let headers = try Project.files(under: "include", ".h").reduce(into: Set<String>()) {
+      $0.formUnion($1.text.identifiers)
+    }
+    let named = Set(try Project.file("docs/LINUX.md").text.identifiers)
+      .filter { $0.lowercased().hasPrefix("dmacore_") }
+    #expect(named.count > 50)
+    expectNone(named.subtracting(headers).sorted())
+  }
+
   @Test func everyHeaderIsIncludedByTheOneForAllAndByTheModule() throws {
     let all = try Project.file("include/dmacore.h").text
     let module = try Project.file("include/module.modulemap").text
