@@ -427,6 +427,54 @@ static void group__stays_whole_when_one_device_has_a_live_mapping(void **state)
 	assert_int_equal(where(party), OTHER);
 }
 
+static void group_attach__is_that_of_its_devices(void **state)
+{
+	struct party *party = *state;
+	struct dmacore_group *group = party->group;
+
+	attach_fallback(party);
+	assert_fails(dmacore_group_attach(NULL, party->domains[OWN], &party->a), EINVAL);
+	assert_fails(dmacore_group_attach(group, NULL, &party->a), EINVAL);
+	assert_fails(dmacore_group_attach(group, party->domains[OWN], NULL), EINVAL);
+	assert_fails(dmacore_group_detach(NULL, &party->a), EINVAL);
+	assert_fails(dmacore_group_detach(group, NULL), EINVAL);
+	/* Nobody owns it. */
+	assert_fails(dmacore_group_attach(group, party->domains[OWN], &party->a), EPERM);
+	assert_fails(dmacore_group_detach(group, &party->a), EPERM);
+	assert_int_equal(where(party), FALLBACK);
+
+	assert_ok(dmacore_group_claim_dma_owner(group, &party->a));
+	assert_ok(dmacore_group_attach(group, party->domains[OWN], &party->a));
+	assert_ok(dmacore_group_attach(group, party->domains[OWN], &party->a));
+	assert_int_equal(where(party), OWN);
+	assert_fails(dmacore_group_attach(group, party->domains[OTHER], &party->b), EPERM);
+	assert_fails(dmacore_group_attach(group, party->domains[FALLBACK], &party->a), EPERM);
+	assert_fails(dmacore_group_detach(group, &party->b), EPERM);
+	assert_int_equal(where(party), OWN);
+	assert_ok(dmacore_group_attach(group, party->domains[OTHER], &party->a));
+	assert_int_equal(where(party), OTHER);
+	map_live(party, 1);
+	assert_fails(dmacore_group_attach(group, party->domains[OWN], &party->a), EBUSY);
+	assert_fails(dmacore_group_detach(group, &party->a), EBUSY);
+	unmap_live(party, 1);
+	assert_ok(dmacore_group_detach(group, &party->a));
+	assert_ok(dmacore_group_detach(group, &party->a));
+	assert_int_equal(where(party), NOWHERE);
+	assert_ok(dmacore_group_release_dma_owner(group, &party->a));
+	assert_int_equal(where(party), FALLBACK);
+}
+
+static void group_without_devices__has_no_owner_to_attach_it(void **state)
+{
+	struct party *party = *state;
+	struct dmacore_group *group;
+
+	assert_ok(dmacore_group_create(party->machine.system, &group));
+	assert_fails(dmacore_group_attach(group, party->domains[OWN], &party->a), EPERM);
+	assert_fails(dmacore_group_detach(group, &party->a), EPERM);
+	dmacore_group_destroy(group);
+}
+
 static void group__stays_whole_when_the_owners_domain_has_a_live_mapping(void **state)
 {
 	struct party *party = *state;
@@ -1101,6 +1149,8 @@ int main(void)
 		test_of(2, domain_attach__takes_domains_of_every_type),
 		test_of(3, group__stays_whole_when_one_device_has_a_live_mapping),
 		test_of(3, group__stays_whole_when_the_owners_domain_has_a_live_mapping),
+		test_of(3, group_attach__is_that_of_its_devices),
+		test_of(1, group_without_devices__has_no_owner_to_attach_it),
 		test_on(DIRECT, group__stays_as_it_is_while_a_mapping_call_of_a_sibling_runs),
 		cmocka_unit_test(device_use_default_domain__rejects_null),
 		test_of(2, device_use_default_domain__is_counted_for_each_device),

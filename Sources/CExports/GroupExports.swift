@@ -119,6 +119,25 @@ public func dmacore_device_detach(
   }
 }
 
+@implementation @_cdecl("dmacore_group_attach")
+public func dmacore_group_attach(
+  _ group: OpaquePointer!, _ domain: OpaquePointer!, _ owner: UnsafePointer<dmacore_dma_owner>!
+) -> CInt {
+  status { () throws(Failure) in
+    unsafe try value(group, as: Group.self).pointee.attach(
+      value(domain, as: Domain.self), by: token(owner))
+  }
+}
+
+@implementation @_cdecl("dmacore_group_detach")
+public func dmacore_group_detach(
+  _ group: OpaquePointer!, _ owner: UnsafePointer<dmacore_dma_owner>!
+) -> CInt {
+  status { () throws(Failure) in
+    unsafe try value(group, as: Group.self).pointee.attach(nil, by: token(owner))
+  }
+}
+
 @implementation @_cdecl("dmacore_device_attach_pasid")
 public func dmacore_device_attach_pasid(
   _ device: OpaquePointer!, _ pasid: UInt32, _ domain: OpaquePointer!,

@@ -197,6 +197,17 @@ static void call_group(void)
 			     EBUSY);
 		break;
 	case 5:
+		/* By the device or by its group, which is the same. */
+		if (byte() & 1) {
+			struct dmacore_group *group;
+
+			if (RESULT(dmacore_device_group(device->handle, &group), EINVAL) != 0)
+				break;
+			(void)RESULT(dmacore_group_attach(group, pick(DOMAIN), owner), EINVAL,
+				     EPERM, EBUSY);
+			dmacore_group_destroy(group);
+			break;
+		}
 		(void)RESULT(dmacore_device_attach(device->handle, pick(DOMAIN), owner), EINVAL,
 			     EPERM, EBUSY);
 		break;

@@ -300,6 +300,40 @@ DMACORE_MUST_CHECK
 int dmacore_device_detach(struct dmacore_device *device, const struct dmacore_dma_owner *owner);
 
 /**
+ * dmacore_group_attach() - put a group into a domain of its owner
+ * @group: the group
+ * @domain: as for dmacore_device_attach()
+ * @owner: who owns the group
+ *
+ * As dmacore_device_attach() through a device of the group.
+ *
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
+ *   to end; may call the devices' page_response; may free a domain that was destroyed, and so call the
+ *   table allocator.
+ * Ownership: as there.
+ * Return: 0, or as dmacore_device_attach(); -EPERM also if the group has no device.
+ */
+DMACORE_MUST_CHECK
+int dmacore_group_attach(struct dmacore_group *group, struct dmacore_domain *domain,
+			 const struct dmacore_dma_owner *owner);
+
+/**
+ * dmacore_group_detach() - block a group
+ * @group: the group
+ * @owner: who owns it
+ *
+ * As dmacore_device_detach() through a device of the group.
+ *
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
+ *   to end; may call the devices' page_response; may free a domain that was destroyed, and so call the
+ *   table allocator.
+ * Ownership: as there.
+ * Return: 0, or as dmacore_device_detach(); -EPERM also if the group has no device.
+ */
+DMACORE_MUST_CHECK
+int dmacore_group_detach(struct dmacore_group *group, const struct dmacore_dma_owner *owner);
+
+/**
  * dmacore_device_attach_pasid() - put the requests of a group with a PASID into a domain of its owner
  * @device: a device of the group whose requests can carry the PASID
  * @pasid: the PASID, not 0
