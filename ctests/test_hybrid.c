@@ -331,6 +331,31 @@ static void tracked_direct_mappings__are_checked(void **state)
 	dmacore_device_destroy(device);
 }
 
+/* What is direct maps nothing and unmaps nothing, so that a copy of the domain stays as it is. */
+static void direct_mappings__make_no_events(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_device_options options = device_options(machine);
+	struct listener listener;
+	struct dmacore_device *device;
+	dmacore_dma_t dma;
+	void *cpu;
+
+	options.flags = DMACORE_DEVICE_TRACK_DIRECT;
+	assert_ok(dmacore_device_create(machine->system, &options, &device));
+	assert_ok(dmacore_domain_attach(machine->domain, device));
+	listener_start_all(&listener, machine);
+	assert_ok(dmacore_map_single(device, machine->low, PAGE, DMACORE_TO_DEVICE, 0, &dma));
+	assert_ok(dmacore_unmap(device, dma, PAGE, DMACORE_TO_DEVICE, 0));
+	assert_silent(&listener);
+	assert_ok(dmacore_alloc_coherent(machine->device, PAGE, &cpu, &dma));
+	assert_true(leads_to_itself(machine, dma));
+	assert_ok(dmacore_free_coherent(machine->device, PAGE, cpu, dma));
+	assert_true(leads_to_itself(machine, dma));
+	listener_stop(&listener);
+	dmacore_device_destroy(device);
+}
+
 static void unmap_outside_of_the_window__is_checked(void **state)
 {
 	struct machine *machine = *state;
@@ -563,6 +588,7 @@ int main(void)
 		test(memory_that_may_not_be_written__is_not_in_the_window_either),
 		test(reserved_regions__are_not_in_the_window),
 		test(tracked_direct_mappings__are_checked),
+		test(direct_mappings__make_no_events),
 		test(unmap_outside_of_the_window__is_checked),
 		test(device_with_dma_ranges__is_translated),
 		test(hybrid_domain__is_not_for_devices_that_are_not_trusted),

@@ -399,12 +399,13 @@ public struct Device: ~Copyable, Held {
       (first, last) = (pages.first.rawValue, pages.last.rawValue)
       unsafe translation.pointee.unmap(pages)
       unsafe translation.pointee.queue?.pointee.settle(pages)
+      // The record's cell keeps the domain while its listeners are told.
+      unsafe node.pointee.payload.domain?.pointee.notifiers.tell(.unmapped(first, last))
     } else {
-      // A direct mapping is out of the table already, so that a view finds it no more.
+      // A direct mapping is out of the table already, so that a view finds it no more. The domain is as
+      // it was.
       unsafe system.pointee.readers.waitForReaders()
     }
-    // The record's cell keeps the domain while its listeners are told.
-    unsafe node.pointee.payload.domain?.pointee.notifiers.tell(.unmapped(first, last))
     return unsafe isHeld(node, first: first, last: last)
   }
 
