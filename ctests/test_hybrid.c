@@ -199,6 +199,65 @@ static void window__follows_memory(void **state)
 	free(memory);
 }
 
+#define SPARE_BASE UINT64_C(0x300000000)
+
+/* Undoes once what it is told of. */
+static void contradict(struct listener *listener, const struct dmacore_notifier_event *event)
+{
+	struct machine *machine = listener->machine;
+
+	listener->react = NULL;
+	if (event->type == DMACORE_NOTIFY_MAP)
+		assert_ok(dmacore_memory_remove(machine->system, SPARE_BASE, RAM_SIZE));
+	else
+		add_host_region(machine->system, SPARE_BASE, RAM_SIZE, listener->other, 0);
+}
+
+/* Of two listeners the one that is told first changes memory again: the other must not end up with what
+ * was before. */
+static void last_event_of_a_window__says_what_is_there(void **state)
+{
+	struct machine *machine = *state;
+	uint8_t *memory = aligned_alloc(PAGE, RAM_SIZE);
+	struct listener listeners[2];
+
+	assert_non_null(memory);
+	for (unsigned i = 0; i < 2; i++) {
+		/* In whichever order they are told. */
+		for (unsigned j = 0; j < 2; j++)
+			listener_start_all(&listeners[j], machine);
+		listeners[i].react = contradict;
+		add_host_region(machine->system, SPARE_BASE, RAM_SIZE, memory, 0);
+		assert_false(leads_to_itself(machine, SPARE_BASE));
+		for (unsigned j = 0; j < 2; j++) {
+			struct listener *listener = &listeners[j];
+
+			assert_int_equal(listener->at[listener->count - 1].type,
+					 DMACORE_NOTIFY_UNMAP);
+			listener->taken = listener->count;
+		}
+		add_host_region(machine->system, SPARE_BASE, RAM_SIZE, memory, 0);
+		listeners[i].react = contradict;
+		listeners[i].other = memory;
+		assert_ok(dmacore_memory_remove(machine->system, SPARE_BASE, RAM_SIZE));
+		assert_true(leads_to_itself(machine, SPARE_BASE));
+		for (unsigned j = 0; j < 2; j++) {
+			struct listener *listener = &listeners[j];
+			struct dmacore_notifier_event last = listener->at[listener->count - 1];
+
+			assert_int_equal(last.type, DMACORE_NOTIFY_MAP);
+			assert_int_equal(last.first, SPARE_BASE);
+			assert_int_equal(last.last, SPARE_BASE + RAM_SIZE - 1);
+			assert_int_equal(last.phys, SPARE_BASE);
+			assert_int_equal(last.access, BOTH);
+			listener->taken = listener->count;
+			listener_stop(listener);
+		}
+		assert_ok(dmacore_memory_remove(machine->system, SPARE_BASE, RAM_SIZE));
+	}
+	free(memory);
+}
+
 static void memory_at_addresses_in_use__is_mapped_elsewhere(void **state)
 {
 	struct machine *machine = *state;
@@ -583,6 +642,7 @@ int main(void)
 		test(masks_may_change_with_live_mappings),
 		test(window__is_given_to_no_mapping),
 		test(window__follows_memory),
+		test(last_event_of_a_window__says_what_is_there),
 		test(memory_at_addresses_in_use__is_mapped_elsewhere),
 		test(window__has_whole_pages_alone),
 		test(memory_that_may_not_be_written__is_not_in_the_window_either),

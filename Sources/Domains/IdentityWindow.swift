@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 import Addressing
+import CDMACore
 import CPlatform
 import IOVAAllocation
 import MemoryMap
@@ -24,9 +25,10 @@ import Synchronization
 // is in a window, and what was added is in all that have room for it.
 // 2.3 What cannot be in a window, for lack of memory or because its addresses are given out, is mapped
 // like memory that a device does not reach.
-//
 // 2.4 The list holds a domain while it follows. That is nobody's business: who destroys the domain
 // meanwhile has not forgotten anything, so that it is not reported.
+// 2.5 A change is told when the next may be made, so that a listener may change the memory map. Who tells
+// looks at the piece again afterwards: the last event of a piece says what it is.
 //
 // 3. Locking
 // The list of windows (rank 14), under which a domain is held. Pieces are found without a lock.
@@ -216,8 +218,30 @@ extension Domain {
   func followMemory() throws(Failure) {
     // Listeners are told between two changes: they may change the memory map themselves.
     var failure: Failure? = nil
-    while let change = changeWindow(&failure) { notifiers.tell(change) }
+    while var change = changeWindow(&failure) {
+      notifiers.tell(change)
+      // Who has changed it again, a listener or another thread, may have told of that before.
+      while let now = contradiction(to: change) {
+        change = now
+        notifiers.tell(change)
+      }
+    }
     if let failure { throw failure }
+  }
+
+  /// What is to be told after a change of a piece that is not so any more.
+  private func contradiction(to told: DomainChange) -> DomainChange? {
+    let wasMapped = told.type == DMACORE_NOTIFY_MAP
+    guard let window = unsafe window,
+      unsafe window.pointee.covers(told.first, told.last, filled: true) != wasMapped
+    else { return nil }
+    if wasMapped { return .unmapped(told.first, told.last) }
+    let found = lookUp(IOVA(told.first))
+    // If it is empty again, who emptied it has yet to tell of that.
+    guard found.isMapped else { return nil }
+    return DomainChange(
+      type: DMACORE_NOTIFY_MAP, first: told.first, last: told.last, target: told.first,
+      access: found.access)
   }
 
   /// Makes one change by which the window comes nearer to what memory there is, if one is left to make.
