@@ -505,6 +505,22 @@ static void domain_sync__flushes_once_for_all_unsynced_unmaps(void **state)
 	assert_false(hardware_is_stale(&stage->hardware));
 }
 
+static void unmap_of_nothing__flushes_nothing(void **state)
+{
+	struct stage *stage = *state;
+	unsigned flushes;
+	uint64_t unmapped = 1;
+
+	assert_ok(make_own(stage));
+	flushes = stage->hardware.flush_count;
+	for (unsigned i = 0; i < 2; i++) {
+		assert_ok(dmacore_domain_unmap(stage->own, SPOT, PAGE,
+					       i ? DMACORE_UNMAP_CROSS_HOLES : 0, &unmapped));
+		assert_int_equal(unmapped, 0);
+	}
+	assert_int_equal(stage->hardware.flush_count, flushes);
+}
+
 static void domain_sync__is_for_unmanaged_domains(void **state)
 {
 	struct stage *stage = *state;
@@ -754,6 +770,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(lazy_unmaps__are_flushed_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(domain_sync__flushes_once_for_all_unsynced_unmaps,
 						setup, teardown),
+		cmocka_unit_test_setup_teardown(unmap_of_nothing__flushes_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(domain_sync__is_for_unmanaged_domains, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(

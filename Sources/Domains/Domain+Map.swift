@@ -54,15 +54,14 @@ extension Domain {
       try unsafe translation.pointee.table.unmap(
         input, crossingHoles: crossingHoles, splitting: splitting)
     }
+    guard size > 0 else { return 0 }
     let first = input.first.rawValue
     // What lies behind a hole that stopped it is still mapped.
     let last = crossingHoles ? input.last.rawValue : first &+ (size &- 1)
-    if size > 0 { backend.unmap(first, last) }
+    backend.unmap(first, last)
     if syncing { settle(first, last) }
-    if size > 0 {
-      notifiers.tell(.unmapped(first, last))
-      reportHeld(first, last)
-    }
+    notifiers.tell(.unmapped(first, last))
+    reportHeld(first, last)
     return size
   }
 

@@ -238,6 +238,7 @@ static inline void hardware_flush(void *handle, dmacore_iova_t first, dmacore_io
 	struct hardware_domain *domain = hardware_known(hardware, handle);
 
 	hardware->flush_count++;
+	hardware->wrong += first > last;
 	if (!domain || domain->stale_first < first || domain->stale_last > last)
 		return;
 	domain->stale_first = 1;
