@@ -319,6 +319,53 @@ static void read_dirty__knows_writes_that_callbacks_carry_out(void **state)
 	assert_int_equal(dirty(machine, SPOT, 3, CLEAR), 2);
 }
 
+/* A region whose callback moves the device to another domain. */
+struct mover {
+	struct machine *machine;
+	struct dmacore_domain *next;
+};
+
+static int move_and_write(uint64_t offset, const void *buffer, size_t size, void *opaque)
+{
+	struct mover *mover = opaque;
+
+	(void)offset;
+	(void)buffer;
+	(void)size;
+	assert_ok(dmacore_domain_replace(mover->next, mover->machine->device));
+	return 0;
+}
+
+/* What was written through one domain says nothing of the next one's addresses. */
+static void read_dirty__knows_no_write_through_another_domain(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_memory_region region = DMACORE_MEMORY_REGION_INIT;
+	struct mover mover = { .machine = machine };
+	struct dmacore_domain *first;
+	uint8_t byte = 0;
+
+	use(machine, 0);
+	region.backing = DMACORE_MEMORY_CALLBACKS;
+	region.base = UINT64_C(0x400000000);
+	region.size = PAGE;
+	region.read = serve_read;
+	region.write = move_and_write;
+	region.opaque = &mover;
+	assert_ok(dmacore_memory_add(machine->system, &region));
+	first = machine->domain;
+	assert_ok(dmacore_domain_map(first, SPOT, region.base, PAGE, WRITE));
+	mover.next = make_domain(machine, DMACORE_DOMAIN_UNMANAGED, 0, 0);
+	machine->domain = mover.next;
+	map_low(machine);
+	track(machine, true);
+	assert_ok(dmacore_view_write(machine->view, SPOT, &byte, 1));
+	assert_int_equal(dirty(machine, SPOT, 3, 0), 0);
+	write_at(machine, SPOT, 1);
+	assert_int_equal(dirty(machine, SPOT, 3, 0), 1);
+	dmacore_domain_destroy(first);
+}
+
 static void read_dirty__is_of_all_devices_of_the_domain(void **state)
 {
 	static const struct dmacore_dma_range range = { SPOT + 2 * PAGE, 0, 2 * PAGE };
@@ -503,6 +550,7 @@ int main(void)
 		test_on(TRANSLATED, read_dirty__counts_what_is_held_for_writing),
 		test_on(TRANSLATED, view_unmap__notes_nothing_where_nothing_is_mapped_any_more),
 		test_on(TRANSLATED, read_dirty__knows_writes_that_callbacks_carry_out),
+		test_on(TRANSLATED, read_dirty__knows_no_write_through_another_domain),
 		test_on(TRANSLATED, read_dirty__is_of_all_devices_of_the_domain),
 		test_on(TRANSLATED, read_dirty__refuses_what_is_no_range),
 		test_on(TRANSLATED, dirty_tracking__is_refused_where_there_is_no_place_for_it),

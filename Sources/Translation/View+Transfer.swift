@@ -90,11 +90,16 @@ extension View {
     unsafe translation.pointee.noteWrite(first, last)
   }
 
-  /// The same outside of the section in which the addresses were found.
+  /// The same outside of the section in which the addresses were found, and where they are to be noted;
+  /// to another domain they mean nothing.
   @inline(never)
-  private func noteLate(_ transfer: Transfer, _ first: UInt64, _ last: UInt64) {
+  private func noteLate(
+    _ transfer: Transfer, _ first: UInt64, _ last: UInt64,
+    in noting: UnsafeMutablePointer<Domain.Translation>?
+  ) {
     let token = unsafe device.pointee.system.pointee.readers.enter()
-    note(transfer, first, last, by: currentPath)
+    let path = currentPath
+    if unsafe path.noting == noting { note(transfer, first, last, by: path) }
     unsafe device.pointee.system.pointee.readers.leave(token)
   }
 
@@ -117,6 +122,7 @@ extension View {
     case .callbacks(let region, let regionOffset, let runLast, let noteOffset):
       let isPinned = unsafe region.pointee.pin()
       let domain = unsafe isPinned ? nil : path.holdListener()
+      let noting = unsafe path.noting
       unsafe device.pointee.system.pointee.readers.leave(token)
       guard isPinned else {
         throw unsafe refuse(
@@ -125,7 +131,7 @@ extension View {
       defer {
         unsafe region.pointee.unpin()
         // Also what a callback that failed may have written.
-        noteLate(transfer, address &+ noteOffset, runLast &+ noteOffset)
+        unsafe noteLate(transfer, address &+ noteOffset, runLast &+ noteOffset, in: noting)
       }
       try unsafe transfer.callBack(
         region, at: regionOffset, offset: offset, size: Int(runLast &- address) + 1)
