@@ -90,7 +90,7 @@ public struct Domain: ~Copyable, Held {
 
     var space: UnsafeMutablePointer<IOVASpace>? { unsafe queue?.pointee.space }
 
-    deinit { if let queue = unsafe queue { unsafe FlushQueue.end(queue) } }
+    deinit { if let queue = unsafe queue { unsafe Box.letGo(queue) } }
   }
 
   /// What kind of domain to make. The values are those of `domain.h`.
@@ -200,7 +200,7 @@ public struct Domain: ~Copyable, Held {
       }
       unsafe try backend.create(description, translation)
     } catch {
-      unsafe Self.destroy(translation, nesting, window)
+      unsafe Self.destroy(translation, nesting, window, nil)
       throw error
     }
     if let translation = unsafe translation, let queue = unsafe translation.pointee.queue {
@@ -208,8 +208,7 @@ public struct Domain: ~Copyable, Held {
       do throws(Failure) {
         try unsafe translation.pointee.honour(reserved, backend)
       } catch {
-        unsafe Self.destroy(translation, nesting, window)
-        backend.destroy()
+        unsafe Self.destroy(translation, nesting, window, backend)
         throw error
       }
     }
@@ -230,17 +229,17 @@ public struct Domain: ~Copyable, Held {
 
   deinit {
     if let window = unsafe window { unsafe iommu.pointee.system.pointee.windows.remove(window) }
-    // Its queue is flushed no more, and its parent is there for longer.
-    if let translation = unsafe translation { unsafe Box.destroy(translation) }
-    backend.destroy()
-    unsafe Self.destroy(nil, nesting, window)
+    unsafe Self.destroy(translation, nesting, window, backend)
     unsafe Box.letGo(iommu)
   }
 
   private static func destroy(
     _ translation: UnsafeMutablePointer<Translation>?, _ nesting: UnsafeMutablePointer<Nesting>?,
-    _ window: IdentityWindow.Link?
+    _ window: IdentityWindow.Link?, _ backend: BackendDomain?
   ) {
+    if let queue = unsafe translation?.pointee.queue { unsafe FlushQueue.withdraw(queue) }
+    // The backend may look at the table, and knows a parent, until then.
+    backend?.destroy()
     if let translation = unsafe translation { unsafe Box.destroy(translation) }
     if let nesting = unsafe nesting { unsafe Box.destroy(nesting) }
     if let window = unsafe window { unsafe Box.destroy(window) }

@@ -156,12 +156,12 @@ public struct FlushQueue: ~Copyable, Held {
     unsafe RawMemory.free(memory)
   }
 
-  /// Ends the queue for its domain, through which no access is in flight.
-  static func end(_ queue: UnsafeMutablePointer<FlushQueue>) {
+  /// Lets no tick find the queue, and tell the backend, any more. Its domain, through which no access is
+  /// in flight, lets go of it then.
+  static func withdraw(_ queue: UnsafeMutablePointer<FlushQueue>) {
     if unsafe queue.pointee.hasBatches {
       unsafe queue.pointee.system.pointee.lazyDomains.remove(queue)
     }
-    unsafe Box.letGo(queue)
   }
 
   public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }

@@ -114,9 +114,15 @@ static inline void hardware_domain_destroy(void *handle, void *opaque)
 {
 	struct hardware *hardware = opaque;
 	struct hardware_domain *domain = hardware_known(hardware, handle);
+	struct dmacore_pagetable_statistics statistics = { .struct_size = sizeof(statistics) };
 
 	for (unsigned i = 0; i < HARDWARE_ROUTES; i++)
 		hardware->wrong += hardware->state.routes[i].domain == handle;
+	/* Its page table is still there. */
+	if (domain && domain->pagetable)
+		hardware->wrong +=
+			dmacore_pagetable_statistics(domain->pagetable, &statistics) != 0 ||
+			statistics.table_count == 0;
 	if (domain)
 		memset(domain, 0, sizeof(*domain));
 }

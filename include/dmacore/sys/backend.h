@@ -49,7 +49,7 @@ struct dmacore_pagetable;
  * @type: what it is, of enum dmacore_domain_type (domain.h)
  * @reserved: zero
  * @pagetable: the page table of a domain that translates, of which what hardware must know can be read
- *   (dmacore_pagetable_vtd() and others, pagetable.h) until @domain_destroy is called; nothing else is
+ *   (dmacore_pagetable_vtd() and others, pagetable.h) until @domain_destroy returns; nothing else is
  *   done with it. NULL: the domain does not translate by one. The root of a table that grows may have
  *   changed when something was mapped
  * @parent: of a nested domain, what the backend knows its parent by, which lives longer; NULL otherwise
@@ -92,7 +92,8 @@ struct dmacore_backend_device {
  * @reserved: zero
  * @domain_create: a domain is being made. @out_domain receives what the backend knows it by from now on;
  *   NULL if this member is. No lock is held
- * @domain_destroy: a domain has ended, to which no device is attached. No lock is held
+ * @domain_destroy: a domain ends, to which no device is attached: nothing more is called for it, and its
+ *   table pages are freed afterwards. No lock is held
  * @attach: what the device's requests with this PASID, or with none (0), go through from now on is this
  *   domain, and no other before it returns: they see what they saw before, or the domain. If it fails
  *   they see what they saw before. Of the devices of a group one is attached after another; if one
