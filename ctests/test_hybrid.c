@@ -485,6 +485,20 @@ static void domain_create__makes_no_hybrid_domain_of_a_flat_system(void **state)
 	assert_null(domain);
 }
 
+static void system_create__promises_no_hybrid_domains_on_a_flat_system(void **state)
+{
+	struct dmacore_system_options options = DMACORE_SYSTEM_OPTIONS_INIT;
+	struct dmacore_system *system;
+
+	(void)state;
+	options.default_domain = DMACORE_DOMAIN_HYBRID;
+	options.flags = DMACORE_SYSTEM_FLAT;
+	assert_creates_nothing(dmacore_system_create(&options, &system), EOPNOTSUPP, system);
+	options.flags = 0;
+	assert_ok(dmacore_system_create(&options, &system));
+	dmacore_system_destroy(system);
+}
+
 static int probe(struct dmacore_device *device, void *opaque)
 {
 	dmacore_dma_t *out_dma = opaque;
@@ -654,6 +668,7 @@ int main(void)
 		test(hybrid_domain__is_not_for_devices_that_are_not_trusted),
 		test(hybrid_domain__is_not_for_owners_in_user_space_nor_for_pasids),
 		test_on(FLAT | TRANSLATED, domain_create__makes_no_hybrid_domain_of_a_flat_system),
+		cmocka_unit_test(system_create__promises_no_hybrid_domains_on_a_flat_system),
 		test(group__may_choose_a_hybrid_default_domain),
 		test(backend__is_told_of_the_window),
 		test(domains_may_come_and_go_beside_memory),

@@ -69,12 +69,14 @@ public struct System: ~Copyable, Held {
   private let allocator: dmacore_memory_allocator?
   private let uses = UseCount()
 
+  /// - Throws: `notSupported` for default domains that a flat system cannot have, `noMemory`.
   public init(
     isFlat: Bool, reporter: Reporter, allocator: dmacore_memory_allocator?,
     defaultType: DefaultType = .strict, findGroup: dmacore_find_group_fn? = nil,
     findGroupOpaque: UnsafeMutableRawPointer? = nil, cache: dmacore_cache_fn? = nil,
     cacheOpaque: UnsafeMutableRawPointer? = nil
   ) throws(Failure) {
+    guard !isFlat || defaultType.kind != .hybrid else { throw .notSupported }
     let memory = try PhysicalMemory(isFlat: isFlat)
     let readers = try ReadSections()
     let bindings = try Bindings()

@@ -134,6 +134,7 @@ struct dmacore_system_options {
  *   -EINVAL  @out_system is NULL, a flag or the type of default domains is unknown, a structure is
  *            too short, or an allocator lacks a function. Never succeeds if retried.
  *   -E2BIG   a structure is longer than known and not zero there. Never.
+ *   -EOPNOTSUPP  default domains are to be hybrid, which no domain of a flat system can be. Never.
  *   -ENOMEM  no memory. May succeed later.
  */
 DMACORE_MUST_CHECK
