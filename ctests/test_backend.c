@@ -4,6 +4,10 @@
 
 #include "support/hardware.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
+
 #define BOTH (DMACORE_ACCESS_READ | DMACORE_ACCESS_WRITE)
 #define PASID 3
 #define SPOT UINT64_C(0x5000)
@@ -758,6 +762,106 @@ static void iommu_start__takes_a_backend(void **state)
 	assert_int_equal(late.release_count, 1);
 }
 
+/* A backend one function of which takes its time, and lets another thread do something meanwhile. */
+struct slow {
+	struct hardware hardware;
+	struct machine machine;
+	struct dmacore_iommu *iommu;
+	struct dmacore_group *group;
+	struct dmacore_device *device;
+	struct dmacore_device *other;
+	pthread_t thread;
+	bool is_slow;
+	atomic_bool is_done;
+	bool was_done;
+	double busy;
+};
+
+static void sleep_for(unsigned milliseconds)
+{
+	struct timespec time = { 0, milliseconds * 1000000L };
+
+	nanosleep(&time, NULL);
+}
+
+static struct dmacore_device *slow_device(struct slow *slow)
+{
+	static const uint32_t id = 0x100;
+	struct dmacore_device_options options = device_options(&slow->machine);
+	struct dmacore_device *device;
+
+	options.iommu = slow->iommu;
+	options.ids = &id;
+	options.id_count = 1;
+	assert_ok(dmacore_device_create(slow->machine.system, &options, &device));
+	return device;
+}
+
+static void slow_start(struct slow *slow)
+{
+	memset(slow, 0, sizeof(*slow));
+	machine_start(&slow->machine, DIRECT);
+	hardware_start(&slow->hardware);
+}
+
+static void slow_stop(struct slow *slow, struct dmacore_domain *domain)
+{
+	dmacore_device_destroy(slow->device);
+	dmacore_device_destroy(slow->other);
+	dmacore_domain_destroy(domain);
+	dmacore_iommu_destroy(slow->iommu);
+	assert_int_equal(slow->hardware.wrong, 0);
+	machine_stop(&slow->machine);
+}
+
+static void *map_meanwhile(void *opaque)
+{
+	struct slow *slow = opaque;
+	struct timespec time;
+	dmacore_dma_t dma;
+	int error = dmacore_map_single(slow->device, slow->machine.low, PAGE, DMACORE_TO_DEVICE, 0,
+				       &dma);
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+	slow->busy = (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+	atomic_store(&slow->is_done, true);
+	return error || dmacore_unmap(slow->device, dma, PAGE, DMACORE_TO_DEVICE, 0) ? slow : NULL;
+}
+
+static int attach_slowly(void *handle, const struct dmacore_backend_device *device, uint32_t pasid,
+			 void *opaque)
+{
+	struct slow *slow = (struct slow *)opaque;
+
+	pthread_create(&slow->thread, NULL, map_meanwhile, slow);
+	sleep_for(200);
+	slow->was_done = atomic_load(&slow->is_done);
+	return hardware_attach(handle, device, pasid, opaque);
+}
+
+/* It waits for the domain, and not in a loop: attaching may take long. */
+static void mapping_call__sleeps_while_its_device_is_attached(void **state)
+{
+	struct dmacore_domain_options options = DMACORE_DOMAIN_OPTIONS_INIT;
+	struct dmacore_domain *domain;
+	struct slow slow;
+	void *failed;
+
+	(void)state;
+	slow_start(&slow);
+	slow.hardware.ops.attach = attach_slowly;
+	slow.iommu = hardware_iommu(&slow.hardware, &slow.machine);
+	slow.device = slow_device(&slow);
+	assert_ok(dmacore_domain_create(slow.iommu, &options, &domain));
+	assert_ok(dmacore_domain_attach(domain, slow.device));
+	assert_int_equal(pthread_join(slow.thread, &failed), 0);
+	assert_null(failed);
+	assert_false(slow.was_done);
+	assert_true(slow.busy < 0.05);
+	assert_ok(dmacore_domain_detach(domain, slow.device));
+	slow_stop(&slow, domain);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -788,6 +892,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(iommu_create__refuses_a_backend_that_is_none, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(iommu_start__takes_a_backend, setup, teardown),
+		cmocka_unit_test(mapping_call__sleeps_while_its_device_is_attached),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

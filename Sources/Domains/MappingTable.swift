@@ -86,8 +86,8 @@ public struct MappingTable: ~Copyable {
       }
       if let taken = unsafe taken { return unsafe (taken.0, taken.1) }
       if isFrozen {
-        // Somebody is between a few loads and stores.
-        cplatform_yield()
+        // A backend may take its time to attach the devices of the group.
+        cplatform_sleep()
         continue
       }
       let chunk = try Slab<Node>.makeChunk()
