@@ -862,6 +862,51 @@ static void mapping_call__sleeps_while_its_device_is_attached(void **state)
 	slow_stop(&slow, domain);
 }
 
+static void *make_meanwhile(void *opaque)
+{
+	struct slow *slow = opaque;
+
+	slow->other = slow_device(slow);
+	atomic_store(&slow->is_done, true);
+	return NULL;
+}
+
+static void block_slowly(const struct dmacore_backend_device *device, uint32_t pasid, void *opaque)
+{
+	struct slow *slow = (struct slow *)opaque;
+
+	if (slow->is_slow) {
+		slow->is_slow = false;
+		pthread_create(&slow->thread, NULL, make_meanwhile, slow);
+		sleep_for(100);
+		slow->was_done = atomic_load(&slow->is_done);
+	}
+	hardware_block(device, pasid, opaque);
+}
+
+/* As long as the hardware may have a device's ID attached, another device with that ID is no stranger. */
+static void device_with_the_id_of_one_that_leaves__waits_until_that_is_blocked(void **state)
+{
+	struct dmacore_domain_options options = DMACORE_DOMAIN_OPTIONS_INIT;
+	struct dmacore_domain *domain;
+	struct slow slow;
+
+	(void)state;
+	slow_start(&slow);
+	slow.hardware.ops.block = block_slowly;
+	slow.iommu = hardware_iommu(&slow.hardware, &slow.machine);
+	slow.device = slow_device(&slow);
+	assert_ok(dmacore_domain_create(slow.iommu, &options, &domain));
+	assert_ok(dmacore_domain_attach(domain, slow.device));
+	slow.is_slow = true;
+	dmacore_device_destroy(slow.device);
+	slow.device = NULL;
+	assert_int_equal(pthread_join(slow.thread, NULL), 0);
+	assert_false(slow.was_done);
+	assert_ok(dmacore_domain_attach(domain, slow.other));
+	slow_stop(&slow, domain);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -893,6 +938,8 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(iommu_start__takes_a_backend, setup, teardown),
 		cmocka_unit_test(mapping_call__sleeps_while_its_device_is_attached),
+		cmocka_unit_test(
+			device_with_the_id_of_one_that_leaves__waits_until_that_is_blocked),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -472,8 +472,9 @@ public struct Device: ~Copyable, Held {
 
   func leaveGroup() {
     hasLeft.store(true, ordering: .releasing)
-    unsafe system.pointee.topology.remove(member)
     unsafe group.pointee.remove(member)
+    // Until then another device with its IDs belongs to the same group.
+    unsafe system.pointee.topology.remove(member)
     if pasidCount > 0 { unsafe system.pointee.readers.waitForReaders() }
   }
 
