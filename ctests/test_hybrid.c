@@ -258,6 +258,58 @@ static void last_event_of_a_window__says_what_is_there(void **state)
 	free(memory);
 }
 
+/* Lets other memory come where it is told that memory has gone. */
+static void supersede(struct listener *listener, const struct dmacore_notifier_event *event)
+{
+	assert_int_equal(event->type, DMACORE_NOTIFY_UNMAP);
+	listener->react = NULL;
+	add_host_region(listener->machine->system, SPARE_BASE, RAM_SIZE, listener->other,
+			DMACORE_MEMORY_READ_ONLY);
+}
+
+/* One window is told of the end of a region when another region is there already: it is not the same. */
+static void window__takes_no_memory_for_what_was_there_before(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_domain *mine = machine->domain, *newer;
+	uint8_t *memory = aligned_alloc(PAGE, 2 * RAM_SIZE);
+	struct listener listener, changer;
+	struct dmacore_translation found;
+
+	assert_non_null(memory);
+	listener_start_all(&listener, machine);
+	newer = make_domain(machine, DMACORE_DOMAIN_HYBRID, 0, 0);
+	add_host_region(machine->system, SPARE_BASE, RAM_SIZE, memory, 0);
+	assert_told_map(&listener, SPARE_BASE, RAM_SIZE, SPARE_BASE, BOTH);
+	/* Whichever of the two domains follows first. */
+	for (unsigned i = 0; i < 2; i++) {
+		machine->domain = i ? mine : newer;
+		listener_start_all(&changer, machine);
+		changer.react = supersede;
+		changer.other = memory + RAM_SIZE;
+		assert_ok(dmacore_memory_remove(machine->system, SPARE_BASE, RAM_SIZE));
+		for (unsigned j = 0; j < 2; j++)
+			assert_fails(dmacore_domain_translate(j ? mine : newer, SPARE_BASE, BOTH,
+							      &found),
+				     EACCES);
+		assert_int_equal(listener.at[listener.count - 2].type, DMACORE_NOTIFY_UNMAP);
+		assert_int_equal(listener.at[listener.count - 1].type, DMACORE_NOTIFY_MAP);
+		assert_int_equal(listener.at[listener.count - 1].access, DMACORE_ACCESS_READ);
+		changer.taken = changer.count;
+		listener.taken = listener.count;
+		listener_stop(&changer);
+		assert_ok(dmacore_memory_remove(machine->system, SPARE_BASE, RAM_SIZE));
+		add_host_region(machine->system, SPARE_BASE, RAM_SIZE, memory, 0);
+		listener.taken = listener.count;
+	}
+	machine->domain = mine;
+	assert_ok(dmacore_memory_remove(machine->system, SPARE_BASE, RAM_SIZE));
+	listener.taken = listener.count;
+	listener_stop(&listener);
+	dmacore_domain_destroy(newer);
+	free(memory);
+}
+
 static void memory_at_addresses_in_use__is_mapped_elsewhere(void **state)
 {
 	struct machine *machine = *state;
@@ -657,6 +709,7 @@ int main(void)
 		test(window__is_given_to_no_mapping),
 		test(window__follows_memory),
 		test(last_event_of_a_window__says_what_is_there),
+		test(window__takes_no_memory_for_what_was_there_before),
 		test(memory_at_addresses_in_use__is_mapped_elsewhere),
 		test(window__has_whole_pages_alone),
 		test(memory_that_may_not_be_written__is_not_in_the_window_either),

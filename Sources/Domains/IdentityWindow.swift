@@ -43,8 +43,11 @@ public struct IdentityWindow: ~Copyable {
     let first: UInt64
     let last: UInt64
     let next: UnsafeMutablePointer<Piece>?
-    /// Whether the memory is there, and is mapped.
-    let isFilled = Atomic<Bool>(true)
+    /// The number of the region that it is filled with; 0: it is empty. Another one with the same ends is
+    /// other memory.
+    let filling: Atomic<UInt64>
+
+    var isFilled: Bool { filling.load(ordering: .relaxed) != 0 }
   }
 
   // The address of the newest piece; 0 for none. Only who follows the memory map adds one.
@@ -88,7 +91,7 @@ public struct IdentityWindow: ~Copyable {
   func covers(_ first: UInt64, _ last: UInt64, filled: Bool) -> Bool {
     var first = first
     while let piece = unsafe find(first, first) {
-      if unsafe filled && !piece.pointee.isFilled.load(ordering: .relaxed) { return false }
+      if unsafe filled && !piece.pointee.isFilled { return false }
       let pieceLast = unsafe piece.pointee.last
       if pieceLast >= last { return true }
       first = pieceLast &+ 1
@@ -232,13 +235,15 @@ extension Domain {
   /// What is to be told after a change of a piece that is not so any more.
   private func contradiction(to told: DomainChange) -> DomainChange? {
     let wasMapped = told.type == DMACORE_NOTIFY_MAP
-    guard let window = unsafe window,
-      unsafe window.pointee.covers(told.first, told.last, filled: true) != wasMapped
-    else { return nil }
-    if wasMapped { return .unmapped(told.first, told.last) }
     let found = lookUp(IOVA(told.first))
-    // If it is empty again, who emptied it has yet to tell of that.
-    guard found.isMapped else { return nil }
+    // If it is mapped and not filled, somebody has yet to tell.
+    let isFilled =
+      unsafe found.isMapped
+      && window!.pointee.covers(told.first, told.last, filled: true)
+    if wasMapped {
+      return isFilled && found.access == told.access ? nil : .unmapped(told.first, told.last)
+    }
+    guard isFilled else { return nil }
     return DomainChange(
       type: DMACORE_NOTIFY_MAP, first: told.first, last: told.last, target: told.first,
       access: found.access)
@@ -256,11 +261,11 @@ extension Domain {
     }
     var change: DomainChange? = nil
     var address: UInt64? = 0
-    while let from = address, change == nil, let (memory, access) = memory(from: from) {
+    while let from = address, change == nil, let (memory, access, number) = memory(from: from) {
       do throws(Failure) {
         try forEachPart(of: memory) { (part) throws(Failure) in
           if change != nil { return }
-          change = try unsafe add(part, access, to: window, translation)
+          change = try unsafe add(part, access, number, to: window, translation)
         }
       } catch {
         failure = error
@@ -272,10 +277,9 @@ extension Domain {
 
   /// Whether a piece is filled and its memory is gone.
   private func isStale(_ piece: UnsafeMutablePointer<IdentityWindow.Piece>) -> Bool {
-    guard unsafe piece.pointee.isFilled.load(ordering: .relaxed) else { return false }
-    guard let (memory, _) = unsafe memory(from: piece.pointee.first) else { return true }
-    return unsafe memory.first.rawValue > piece.pointee.first
-      || memory.last.rawValue < piece.pointee.last
+    guard unsafe piece.pointee.isFilled else { return false }
+    guard let (_, _, number) = unsafe memory(from: piece.pointee.first) else { return true }
+    return unsafe number != piece.pointee.filling.load(ordering: .relaxed)
   }
 
   private func empty(
@@ -283,7 +287,7 @@ extension Domain {
     _ translation: UnsafeMutablePointer<Translation>
   ) -> DomainChange {
     let (first, last) = unsafe (piece.pointee.first, piece.pointee.last)
-    unsafe piece.pointee.isFilled.store(false, ordering: .relaxed)
+    unsafe piece.pointee.filling.store(0, ordering: .relaxed)
     if let range = try? IOVARange(first: IOVA(first), last: IOVA(last)) {
       unsafe translation.pointee.unmap(range)
     }
@@ -293,7 +297,7 @@ extension Domain {
 
   /// The first region with bytes of this process that ends at an address or above.
   @inline(never)
-  private func memory(from address: UInt64) -> (PhysicalRange, Access)? {
+  private func memory(from address: UInt64) -> (PhysicalRange, Access, number: UInt64)? {
     let system = unsafe iommu.pointee.system
     let token = unsafe system.pointee.readers.enter()
     defer { unsafe system.pointee.readers.leave(token) }
@@ -304,7 +308,8 @@ extension Domain {
       if let region = unsafe region {
         if unsafe region.pointee.host != nil {
           return unsafe (
-            region.pointee.range, region.pointee.isReadOnly ? .read : [.read, .write]
+            region.pointee.range, region.pointee.isReadOnly ? .read : [.read, .write],
+            region.pointee.number
           )
         }
         last = unsafe region.pointee.range.last.rawValue
@@ -343,19 +348,20 @@ extension Domain {
   /// - Throws: `noMemory`, and what the backend fails with. Then all is as it was.
   @inline(never)
   private func add(
-    _ range: IOVARange, _ access: Access, to window: IdentityWindow.Link,
+    _ range: IOVARange, _ access: Access, _ number: UInt64, to window: IdentityWindow.Link,
     _ translation: UnsafeMutablePointer<Translation>
   ) throws(Failure) -> DomainChange? {
     let (first, last) = (range.first.rawValue, range.last.rawValue)
     if let old = unsafe window.pointee.find(first, last) {
       guard unsafe old.pointee.first == first && old.pointee.last == last,
-        unsafe !old.pointee.isFilled.load(ordering: .relaxed)
+        unsafe !old.pointee.isFilled
       else { return nil }
       try unsafe mapToItself(range, access, translation)
-      unsafe old.pointee.isFilled.store(true, ordering: .relaxed)
+      unsafe old.pointee.filling.store(number, ordering: .relaxed)
     } else {
       let piece = unsafe try Box<IdentityWindow.Piece>.place { () throws(Failure) in
-        unsafe IdentityWindow.Piece(first: first, last: last, next: window.pointee.pieces)
+        unsafe IdentityWindow.Piece(
+          first: first, last: last, next: window.pointee.pieces, filling: Atomic(number))
       }
       do throws(Failure) {
         try unsafe translation.pointee.reserve(range)

@@ -52,6 +52,8 @@ public struct MemoryRegion: ~Copyable {
   public let isReadOnly: Bool
   /// The bytes, unless callbacks serve them.
   public let host: UnsafeMutableRawPointer?
+  /// Which of all regions that were ever added it is, from 1 on.
+  public let number: UInt64
   private let isMappedHere: Bool
   private let read: dmacore_memory_read_fn?
   private let write: dmacore_memory_write_fn?
@@ -61,7 +63,7 @@ public struct MemoryRegion: ~Copyable {
   private static var closed: Int { Int.min }
 
   /// - Throws: what mapping the file fails with.
-  init(_ description: MemoryRegionDescription) throws(Failure) {
+  init(_ description: MemoryRegionDescription, number: UInt64) throws(Failure) {
     var host: UnsafeMutableRawPointer? = nil
     var read: dmacore_memory_read_fn? = nil
     var write: dmacore_memory_write_fn? = nil
@@ -81,6 +83,7 @@ public struct MemoryRegion: ~Copyable {
       unsafe write = writeCallback
       unsafe opaque = callbackOpaque
     }
+    self.number = number
     range = description.range
     isReadOnly = description.isReadOnly
     unsafe self.host = host

@@ -43,6 +43,7 @@ public struct PhysicalMemory: ~Copyable, @unchecked Sendable {
   private let lock: Lock
   // The address of a `Snapshot`, 0 for the empty one.
   private let published = Atomic<UInt>(0)
+  private let lastNumber = Atomic<UInt64>(0)
 
   public init(isFlat: Bool) throws(Failure) {
     let lock = try Lock(.memoryMap)
@@ -147,7 +148,8 @@ public struct PhysicalMemory: ~Copyable, @unchecked Sendable {
   ) throws(Failure) {
     guard !isFlat else { throw .notSupported }
     let region = unsafe try Box<MemoryRegion>.place { () throws(Failure) in
-      try MemoryRegion(description)
+      let number = lastNumber.wrappingAdd(1, ordering: .relaxed).newValue
+      return try MemoryRegion(description, number: number)
     }
     do throws(Failure) {
       try unsafe change(readers: readers) { (old, regions) throws(Failure) -> Int in

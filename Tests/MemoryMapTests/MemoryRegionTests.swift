@@ -55,7 +55,7 @@ struct MemoryRegionTests {
     #expect(ftruncate(fileno(file), 8192) == 0)
     #expect(pwrite(fileno(file), "abcd", 4, 4096) == 4)
     let region = try MemoryRegion(
-      try describe(100, .file(descriptor: fileno(file), offset: 4096)))
+      try describe(100, .file(descriptor: fileno(file), offset: 4096)), number: 1)
     let mapped = region.host
     let host = try #require(mapped)
     #expect(memcmp(host, "abcd", 4) == 0)
@@ -91,7 +91,7 @@ struct MemoryRegionTests {
   }
 
   @Test func aClosedRegionIsNotPinned() throws {
-    let region = try MemoryRegion(try describe(1, failingCallbacks))
+    let region = try MemoryRegion(try describe(1, failingCallbacks), number: 1)
     let isClosed = region.close()
     let isPinned = region.pin()
     let isClosedAgain = region.close()
@@ -132,7 +132,7 @@ struct MemoryRegionTests {
 
   @Test func callbacksGetWhatTheAccessIs() throws {
     let port = Port()
-    let region = try MemoryRegion(try describe(0x1000, port.backing))
+    let region = try MemoryRegion(try describe(0x1000, port.backing), number: 1)
     var bytes: [UInt8] = [1, 2, 3]
     try region.write(offset: 0x10, from: bytes, size: 3)
     #expect(port.offset == 0x10)
