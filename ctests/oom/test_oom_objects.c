@@ -108,6 +108,10 @@ static void create__of_every_object_unwinds_every_failed_allocation(void **state
 		assert_ok(dmacore_system_tick(machine.system, 1));
 		dmacore_domain_destroy(domain);
 	});
+	domain_options.type = DMACORE_DOMAIN_HYBRID;
+	assert_creates_after_failures(dmacore_domain_create(iommu, &domain_options, &domain),
+				      domain);
+	assert_needs_no_memory(dmacore_domain_destroy(domain));
 	domain_options.type = DMACORE_DOMAIN_UNMANAGED;
 	assert_creates_after_failures(dmacore_domain_create(iommu, &domain_options, &domain),
 				      domain);
