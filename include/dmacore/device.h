@@ -66,12 +66,12 @@ enum dmacore_device_flags {
 	 * reaches through its view what is mapped for it and nothing else, and the device's
 	 * statistics count them. Costs a lock and a tree insertion a mapping. On a flat system a view
 	 * of a directly mapped device transfers nothing without it, because nothing tells what is
-	 * memory there.
+	 * memory there. In a hybrid domain the device reaches the whole window all the same.
 	 */
 	DMACORE_DEVICE_TRACK_DIRECT = 1,
 	/*
-	 * Nobody vouches for it: a device on an external port, say. Its group never has an identity
-	 * domain or a lazy one, and a driver is bound to it only behind an IOMMU.
+	 * Nobody vouches for it: a device on an external port, say. Its group never has an identity,
+	 * a hybrid or a lazy domain, and a driver is bound to it only behind an IOMMU.
 	 */
 	DMACORE_DEVICE_UNTRUSTED = 2,
 	/*

@@ -228,7 +228,8 @@ struct dmacore_domain_statistics {
  * @out_domain: receives the domain, or NULL on failure
  *
  * Context: any thread; locked (group, rank 3, if there is one; for a lazy domain lazy domains, rank 6,
- *   and flush queue, rank 7; for a hybrid domain windows, rank 14); calls the IOMMU's table allocator.
+ *   and flush queue, rank 7; for a hybrid domain IOVA cache, rank 8, IOVA store, rank 9, and windows, rank
+ *   14); calls the IOMMU's table allocator, and for a hybrid domain may wait for accesses in flight to end.
  * Ownership: the caller gives the domain back with dmacore_domain_destroy(); it holds on to the
  *   IOMMU and to its parent. What @options->opaque points to must outlive it, and every call of the two
  *   callbacks.
@@ -256,11 +257,12 @@ int dmacore_domain_create(struct dmacore_iommu *iommu, const struct dmacore_doma
  * @domain: the domain, or NULL
  *
  * Detach it first; see the lifetime rule in system.h: a group holds on to its default domain, a
- * device to the one that it is attached to, and a nested domain to its parent. What is queued in a lazy domain ends with it; no access
- * is in flight in a domain that no device is attached to.
+ * device to the one that it is attached to, and a nested domain to its parent. What is queued in a lazy
+ * domain ends with it; no access is in flight in a domain that no device is attached to.
  *
- * Context: any thread; locked (lazy domains, rank 6; flush queue, rank 7) for a DMA domain, takes no
- *   lock for another; calls the table allocator, and may call the report callback.
+ * Context: any thread; locked (flush queue, rank 7, for a DMA or a hybrid domain; lazy domains, rank 6, for
+ *   one that was lazy; windows, rank 14, for a hybrid one); calls the table allocator, and may call the
+ *   report callback.
  * Ownership: @domain may not be used afterwards.
  * Return: nothing; cannot fail.
  */
@@ -377,15 +379,16 @@ int dmacore_domain_map(struct dmacore_domain *domain, dmacore_iova_t iova, dmaco
  * mapped already; when it has failed none is reached, and no access through one is in flight but those
  * that mapping.h names. Table pages that were made for a part may stay.
  *
- * Context: any thread; lock-free, but locked (zero-copy mappings, rank 5) when a part is unmapped
- *   again; calls the table allocator, and may wait for accesses in flight to end, and call the report
- *   callback.
+ * Context: any thread; lock-free, but for notifiers (rank 13) and zero-copy mappings (rank 5) when a part
+ *   is unmapped again; calls the table allocator and notifiers, which are told of each segment, and may
+ *   wait for accesses in flight to end, and call the report callback.
  * Ownership: the memory stays whose it was and must outlive the mapping; @segments is the caller's
  *   again.
  * Return: 0, or with everything mapped as before
  *   -EINVAL  a pointer is NULL, @count is 0, something is not aligned, a size is 0, the access permits
  *            nothing or has unknown bits. Never succeeds if retried.
  *   -EOPNOTSUPP  the domain is not unmanaged, or the page tables cannot express the access. Never.
+ *   -EPERM   a part is reserved (reserved.h) in the domain. Never.
  *   -ERANGE  a range wraps, or is too wide for the page tables. Never.
  *   -EEXIST  a part of the devices' addresses is mapped. Not until that is unmapped.
  *   -ENOMEM  no memory for table pages. May succeed later.
@@ -405,8 +408,8 @@ int dmacore_domain_map_list(struct dmacore_domain *domain, dmacore_iova_t iova,
  *
  * Strict, without DMACORE_UNMAP_UNSYNCED: when the call returns the three promises above hold for what it
  * unmapped, with the exceptions that mapping.h names. A zero-copy mapping that holds a part is reported
- * (DMACORE_REPORT_WARNING), unless a notifier's callback ends it. For what goes on beside it, a call that splits a leaf is one on the
- * range of the whole leaf.
+ * (DMACORE_REPORT_WARNING), unless a notifier's callback ends it; without waiting not one that is being made
+ * just then. For what goes on beside it, a call that splits a leaf is one on the range of the whole leaf.
  *
  * Context: any thread; locked (zero-copy mappings, rank 5; notifiers, rank 13); waits for accesses in
  *   flight to end; calls the table allocator and notifiers, and may call the report callback.
@@ -450,7 +453,7 @@ int dmacore_domain_sync(struct dmacore_domain *domain);
  * @domain: the domain
  *
  * When the call returns (3) holds for every unmap that returned before it, and their addresses may
- * be given out again. In a domain that is not lazy there is nothing to do.
+ * be given out again. In a domain that is not lazy, such as a hybrid one, there is nothing to do.
  *
  * Context: any thread; locked (flush queue, rank 7; IOVA cache, rank 8; IOVA store, rank 9); waits
  *   for accesses in flight to end, and for a flush that another thread has begun; calls nothing
@@ -458,7 +461,7 @@ int dmacore_domain_sync(struct dmacore_domain *domain);
  * Ownership: the memory of those unmaps may be given to anybody.
  * Return: 0, or
  *   -EINVAL  @domain is NULL. Never succeeds if retried.
- *   -EOPNOTSUPP  the domain is no DMA domain. Never.
+ *   -EOPNOTSUPP  the domain is neither a DMA nor a hybrid domain. Never.
  */
 DMACORE_MUST_CHECK
 int dmacore_domain_flush(struct dmacore_domain *domain);
@@ -466,8 +469,8 @@ int dmacore_domain_flush(struct dmacore_domain *domain);
 /**
  * dmacore_domain_invalidate() - say that a guest has changed its tables
  * @domain: a nested domain
- * @first: first address of the devices whose translation has changed
- * @last: last address, inclusive; 0 and UINT64_MAX: all
+ * @first: first address of the devices whose translation has changed; 0 for all
+ * @last: last address, inclusive; UINT64_MAX for all
  *
  * The library keeps no copies of translations, so that accesses that start after a change go by it without
  * this call. When this returns, none is in flight by what the tables said before, but inside the callbacks
@@ -509,7 +512,7 @@ int dmacore_domain_translate(struct dmacore_domain *domain, dmacore_iova_t iova,
 
 /**
  * dmacore_domain_set_dirty_tracking() - let writes of devices be noted, or not
- * @domain: a DMA domain or an unmanaged one
+ * @domain: a DMA, a hybrid or an unmanaged domain
  * @is_tracked: whether they are
  *
  * They are not, at first. Every write that ends after a call which switches noting on is noted, and
@@ -521,15 +524,15 @@ int dmacore_domain_translate(struct dmacore_domain *domain, dmacore_iova_t iova,
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  @domain is NULL. Never succeeds if retried.
- *   -EOPNOTSUPP  the domain has no page tables of its own, or they were made without
- *            DMACORE_PAGETABLE_DIRTY. Never.
+ *   -EOPNOTSUPP  the domain has no page tables of its own, or the IOMMU has no
+ *            DMACORE_IOMMU_DIRTY_TRACKING. Never.
  */
 DMACORE_MUST_CHECK
 int dmacore_domain_set_dirty_tracking(struct dmacore_domain *domain, bool is_tracked);
 
 /**
  * dmacore_domain_read_dirty() - find out what devices have written
- * @domain: a DMA domain or an unmanaged one
+ * @domain: a DMA, a hybrid or an unmanaged domain
  * @iova: first address of the devices, a multiple of the page tables' granule
  * @size: bytes, a multiple of the granule, not 0
  * @flags: bits of enum dmacore_dirty_flags (pagetable.h)
@@ -549,8 +552,8 @@ int dmacore_domain_set_dirty_tracking(struct dmacore_domain *domain, bool is_tra
  *   -EINVAL  a pointer is NULL, the size is 0, something is not aligned, or a flag is unknown. Never
  *            succeeds if retried.
  *   -ERANGE  the range wraps, or is too wide for the page tables. Never.
- *   -EOPNOTSUPP  the domain has no page tables of its own, or they were made without
- *            DMACORE_PAGETABLE_DIRTY. Never.
+ *   -EOPNOTSUPP  the domain has no page tables of its own, or the IOMMU has no
+ *            DMACORE_IOMMU_DIRTY_TRACKING. Never.
  */
 DMACORE_MUST_CHECK
 int dmacore_domain_read_dirty(struct dmacore_domain *domain, dmacore_iova_t iova, uint64_t size,

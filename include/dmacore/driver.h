@@ -79,8 +79,8 @@ enum dmacore_device_state {
  * @struct_size: sizeof(struct dmacore_driver)
  * @flags: bits of enum dmacore_driver_flags
  * @domain_type: what the default domain of its devices' groups must be: DMACORE_DOMAIN_IDENTITY;
- *   DMACORE_DOMAIN_HYBRID; or DMACORE_DOMAIN_DMA or DMACORE_DOMAIN_DMA_LAZY, of which one will do for the other (and unmaps are
- *   strict behind an IOMMU that cannot defer flushes); 0: anything
+ *   DMACORE_DOMAIN_HYBRID; or DMACORE_DOMAIN_DMA or DMACORE_DOMAIN_DMA_LAZY, of which one will do for the
+ *   other (and unmaps are strict behind an IOMMU that cannot defer flushes); 0: anything
  * @name: what people are told, less than DMACORE_OWNER_NAME_SIZE bytes long
  * @probe: takes a device over; returns 0, -EAGAIN to be called again later, or another negated errno
  *   (any other number counts as -EINVAL)
@@ -111,7 +111,8 @@ struct dmacore_driver {
  *
  * Context: any thread; locked (group, rank 3; device mappings, rank 4; bindings, rank 11), not while
  *   probe runs; may wait for accesses in flight to end; calls probe of this driver and, on success,
- *   of those that are deferred; may call the table allocator and the report callback.
+ *   of those that are deferred; may call the table allocator, the devices' page_response and the report
+ *   callback.
  * Ownership: @driver stays the caller's, see struct dmacore_driver.
  * Return: 0 when the device is bound; or, with the device unbound as it was unless it is deferred,
  *   -EINVAL  a pointer, the name or probe is NULL, a flag or the domain type is unknown, the name is
@@ -122,10 +123,12 @@ struct dmacore_driver {
  *            is kept of, which would be taken for the driver's; or the group
  *            is owned, or in use with a default domain of another type than @driver asks for. Succeeds
  *            once that has ended.
- *   -EPERM   the driver asks for an identity or a hybrid domain, and a device of the group is not trusted. Never.
+ *   -EPERM   the driver asks for an identity or a hybrid domain, and a device of the group is not
+ *            trusted. Never.
  *   -ENODEV  the device is not trusted and behind no IOMMU that could contain it, or was destroyed
  *            meanwhile. Never.
- *   -EOPNOTSUPP  the IOMMU's page tables cannot have DMA domains. Never.
+ *   -EOPNOTSUPP  the IOMMU's page tables cannot have DMA domains, or @driver asks for a hybrid one on a
+ *            flat system. Never.
  *   -ERANGE  they are too narrow for a region that must be mapped 1:1. Never.
  *   -ENOMEM  no memory. May succeed later.
  *   or what probe returned.
@@ -143,8 +146,8 @@ int dmacore_device_bind(struct dmacore_device *device, const struct dmacore_driv
  *
  * Context: any thread, while no other thread makes a mapping call for @device; locked (group, rank 3;
  *   device mappings, rank 4; bindings, rank 11), not while remove runs; waits for accesses in flight to
- *   end if mappings were left; calls remove, and may call the report callback, the memory allocator and
- *   the table allocator.
+ *   end if mappings were left; calls remove, and may call the report callback, the memory allocator, the
+ *   table allocator and the domain's notifiers (rank 13).
  * Ownership: the driver's structure is the caller's alone again.
  * Return: 0, or
  *   -EINVAL  @device is NULL. Never succeeds if retried.

@@ -257,7 +257,7 @@ int dmacore_group_release_dma_owner(struct dmacore_group *group,
  * dmacore_device_attach() - put the group of a device into a domain of its owner
  * @device: the device
  * @domain: a domain of the devices' IOMMU, but not the group's default domain; for an owner of kind
- *   DMACORE_OWNER_USER an unmanaged or a blocked one
+ *   DMACORE_OWNER_USER an unmanaged, a nested or a blocked one
  * @owner: who owns the group
  *
  * Replaces the domain that the group is in, if it is in one, without a gap: an access sees the old
@@ -435,8 +435,8 @@ int dmacore_device_invalidate_pasid(struct dmacore_device *device, uint32_t pasi
  * is refused, a report (DMACORE_REPORT_ERROR) says who holds the group.
  *
  * Context: any thread; locked (group, rank 3; device mappings, rank 4; lazy domains, rank 6; flush queue,
- *   rank 7); waits for accesses in flight to end; calls the table allocator, and may call the devices'
- *   page_response and the report callback.
+ *   rank 7; and as dmacore_domain_create()); waits for accesses in flight to end; calls the table
+ *   allocator, and may call the devices' page_response and the report callback.
  * Ownership: the group holds on to the new domain, and lets go of the old one.
  * Return: 0, also if the type is that already; or with nothing changed
  *   -EINVAL  @group is NULL, or the type is another. Never succeeds if retried.
@@ -447,7 +447,8 @@ int dmacore_device_invalidate_pasid(struct dmacore_device *device, uint32_t pasi
  *   -EPERM   the group is owned; not until it is released. Or the type is another than
  *            DMACORE_DOMAIN_DMA, and a device of the group is not trusted; never.
  *   -EOPNOTSUPP  the IOMMU's page tables cannot have DMA domains, or the type is DMACORE_DOMAIN_DMA_LAZY and
- *            the IOMMU has no DMACORE_IOMMU_DEFERRED_FLUSH. Never.
+ *            the IOMMU has no DMACORE_IOMMU_DEFERRED_FLUSH, or it is DMACORE_DOMAIN_HYBRID and the system
+ *            is flat. Never.
  *   -ERANGE  they are too narrow for a region that must be mapped 1:1. Never.
  *   -ENOMEM  no memory. May succeed later.
  */

@@ -100,7 +100,7 @@ struct dmacore_iommu_capabilities {
 };
 
 /**
- * dmacore_iommu_create() - make a software IOMMU
+ * dmacore_iommu_create() - make an IOMMU
  * @system: the system it belongs to
  * @options: how; NULL: all defaults
  * @out_iommu: receives the IOMMU, or NULL on failure

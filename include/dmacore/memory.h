@@ -104,9 +104,10 @@ struct dmacore_memory_region {
  *
  * Hybrid domains (domain.h) follow: when this returns it is in their windows, or has no room there.
  *
- * Context: any thread; locked (memory map, rank 2; IOVA store, rank 9; notifiers, rank 13; windows, rank
- *   14); may wait for accesses in flight to end; calls the table allocators and notifiers of hybrid
- *   domains.
+ * Context: any thread, but not within a table allocator or a function of a backend, which may be called
+ *   while a window changes; locked (memory map, rank 2; IOVA cache, rank 8; IOVA store, rank 9; notifiers,
+ *   rank 13; windows, rank 14); may wait for accesses in flight to end; calls the table allocators and
+ *   notifiers of hybrid domains.
  * Ownership: the memory behind @region->host stays the caller's and must outlive the region.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, @backing or a flag is unknown, the size is 0, the range of physical
@@ -134,8 +135,8 @@ int dmacore_memory_add(struct dmacore_system *system, const struct dmacore_memor
  * When the call returns no device reaches the region and no access to it is in flight. Mappings of
  * the region stay; an access through one of them faults.
  *
- * Context: any thread; locked (memory map, rank 2; notifiers, rank 13; windows, rank 14); waits for
- *   accesses in flight to end; calls the table allocators and notifiers of hybrid domains. Inside a callback of the region itself it returns -EBUSY.
+ * Context: as dmacore_memory_add(), but always waits for accesses in flight to end. Inside a callback of
+ *   the region itself it returns -EBUSY.
  * Ownership: the memory of a region that DMACORE_MEMORY_HOST backs is the caller's alone again.
  * Return: 0, or
  *   -EINVAL  @system is NULL, or @size is 0. Never succeeds if retried.

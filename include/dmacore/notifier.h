@@ -18,8 +18,9 @@
  *	dmacore_notifier_destroy(notifier);
  *
  * What makes events: dmacore_domain_map() and dmacore_domain_unmap() in an unmanaged domain; in a DMA
- * domain the calls of mapping.h and coherent.h, with the whole pages that they map, and the destruction
- * of a device that has mappings left; in a nested domain, whose tables nobody tells of, invalidations, as
+ * or a hybrid domain the calls of mapping.h and coherent.h, with the whole pages that they map, and the
+ * destruction of a device that has mappings left, but for what is direct; in a hybrid domain also
+ * dmacore_memory_add() and dmacore_memory_remove(), by which the window changes; in a nested domain, whose tables nobody tells of, invalidations, as
  * unmaps. Attaching and detaching make none: the domain stays as it is.
  *
  * An unmap in the parent of a nested domain ends translations there too, and nobody knows of which
@@ -27,10 +28,12 @@
  * all that is nested.
  *
  * When an event comes the change has been made, and the call that made it has not returned: it comes
- * on the thread of that call, under no lock. That of an unmap comes when accesses in flight have ended,
- * so that a listener which keeps no copy longer than its callback makes the unmap strict for its
- * copies too. Calls on several threads bring their events at once. Of calls that follow each other, and
- * those on one range have to, the events do too.
+ * on the thread of that call, under no lock. That of a strict unmap (domain.h) comes when accesses in
+ * flight have ended, so that a listener which keeps no copy longer than its callback makes the unmap strict
+ * for its copies too. Calls on several threads bring their events at once. Of calls that follow each other, and
+ * those on one range have to, the events do too. Of a part of a window several threads may tell at once,
+ * and a listener that changes memory in its callback: then it may be told of more than once, and the last
+ * event says what is there.
  *
  * Stability: may change before 1.0.
  */

@@ -225,7 +225,8 @@ int dmacore_view_write(struct dmacore_view *view, dmacore_dma_t dma, const void 
  *
  * The memory regions concerned cannot be removed while the mapping lives. Unmapping the range on
  * the driver's side meanwhile is reported; the segments stay good. Through a nested domain (domain.h), that is
- * an unmap in the parent of what the range led to when the mapping was made.
+ * an unmap in the parent of what the range led to when the mapping was made. There, a guest may let a small
+ * table lead from ever so many addresses: bound @size by what the device may ask for.
  *
  * Context: any thread; locked (zero-copy mappings, rank 5; and device mappings, rank 4, for a
  *   directly mapped device with DMACORE_DEVICE_TRACK_DIRECT); on a fault as dmacore_view_read().

@@ -30,7 +30,7 @@
  * that of the library's call, with everything as it was; the others cannot fail.
  *
  * These are no callbacks: attach and block are called with the lock of a group held, and may take their
- * time. They call nothing of the library that concerns devices, domains or groups.
+ * time. They call nothing of the library that concerns devices, domains, groups or memory.
  *
  * Stability: unstable. May change in every release.
  */
@@ -71,7 +71,8 @@ struct dmacore_backend_domain {
  * @struct_size: size of this structure as the library knows it
  * @device: the device, to tell it from others by
  * @name: its name
- * @ids: the IDs that its requests carry (device.h)
+ * @ids: the IDs that its requests carry (device.h). Other devices of its group may have some of them too,
+ *   and are attached alike: what carries such an ID is blocked with the last of them
  * @id_count: how many
  *
  * The structure and what it points to are valid during the call alone.
@@ -106,8 +107,10 @@ struct dmacore_backend_device {
  *   once, or several such. No lock is held
  * @flush: forgets all translations that were cached of a range: entries, and pages of the table, which
  *   may be freed afterwards. When it returns the hardware uses none, and no access through one is under
- *   way. Of a nested domain it is what the guest has changed. Comes once for all that a flush of a lazy domain (domain.h), or dmacore_domain_sync(), is about.
- *   In dmacore_system_tick() the lock of the list of lazy domains is held, else none
+ *   way; of a parent, none that was cached for a domain nested in it either, which are not flushed by
+ *   themselves then. Of a nested domain it is what the guest has changed. Comes once for all that a flush of
+ *   a lazy domain (domain.h), or dmacore_domain_sync(), is about. In dmacore_system_tick() the lock of the
+ *   list of lazy domains is held, else none
  * @set_dirty_tracking: starts noting what devices write, with nothing noted, or stops. No lock is held
  * @read_dirty: sets a bit in @bitmap for each granule of the range that was written, and forgets that if
  *   @flags have DMACORE_DIRTY_CLEAR (pagetable.h); clears no bit, and if it fails it has set none that
@@ -115,7 +118,8 @@ struct dmacore_backend_device {
  * @release: the IOMMU has ended: nothing more is called. No lock is held
  *
  * Domains have dirty tracking if their page tables have it, or @set_dirty_tracking and @read_dirty are
- * there, which need each other; both count, if both are there.
+ * there, which need each other; both count, if both are there. What views write is noted in page tables
+ * alone.
  */
 struct dmacore_backend_ops {
 	size_t struct_size;
