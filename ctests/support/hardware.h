@@ -24,6 +24,9 @@ struct hardware_domain {
 	bool is_alive;
 	uint32_t type;
 	struct dmacore_pagetable *pagetable;
+	/* Of a nested domain. */
+	struct hardware_domain *parent;
+	struct dmacore_walk_options guest_table;
 	struct hardware_run runs[HARDWARE_RUNS];
 	unsigned run_count;
 	/* What was unmapped and may still be cached; first > last: nothing. */
@@ -53,6 +56,10 @@ struct hardware {
 	int left;
 	bool has_failed;
 	unsigned flush_count;
+	/* What was flushed last. */
+	struct hardware_domain *flushed;
+	dmacore_iova_t flushed_first;
+	dmacore_iova_t flushed_last;
 	unsigned map_count;
 	unsigned release_count;
 	/* The IDs of the device that was attached or blocked last. */
@@ -92,6 +99,10 @@ static inline int hardware_domain_create(const struct dmacore_backend_domain *gi
 	struct hardware *hardware = opaque;
 
 	hardware->wrong += given->struct_size != sizeof(*given) || given->reserved != 0;
+	if (given->parent)
+		(void)hardware_known(hardware, given->parent);
+	hardware->wrong += !given->parent != (given->type != DMACORE_DOMAIN_NESTED) ||
+			   !given->guest_table != (given->type != DMACORE_DOMAIN_NESTED);
 	if (hardware_fails(hardware))
 		return -EIO;
 	for (unsigned i = 0; i < HARDWARE_DOMAINS; i++) {
@@ -103,6 +114,9 @@ static inline int hardware_domain_create(const struct dmacore_backend_domain *gi
 		domain->is_alive = true;
 		domain->type = given->type;
 		domain->pagetable = given->pagetable;
+		domain->parent = given->parent;
+		if (given->guest_table)
+			domain->guest_table = *given->guest_table;
 		domain->stale_first = 1;
 		*out = domain;
 		return 0;
@@ -123,6 +137,8 @@ static inline void hardware_domain_destroy(void *handle, void *opaque)
 		hardware->wrong +=
 			dmacore_pagetable_statistics(domain->pagetable, &statistics) != 0 ||
 			statistics.table_count == 0;
+	for (unsigned i = 0; i < HARDWARE_DOMAINS; i++)
+		hardware->wrong += domain && hardware->state.domains[i].parent == domain;
 	if (domain)
 		memset(domain, 0, sizeof(*domain));
 }
@@ -245,6 +261,9 @@ static inline void hardware_flush(void *handle, dmacore_iova_t first, dmacore_io
 
 	hardware->flush_count++;
 	hardware->wrong += first > last;
+	hardware->flushed = domain;
+	hardware->flushed_first = first;
+	hardware->flushed_last = last;
 	if (!domain || domain->stale_first < first || domain->stale_last > last)
 		return;
 	domain->stale_first = 1;
@@ -327,12 +346,26 @@ static inline struct dmacore_iommu *hardware_iommu(struct hardware *hardware,
 	return iommu;
 }
 
+/* What the hardware knows a domain by that was made as number @index of those that are there. */
+static inline struct hardware_domain *hardware_at(struct hardware *hardware, unsigned index)
+{
+	return &hardware->state.domains[index];
+}
+
+/* The domain that requests of a device with this PASID, or with none, go through. */
+static inline struct hardware_domain *
+hardware_through(struct hardware *hardware, const struct dmacore_device *device, uint32_t pasid)
+{
+	struct hardware_route *route = hardware_route(hardware, device, pasid);
+
+	return route ? route->domain : NULL;
+}
+
 /* Where an address of a device leads in the hardware: whether it is mapped, and where to. */
 static inline bool hardware_leads(struct hardware *hardware, const struct dmacore_device *device,
 				  uint32_t pasid, dmacore_iova_t iova, dmacore_phys_t *out_phys)
 {
-	struct hardware_route *route = hardware_route(hardware, device, pasid);
-	struct hardware_domain *domain = route ? route->domain : NULL;
+	struct hardware_domain *domain = hardware_through(hardware, device, pasid);
 
 	if (!domain)
 		return false;
