@@ -583,6 +583,33 @@ static void backend__may_read_what_hardware_must_know(void **state)
 	assert_null(stage->hardware.state.domains[1].pagetable);
 }
 
+/* A device that knows no PASIDs may be in a group whose others have some. */
+static void device_without_pasids__is_attached_and_blocked_without_any(void **state)
+{
+	struct stage *stage = *state;
+	struct hardware *hardware = &stage->hardware;
+	struct dmacore_device_options options = device_options(&stage->machine);
+	struct dmacore_device *device;
+
+	assert_ok(make_own(stage));
+	assert_ok(make_other(stage));
+	assert_ok(claim(stage));
+	assert_ok(attach_own(stage));
+	assert_ok(attach_pasid(stage));
+	options.iommu = stage->iommu;
+	options.group = stage->group;
+	assert_ok(dmacore_device_create(stage->machine.system, &options, &device));
+	assert_ptr_equal(hardware_through(hardware, device, 0), hardware_at(hardware, 0));
+	assert_null(hardware_through(hardware, device, PASID));
+	assert_ok(replace_pasid(stage));
+	assert_ptr_equal(hardware_through(hardware, stage->devices[0], PASID),
+			 hardware_at(hardware, 1));
+	assert_null(hardware_through(hardware, device, PASID));
+	assert_ok(release(stage));
+	assert_null(hardware_through(hardware, device, 0));
+	dmacore_device_destroy(device);
+}
+
 static void direct_regions__are_mapped_in_the_backend(void **state)
 {
 	struct stage *stage = *state;
@@ -616,7 +643,14 @@ static void backend__adds_what_devices_wrote(void **state)
 	uint64_t bits = 0;
 
 	assert_ok(make_own(stage));
+	stage->hardware.left = 0;
+	assert_fails(dmacore_domain_set_dirty_tracking(stage->own, true), EIO);
+	assert_false(domain->is_tracked);
+	/* So that it is not on, and the next call says so again. */
 	assert_ok(dmacore_domain_set_dirty_tracking(stage->own, true));
+	assert_true(domain->is_tracked);
+	stage->hardware.left = 0;
+	assert_fails(dmacore_domain_set_dirty_tracking(stage->own, false), EIO);
 	assert_true(domain->is_tracked);
 	domain->dirty = 5;
 	assert_ok(dmacore_domain_read_dirty(stage->own, 0, 4 * PAGE, 0, &bits));
@@ -928,6 +962,9 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(backend__may_read_what_hardware_must_know, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(
+			device_without_pasids__is_attached_and_blocked_without_any, setup,
+			teardown),
 		cmocka_unit_test_setup_teardown(direct_regions__are_mapped_in_the_backend, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(backend__adds_what_devices_wrote, setup, teardown),

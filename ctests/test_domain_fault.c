@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-#include "support/machine.h"
-
-#define READ DMACORE_ACCESS_READ
-#define WRITE DMACORE_ACCESS_WRITE
+#include "support/nested.h"
 
 /* What a domain was told, and whether it was before the device. */
 struct witness {
@@ -177,6 +174,46 @@ static void fault__with_a_pasid_is_told_to_the_domain_of_that(void **state)
 		dmacore_domain_destroy(domains[i]);
 }
 
+/* Whichever stage refuses: the parent has not asked what becomes of the guest's accesses. */
+static void fault__of_a_nested_domain_is_told_to_that_and_not_to_its_parent(void **state)
+{
+	static struct guest guest;
+	struct machine *machine = &guest.machine;
+	struct dmacore_domain_options options;
+	struct dmacore_domain *domains[2];
+	struct witness parent, nested;
+	uint8_t byte;
+
+	(void)state;
+	guest_start(&guest);
+	domains[0] = make_watched(machine, DMACORE_DOMAIN_UNMANAGED, &parent);
+	memset(&nested, 0, sizeof(nested));
+	nested.machine = machine;
+	options = nested_options(&guest);
+	options.parent = domains[0];
+	options.fault = witness_hear;
+	options.opaque = &nested;
+	assert_ok(dmacore_domain_create(machine->iommu, &options, &domains[1]));
+	assert_ok(dmacore_domain_map(domains[0], GUEST_BASE, LOW_BASE, 2 * RAM_SIZE, BOTH));
+	assert_ok(dmacore_domain_replace(domains[1], machine->device));
+	/* The guest maps nothing; then what its parent does not. */
+	for (unsigned stage = 1; stage <= 2; stage++) {
+		assert_fails(dmacore_view_read(machine->view, 0x5000, &byte, 1), ENOENT);
+		assert_int_equal(parent.count, 0);
+		assert_int_equal(nested.count, stage);
+		assert_ptr_equal(nested.domain, domains[1]);
+		assert_int_equal(nested.fault.stage, stage);
+		assert_faulted(machine, DMACORE_FAULT_NOT_MAPPED, 0x5000, 0x5000, READ);
+		if (stage == 1)
+			guest_map(&guest, 0x5000, GUEST_HIGH, PAGE, BOTH);
+	}
+	assert_ok(dmacore_domain_replace(machine->domain, machine->device));
+	for (unsigned i = 2; i-- > 0;)
+		dmacore_domain_destroy(domains[i]);
+	assert_no_reports(&machine->reports);
+	guest_stop(&guest);
+}
+
 static void end_domain(struct witness *witness)
 {
 	struct machine *machine = witness->machine;
@@ -207,6 +244,26 @@ static void domain__stays_while_its_callback_runs(void **state)
 	assert_faulted(machine, DMACORE_FAULT_NOT_MAPPED, 5, 5, READ);
 }
 
+/* A fault is looked for the end of, run by run; nobody holds the domain for that. */
+static void fault__of_many_runs_is_told_once_and_holds_nothing(void **state)
+{
+	struct machine *machine = *state;
+	struct witness witness;
+	uint8_t bytes[4 * PAGE];
+
+	use_watched(machine, DMACORE_DOMAIN_UNMANAGED, &witness);
+	for (unsigned i = 0; i < 4; i++)
+		assert_ok(dmacore_domain_map(machine->domain, i * PAGE, LOW_BASE + (3 - i) * PAGE,
+					     PAGE, WRITE));
+	assert_fails(dmacore_view_read(machine->view, 1, bytes, 3 * PAGE), EACCES);
+	assert_told(&witness, DMACORE_FAULT_DENIED, 1, 3 * PAGE, READ);
+	assert_ok(dmacore_domain_detach(machine->domain, machine->device));
+	dmacore_domain_destroy(machine->domain);
+	machine->domain = NULL;
+	assert_no_reports(&machine->reports);
+	assert_int_equal(machine->tables.live, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -216,7 +273,9 @@ int main(void)
 		test_on(TRANSLATED, fault__of_every_type_of_domain_is_told),
 		test_on(TRANSLATED, fault__outside_of_every_domain_is_the_devices_alone),
 		test_on(TRANSLATED, fault__with_a_pasid_is_told_to_the_domain_of_that),
+		cmocka_unit_test(fault__of_a_nested_domain_is_told_to_that_and_not_to_its_parent),
 		test_on(TRANSLATED, domain__stays_while_its_callback_runs),
+		test_on(TRANSLATED, fault__of_many_runs_is_told_once_and_holds_nothing),
 	};
 
 	return run_group("domain faults", tests);

@@ -70,6 +70,30 @@ static void map__is_direct_where_the_device_reaches_the_memory(void **state)
 	assert_ok(dmacore_unmap(machine->device, dma, 20, DMACORE_TO_DEVICE, 0));
 }
 
+/* Its first byte and its last one are memory like all others. */
+static void window__has_both_ends(void **state)
+{
+	struct machine *machine = *state;
+	const uint64_t bytes[] = { LOW_BASE, NEXT_BASE - 1, NEXT_BASE, NEXT_BASE + RAM_SIZE - 1 };
+	dmacore_dma_t dma;
+
+	for (unsigned i = 0; i < 4; i++) {
+		assert_ok(
+			dmacore_map_phys(machine->device, bytes[i], 1, DMACORE_TO_DEVICE, 0, &dma));
+		assert_int_equal(dma, bytes[i]);
+		assert_ok(dmacore_sync_for_device(machine->device, dma, 1, DMACORE_TO_DEVICE));
+		assert_ok(dmacore_unmap(machine->device, dma, 1, DMACORE_TO_DEVICE, 0));
+	}
+	assert_ok(dmacore_map_phys(machine->device, bytes[0], 2 * RAM_SIZE, DMACORE_TO_DEVICE, 0,
+				   &dma));
+	assert_int_equal(dma, LOW_BASE);
+	assert_ok(dmacore_unmap(machine->device, dma, 2 * RAM_SIZE, DMACORE_TO_DEVICE, 0));
+	/* One byte more is not. */
+	assert_ok(dmacore_map_phys(machine->device, bytes[3], 2, DMACORE_TO_DEVICE, 0, &dma));
+	assert_int_not_equal(dma, bytes[3]);
+	assert_ok(dmacore_unmap(machine->device, dma, 2, DMACORE_TO_DEVICE, 0));
+}
+
 /* Of several banks, those that the device reaches are direct and the others are not. */
 static void map__is_decided_for_each_range(void **state)
 {
@@ -378,6 +402,178 @@ static void memory_that_may_not_be_written__is_not_in_the_window_either(void **s
 	free(memory);
 }
 
+static int read_zeroes(uint64_t offset, void *buffer, size_t size, void *opaque)
+{
+	(void)offset;
+	(void)opaque;
+	memset(buffer, 0, size);
+	return 0;
+}
+
+/* They would be there for a device to read; a driver has no bytes there to map. */
+static void region_of_callbacks__is_not_in_the_window(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_memory_region region = DMACORE_MEMORY_REGION_INIT;
+	uint64_t base = UINT64_C(0x300000000);
+
+	region.backing = DMACORE_MEMORY_CALLBACKS;
+	region.flags = DMACORE_MEMORY_READ_ONLY;
+	region.base = base;
+	region.size = PAGE;
+	region.read = read_zeroes;
+	assert_ok(dmacore_memory_add(machine->system, &region));
+	/* What comes behind it is. */
+	add_host_region(machine->system, base + PAGE, PAGE, machine->arena + RAM_SIZE, 0);
+	assert_fails(dmacore_domain_translate(machine->domain, base, 0,
+					      &(struct dmacore_translation){ .first = 1 }),
+		     ENOENT);
+	assert_true(leads_to_itself(machine, base + PAGE));
+	assert_ok(dmacore_memory_remove(machine->system, base + PAGE, PAGE));
+}
+
+/* Memory on both sides of what the page table can translate, and can lead to. */
+static void window__ends_where_the_page_table_does(void **state)
+{
+	struct machine *machine = *state;
+	const struct {
+		uint32_t format;
+		uint32_t levels;
+		uint64_t end;
+	} tables[] = { { DMACORE_PAGETABLE_VTD_SECOND_STAGE, 3, UINT64_C(1) << 39 },
+		       { DMACORE_PAGETABLE_AMD_V1, 6, UINT64_C(1) << 52 } };
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct dmacore_iommu_options options = DMACORE_IOMMU_OPTIONS_INIT;
+		struct dmacore_pagetable_options table = DMACORE_PAGETABLE_OPTIONS_INIT;
+		struct dmacore_domain_options wish = DMACORE_DOMAIN_OPTIONS_INIT;
+		struct dmacore_domain *old = machine->domain;
+		uint64_t base = tables[i].end - 2 * PAGE;
+		struct dmacore_iommu *iommu;
+
+		table.format = tables[i].format;
+		table.levels = tables[i].levels;
+		table.allocator = &machine->tables.allocator;
+		options.pagetable = &table;
+		assert_ok(dmacore_iommu_create(machine->system, &options, &iommu));
+		wish.type = DMACORE_DOMAIN_HYBRID;
+		assert_ok(dmacore_domain_create(iommu, &wish, &machine->domain));
+		add_host_region(machine->system, base, 4 * PAGE, machine->arena + RAM_SIZE, 0);
+		assert_true(leads_to_itself(machine, LOW_BASE));
+		assert_true(leads_to_itself(machine, base));
+		assert_true(leads_to_itself(machine, tables[i].end - 1));
+		assert_false(leads_to_itself(machine, tables[i].end));
+		assert_ok(dmacore_memory_remove(machine->system, base, 4 * PAGE));
+		assert_false(leads_to_itself(machine, base));
+		dmacore_domain_destroy(machine->domain);
+		dmacore_iommu_destroy(iommu);
+		machine->domain = old;
+	}
+}
+
+#define MOVING_BASE UINT64_C(0x300000000)
+
+/* Brings back a part of what is gone, before all domains have followed that. */
+static void bring_back_a_part(struct listener *listener, const struct dmacore_notifier_event *event)
+{
+	struct machine *machine = listener->machine;
+	const uint64_t *part = listener->other;
+
+	if (event->type != DMACORE_NOTIFY_UNMAP || listener->count > 1)
+		return;
+	add_host_region(machine->system, MOVING_BASE + part[0], part[1],
+			machine->arena + RAM_SIZE + part[0], 0);
+}
+
+static void window__follows_memory_that_comes_back_smaller_meanwhile(void **state)
+{
+	struct machine *machine = *state;
+	const uint64_t parts[][2] = { { 0, PAGE }, { PAGE, PAGE } };
+	struct dmacore_domain *older = machine->domain;
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct listener listener;
+		struct dmacore_translation found;
+
+		add_host_region(machine->system, MOVING_BASE, 2 * PAGE, machine->arena + RAM_SIZE,
+				0);
+		/* The newest domain follows first. */
+		machine->domain = make_domain(machine, DMACORE_DOMAIN_HYBRID, 0, 0);
+		listener_start_all(&listener, machine);
+		listener.react = bring_back_a_part;
+		listener.other = (void *)(uintptr_t)parts[i];
+		assert_ok(dmacore_memory_remove(machine->system, MOVING_BASE, 2 * PAGE));
+		assert_int_equal(listener.count, 1);
+		listener.taken = listener.count;
+		for (unsigned page = 0; page < 2; page++) {
+			uint64_t address = MOVING_BASE + page * PAGE;
+
+			/* Of other ends than before, so that it is in neither window. */
+			assert_fails(dmacore_domain_translate(older, address, 0, &found), ENOENT);
+			assert_false(leads_to_itself(machine, address));
+		}
+		listener_stop(&listener);
+		assert_ok(dmacore_memory_remove(machine->system, MOVING_BASE + parts[i][0],
+						parts[i][1]));
+		dmacore_domain_destroy(machine->domain);
+		machine->domain = older;
+	}
+}
+
+/* In whatever order they go, those that are left follow. */
+static void windows_that_are_left__follow_memory(void **state)
+{
+	static const unsigned orders[][4] = {
+		{ 0, 1, 2, 3 }, { 3, 2, 1, 0 }, { 1, 2, 0, 3 }, { 2, 1, 3, 0 }
+	};
+	struct machine *machine = *state;
+	struct dmacore_translation found;
+	uint64_t base = MOVING_BASE;
+
+	for (unsigned order = 0; order < 4; order++) {
+		struct dmacore_domain *domains[4];
+
+		for (unsigned i = 0; i < 4; i++)
+			domains[i] = make_domain(machine, DMACORE_DOMAIN_HYBRID, 0, 0);
+		for (unsigned gone = 0; gone < 4; gone++) {
+			dmacore_domain_destroy(domains[orders[order][gone]]);
+			domains[orders[order][gone]] = NULL;
+			add_host_region(machine->system, base, PAGE, machine->arena + RAM_SIZE, 0);
+			for (unsigned i = 0; i < 4; i++)
+				if (domains[i])
+					assert_ok(dmacore_domain_translate(domains[i], base, BOTH,
+									   &found));
+			assert_true(leads_to_itself(machine, base));
+			assert_ok(dmacore_memory_remove(machine->system, base, PAGE));
+			for (unsigned i = 0; i < 4; i++)
+				if (domains[i])
+					assert_fails(dmacore_domain_translate(domains[i], base, 0,
+									      &found),
+						     ENOENT);
+			base += PAGE;
+		}
+	}
+}
+
+static void hybrid_domain__is_not_for_devices_whose_regions_it_does_not_honour(void **state)
+{
+	struct machine *machine = *state;
+	const uint32_t types[] = { DMACORE_RESERVED_NEVER, DMACORE_RESERVED_DIRECT };
+
+	for (unsigned i = 0; i < 2; i++) {
+		const struct dmacore_reserved_region region = { LOW_BASE, LOW_BASE + PAGE - 1,
+								types[i], 0 };
+		struct dmacore_device_options options = device_options(machine);
+		struct dmacore_device *device;
+
+		options.reserved_regions = &region;
+		options.reserved_region_count = 1;
+		assert_ok(dmacore_device_create(machine->system, &options, &device));
+		assert_fails(dmacore_domain_attach(machine->domain, device), EPERM);
+		dmacore_device_destroy(device);
+	}
+}
+
 static void reserved_regions__are_not_in_the_window(void **state)
 {
 	struct machine *machine = *state;
@@ -435,6 +631,9 @@ static void tracked_direct_mappings__are_checked(void **state)
 	assert_ok(dmacore_map_single(device, machine->low, PAGE, DMACORE_TO_DEVICE, 0, &dma));
 	assert_int_equal(dma, LOW_BASE);
 	assert_int_equal(device_statistics(device).mapping_count, 1);
+	assert_ok(dmacore_sync_for_cpu(device, dma, PAGE, DMACORE_TO_DEVICE));
+	assert_misuse(machine, dmacore_sync_for_cpu(device, dma, PAGE, DMACORE_FROM_DEVICE));
+	assert_misuse(machine, dmacore_sync_for_cpu(device, dma + PAGE, 1, DMACORE_TO_DEVICE));
 	assert_misuse(machine, dmacore_unmap(device, dma, PAGE, DMACORE_FROM_DEVICE, 0));
 	assert_ok(dmacore_unmap(device, dma, PAGE, DMACORE_TO_DEVICE, 0));
 	assert_misuse(machine, dmacore_unmap(device, dma, PAGE, DMACORE_TO_DEVICE, 0));
@@ -473,6 +672,8 @@ static void unmap_outside_of_the_window__is_checked(void **state)
 
 	assert_misuse(machine,
 		      dmacore_unmap(machine->device, LOW_BASE - PAGE, PAGE, DMACORE_TO_DEVICE, 0));
+	assert_misuse(machine,
+		      dmacore_sync_for_device(machine->device, LOW_BASE - 1, 2, DMACORE_TO_DEVICE));
 	assert_misuse(machine, dmacore_unmap(machine->device, NEXT_BASE + RAM_SIZE - PAGE, 2 * PAGE,
 					     DMACORE_TO_DEVICE, 0));
 }
@@ -703,6 +904,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		test(hybrid_domain__maps_memory_to_itself),
 		test(map__is_direct_where_the_device_reaches_the_memory),
+		test(window__has_both_ends),
 		test(map__is_decided_for_each_range),
 		test(streaming_direct_with_coherent_translated),
 		test(masks_may_change_with_live_mappings),
@@ -713,6 +915,11 @@ int main(void)
 		test(memory_at_addresses_in_use__is_mapped_elsewhere),
 		test(window__has_whole_pages_alone),
 		test(memory_that_may_not_be_written__is_not_in_the_window_either),
+		test(region_of_callbacks__is_not_in_the_window),
+		test(window__ends_where_the_page_table_does),
+		test(window__follows_memory_that_comes_back_smaller_meanwhile),
+		test(windows_that_are_left__follow_memory),
+		test(hybrid_domain__is_not_for_devices_whose_regions_it_does_not_honour),
 		test(reserved_regions__are_not_in_the_window),
 		test(tracked_direct_mappings__are_checked),
 		test(direct_mappings__make_no_events),

@@ -657,6 +657,45 @@ static void pasids__have_groups_and_domains_of_their_own(void **state)
 	dmacore_domain_destroy(domain);
 }
 
+/* What goes with a device that leaves others goes with all its PASIDs, whose domains stay. */
+static void device_destroy__answers_what_is_pending_of_its_pasids(void **state)
+{
+	struct bench *bench = *state;
+	struct machine *machine = &bench->machine;
+	struct dmacore_dma_owner owner = DMACORE_DMA_OWNER_INIT;
+	struct dmacore_device_options options;
+	struct asker askers[2];
+	struct dmacore_view *views[2];
+	struct dmacore_group *group;
+
+	memset(askers, 0, sizeof(askers));
+	assert_ok(dmacore_group_create(machine->system, &group));
+	for (unsigned i = 0; i < 2; i++) {
+		options = asker_options(machine, &askers[i], CAPACITY);
+		options.pasid_count = 8;
+		options.group = group;
+		assert_ok(dmacore_device_create(machine->system, &options, &askers[i].device));
+		assert_ok(dmacore_view_create_pasid(askers[i].device, 7, &views[i]));
+	}
+	dmacore_group_destroy(group);
+	assert_ok(dmacore_device_claim_dma_owner(askers[0].device, &owner));
+	assert_ok(dmacore_device_attach_pasid(askers[0].device, 7, bench->domain, &owner));
+	for (unsigned i = 0; i < 2; i++)
+		assert_ok(ask_by(views[i], PAGE, i, LAST));
+	dmacore_view_destroy(views[1]);
+	dmacore_device_destroy(askers[1].device);
+	/* The handler holds it. */
+	assert_reported(machine, DMACORE_REPORT_WARNING);
+	assert_answered(&askers[1], 7, 1, INVALID);
+	assert_unanswered(&askers[0]);
+	assert_ok(respond(handler_take(&bench->handler), SUCCESS));
+	assert_answered(&askers[0], 7, 0, SUCCESS);
+	assert_fails(respond(handler_take(&bench->handler), SUCCESS), ENOENT);
+	assert_ok(dmacore_device_release_dma_owner(askers[0].device, &owner));
+	dmacore_view_destroy(views[0]);
+	dmacore_device_destroy(askers[0].device);
+}
+
 #define test(function)                                     \
 	{                                                  \
 #function, function, setup, teardown, NULL \
@@ -688,6 +727,7 @@ int main(void)
 		test(device_destroy__warns_of_no_collected_request),
 		test(group__holds_its_domain),
 		test(pasids__have_groups_and_domains_of_their_own),
+		test(device_destroy__answers_what_is_pending_of_its_pasids),
 	};
 
 	return run_group("page requests", tests);

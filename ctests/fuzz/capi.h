@@ -4,11 +4,12 @@
 
 /*
  * What the parts of the fuzzer of the whole C API share: capi_fuzz.c makes the calls,
- * capi_objects.c creates and destroys objects, capi_drivers.c has drivers, capi_world.c has arguments,
- * results and callbacks.
+ * capi_objects.c creates and destroys objects, capi_drivers.c has drivers, capi_backend.c has hardware,
+ * capi_world.c has arguments, results and callbacks.
  */
 
 #include <dmacore.h>
+#include <dmacore/sys/backend.h>
 
 #include "fuzz.h"
 
@@ -39,6 +40,13 @@ struct object {
 	void *handle;
 	/* Of a flat system, which takes the caller's word that what is mapped is memory. */
 	bool is_flat;
+	/* Of an IOMMU and a domain. */
+	void *system;
+	/* DOMAIN: hybrid, and honours no reserved regions. */
+	bool is_window;
+	/* VIEW. */
+	void *device;
+	uint32_t pasid;
 	/* VIEW_MAPPING. */
 	const struct dmacore_view_segment *segments;
 	size_t count;
@@ -79,6 +87,8 @@ struct world {
 	unsigned long events;
 	/* Memory was refused in this step, so that -ENOMEM may be the answer. */
 	bool is_starved;
+	/* What a backend failed with last in this step, which may then be the answer; 0: nothing. */
+	int backend_error;
 	bool has_used_file;
 	/* A report said that coherent memory which a zero-copy mapping holds is never freed. */
 	bool may_leak;
@@ -131,6 +141,7 @@ union storage {
 	struct dmacore_memory_allocator memory_allocator;
 	struct dmacore_memory_region region;
 	struct dmacore_iommu_options iommu;
+	struct dmacore_backend_ops backend;
 	struct dmacore_pagetable_options table;
 	struct dmacore_table_allocator table_allocator;
 	struct dmacore_device_options device;
@@ -220,6 +231,26 @@ const struct dmacore_pagetable_options *table_options(void);
 
 /* Enters a handle that a call gave, unless it is NULL. There is a free slot. */
 void keep(enum kind kind, void *handle, bool is_flat);
+
+/*
+ * Looks that what hybrid domains lead to itself is memory, but for mappings of calls that happen to be at
+ * their own addresses.
+ */
+void check_windows(struct dmacore_system *system, uint64_t first, uint64_t size);
+
+/* Hardware. */
+
+/* Puts a backend into options, if one is free; the call that fails gives it back. */
+bool take_backend(struct dmacore_iommu_options *options, uint8_t how);
+void give_back_backend(const struct dmacore_iommu_options *options);
+
+/* Before the first step of an input, and when everything is destroyed. */
+void begin_backends(void);
+void end_backends(void);
+
+/* The device reaches @phys, so that it must in the backend, if there is one. */
+void compare_backend(const struct dmacore_device *device, uint32_t pasid, dmacore_iova_t iova,
+		     dmacore_phys_t phys);
 
 void destroy(struct object *object);
 void destroy_nothing(void);

@@ -58,8 +58,9 @@ static void call_memory(void)
 			remember(first, size);
 		break;
 	case 2:
-		(void)RESULT(dmacore_memory_remove(system, first, size), EINVAL, ENOENT, EBUSY,
-			     ENOMEM);
+		if (RESULT(dmacore_memory_remove(system, first, size), EINVAL, ENOENT, EBUSY,
+			   ENOMEM) == 0)
+			check_windows(system, first, size);
 		break;
 	case 3:
 		(void)RESULT(dmacore_memory_phys_to_host(system, first, size, OUT(&host)), EINVAL,
@@ -92,6 +93,8 @@ static void call_domain(void)
 		(void)RESULT(dmacore_device_invalidate_pasid(device, byte() % 8, byte() * PAGE,
 							     number("last")),
 			     EINVAL, ENOENT, EOPNOTSUPP);
+	else if (how >= 0xcc)
+		(void)RESULT(dmacore_domain_sync(domain), EINVAL, EOPNOTSUPP);
 	else if (how % 3 == 2)
 		(void)RESULT(dmacore_domain_detach(domain, device), EINVAL, EBUSY, EPERM);
 	else if (how >= 0xa0)
@@ -164,12 +167,12 @@ static void call_group(void)
 	case 9:
 		(void)RESULT(dmacore_device_attach_pasid(device->handle, byte() % 8, pick(DOMAIN),
 							 owner),
-			     EINVAL, EPERM, EBUSY, ENOMEM);
+			     EINVAL, EPERM, EBUSY, EOPNOTSUPP, ENOMEM);
 		break;
 	case 10:
 		(void)RESULT(dmacore_device_replace_pasid(device->handle, byte() % 8, pick(DOMAIN),
 							  owner),
-			     EINVAL, EPERM, EBUSY, ENOENT, ENOMEM);
+			     EINVAL, EPERM, EBUSY, ENOENT, EOPNOTSUPP, ENOMEM);
 		break;
 	case 11:
 		(void)RESULT(dmacore_device_detach_pasid(device->handle, byte() % 8, owner), EINVAL,
@@ -292,6 +295,7 @@ static void call_domain_table(void)
 	uint32_t access = what % 32 == 31 ? byte() : byte() & (what >= 0xc0 ? 63 : 3);
 	/* Mostly of pages, else of the largest granule that there is. */
 	uint64_t unaligned = what % 8 == 7 ? 0 : what % 8 == 6 ? (1 << 16) - 1 : PAGE - 1;
+	uint32_t flags;
 
 	iova &= ~unaligned;
 	size = (size + unaligned) & ~unaligned;
@@ -312,9 +316,10 @@ static void call_domain_table(void)
 		break;
 	case 2:
 		out = OUT(&unmapped);
-		if (RESULT(dmacore_domain_unmap(domain->handle, iova, size,
-						one_in(32) ? byte() : access & 3, out),
-			   EINVAL, EOPNOTSUPP, ERANGE, ENOMEM) == 0)
+		flags = one_in(32) ? byte() : access & 3;
+		flags |= (what & 0x20) != 0 ? DMACORE_UNMAP_UNSYNCED : 0;
+		if (RESULT(dmacore_domain_unmap(domain->handle, iova, size, flags, out), EINVAL,
+			   EOPNOTSUPP, ERANGE, ENOMEM) == 0)
 			CHECK(unmapped <= size);
 		else
 			CHECK(unmapped == 0);
@@ -494,8 +499,9 @@ static void compare_block(struct dmacore_view *view, uint64_t dma, uint32_t acce
 static void call_view(void)
 {
 	static uint8_t scratch[16 * PAGE];
-	struct dmacore_view *view = pick(VIEW);
-	struct dmacore_translation translation;
+	struct object object = *pick_object(VIEW);
+	struct dmacore_view *view = object.handle;
+	struct dmacore_translation translation = { .first = 1 };
 	dmacore_dma_t dma = address("dma");
 	uint64_t size = length("size");
 	uint32_t access = one_in(32) ? byte() : byte() & 3;
@@ -509,6 +515,8 @@ static void call_view(void)
 			   ENOENT, EACCES, EPERM, EFAULT) == 0) {
 			CHECK(translation.first <= dma && dma <= translation.last);
 			CHECK((translation.access & access) == access);
+			compare_backend(object.device, object.pasid, dma,
+					translation.target + (dma - translation.first));
 		}
 		compare_block(view, dma, access);
 		break;
@@ -762,6 +770,7 @@ void step(void)
 	if (world.depth == 0) {
 		(void)allocation_has_failed();
 		world.is_starved = false;
+		world.backend_error = 0;
 		if ((call & 0xe0) == 0xe0)
 			allocation_fail_after(byte() & 7);
 	}
@@ -874,6 +883,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	world = (struct world){ .program = { data, data + size }, .ram = ram, .file = file };
 	allocation_begin();
+	begin_backends();
 
 	/* The order in which everything goes at the end: from some slot on, up or down. */
 	uint8_t order = byte();
@@ -889,6 +899,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		answer_page_group();
 	for (size_t i = 0; i < OBJECTS_MAX; i++)
 		CHECK(world.bound[i] == NULL);
+	end_backends();
 	CHECK(world.notifiers == 0);
 	CHECK(world.table_pages == 0);
 	CHECK(world.pool_ranges == 0 || world.may_leak);

@@ -134,14 +134,25 @@ static int create_iommu(struct object *object, union handle *out)
 {
 	struct object *system = pick_object(SYSTEM);
 	union storage options;
+	struct dmacore_iommu_options *given;
+	uint8_t flags;
+	bool has_backend;
+	int result;
 
 	structure(&options, sizeof(options.iommu));
-	options.iommu.flags = one_in(64);
+	/* Inputs from before there were backends mean the same mostly. */
+	flags = byte() % 64;
+	options.iommu.flags = flags == 63;
 	options.iommu.pagetable = table_options();
+	given = one_in(8) ? NULL : &options.iommu;
+	has_backend = flags >= 48 && given != NULL && take_backend(given, flags);
 	object->is_flat = system->is_flat;
-	return RESULT(dmacore_iommu_create(system->handle, one_in(8) ? NULL : &options.iommu,
-					   OUT(&out->iommu)),
-		      EINVAL, E2BIG, EOPNOTSUPP, ENOMEM);
+	object->system = system->handle;
+	result = RESULT(dmacore_iommu_create(system->handle, given, OUT(&out->iommu)), EINVAL,
+			E2BIG, EOPNOTSUPP, ENOMEM);
+	if (result != 0 && has_backend)
+		give_back_backend(given);
+	return result;
 }
 
 /* Mostly good ones, with the memory of the process among them. */
@@ -265,11 +276,37 @@ static void nest(struct dmacore_domain_options *options)
 	options->guest_table = one_in(32) ? NULL : &walk.walk;
 }
 
+static bool is_there(enum kind kind, const void *handle)
+{
+	for (size_t i = 0; i < OBJECTS_MAX; i++)
+		if (world.objects[i].kind == kind && world.objects[i].handle == handle)
+			return true;
+	return false;
+}
+
+/* A new hybrid domain leads all memory to itself that every page table is wide enough for. */
+static void look_at_window(struct dmacore_system *system, struct dmacore_domain *domain)
+{
+	struct dmacore_translation found;
+	void *host;
+
+	for (size_t i = 0; i < RECENT_MAX && is_there(SYSTEM, system); i++) {
+		uint64_t page = (world.recent[i].first + PAGE - 1) & ~(PAGE - 1);
+
+		if (page >= 1 << 20 || dmacore_memory_phys_to_host(system, page, PAGE, &host) != 0)
+			continue;
+		CHECK(dmacore_domain_translate(domain, page, 0, &found) == 0);
+		CHECK(found.target + (page - found.first) == page);
+	}
+}
+
 static int create_domain(struct object *object, union handle *out)
 {
 	struct object *iommu = pick_object(IOMMU);
+	struct dmacore_domain_options *given;
 	union storage options;
 	uint8_t type = 0;
+	int result;
 
 	structure(&options, sizeof(options.domain));
 	if (one_in(32)) {
@@ -278,6 +315,8 @@ static int create_domain(struct object *object, union handle *out)
 		type = byte();
 		options.domain.type =
 			(type < 0x80 ? DMACORE_DOMAIN_IDENTITY : DMACORE_DOMAIN_BLOCKED) + type % 2;
+		if (type < 0x80 && type % 8 == 4)
+			options.domain.type = DMACORE_DOMAIN_HYBRID;
 	}
 	options.domain.flags = one_in(64);
 	if (options.domain.type == DMACORE_DOMAIN_DMA && (type & 2) != 0) {
@@ -288,7 +327,8 @@ static int create_domain(struct object *object, union handle *out)
 		options.domain.reserved = one_in(64);
 	}
 	if (options.domain.type == DMACORE_DOMAIN_DMA ||
-	    options.domain.type == DMACORE_DOMAIN_DMA_LAZY || one_in(32)) {
+	    options.domain.type == DMACORE_DOMAIN_DMA_LAZY ||
+	    options.domain.type == DMACORE_DOMAIN_HYBRID || one_in(32)) {
 		options.domain.first = one_in(4) ? number("first") & ~(PAGE - 1) : 0;
 		options.domain.last = one_in(4) ? number("last") | (PAGE - 1) : 0;
 	}
@@ -302,9 +342,15 @@ static int create_domain(struct object *object, union handle *out)
 		options.domain.page_request = on_page_request;
 	options.domain.opaque = &world;
 	object->is_flat = iommu->is_flat;
-	return RESULT(dmacore_domain_create(iommu->handle, one_in(8) ? NULL : &options.domain,
-					    OUT(&out->domain)),
-		      EINVAL, EAGAIN, ERANGE, E2BIG, EOPNOTSUPP, ENOMEM);
+	object->system = iommu->system;
+	given = one_in(8) ? NULL : &options.domain;
+	object->is_window =
+		given != NULL && given->type == DMACORE_DOMAIN_HYBRID && given->group == NULL;
+	result = RESULT(dmacore_domain_create(iommu->handle, given, OUT(&out->domain)), EINVAL,
+			EAGAIN, ERANGE, E2BIG, EOPNOTSUPP, ENOMEM);
+	if (result == 0 && object->is_window)
+		look_at_window(object->system, out->domain);
+	return result;
 }
 
 static int create_space(union handle *out)
@@ -393,12 +439,15 @@ void create(void)
 		break;
 	case VIEW:
 		if (one_in(4)) {
-			result = RESULT(dmacore_view_create_pasid(pick(DEVICE), byte() % 8,
+			object.device = pick(DEVICE);
+			object.pasid = byte() % 8;
+			result = RESULT(dmacore_view_create_pasid(object.device, object.pasid,
 								  OUT(&handle.view)),
 					EINVAL, ENOMEM);
 			break;
 		}
-		result = RESULT(dmacore_view_create(pick(DEVICE), OUT(&handle.view)), EINVAL,
+		object.device = pick(DEVICE);
+		result = RESULT(dmacore_view_create(object.device, OUT(&handle.view)), EINVAL,
 				ENOMEM);
 		break;
 	case VIEW_MAPPING:
@@ -436,6 +485,54 @@ void keep(enum kind kind, void *handle, bool is_flat)
 			(struct object){ .kind = kind, .handle = handle, .is_flat = is_flat };
 }
 
+/* What belongs to a system, whose hybrid domain honours no reserved regions. */
+static void keep_of(void *system, enum kind kind, void *handle, bool is_flat)
+{
+	if (handle != NULL)
+		*free_slot() = (struct object){ .kind = kind,
+						.handle = handle,
+						.is_flat = is_flat,
+						.system = system,
+						.is_window = kind == DOMAIN };
+}
+
+/* Whether a mapping that a call made has an address, or may have. */
+static bool is_mapped(uint64_t page)
+{
+	bool found = world.mapping_count == MAPPINGS_MAX;
+
+	for (size_t i = 0; i < world.mapping_count; i++) {
+		const struct mapping *mapping = &world.mappings[i];
+
+		found |= (mapping->dma & ~(PAGE - 1)) <= page &&
+			 page <= mapping->dma + (mapping->size - 1);
+	}
+	return found;
+}
+
+static void check_window(struct dmacore_system *system, struct dmacore_domain *domain,
+			 uint64_t page)
+{
+	struct dmacore_translation found;
+	void *host;
+
+	if (dmacore_domain_translate(domain, page, 0, &found) == 0 &&
+	    found.target + (page - found.first) == page && !is_mapped(page))
+		CHECK(dmacore_memory_phys_to_host(system, page, PAGE, &host) == 0);
+}
+
+void check_windows(struct dmacore_system *system, uint64_t first, uint64_t size)
+{
+	for (size_t i = 0; i < OBJECTS_MAX && is_there(SYSTEM, system); i++) {
+		struct object *domain = &world.objects[i];
+
+		if (domain->kind != DOMAIN || !domain->is_window || domain->system != system)
+			continue;
+		check_window(system, domain->handle, (first + PAGE - 1) & ~(PAGE - 1));
+		check_window(system, domain->handle, (first + size - 1) & ~(PAGE - 1));
+	}
+}
+
 /*
  * A whole machine at once, which the fuzzer would take long to come by: memory, a device with or
  * without an IOMMU and a domain, and a view; at times a notifier, or another device in its group. An
@@ -451,7 +548,7 @@ void create_machine(void)
 	struct dmacore_notifier_options notifier_options = DMACORE_NOTIFIER_OPTIONS_INIT;
 	union handle system, device, domain = { .any = NULL }, view, notifier;
 	uint8_t how = byte();
-	bool is_flat = how & 1;
+	bool is_flat = how & 1, has_backend;
 
 	if (world.depth != 0 || count_objects(NOTHING) < 8)
 		return;
@@ -466,16 +563,21 @@ void create_machine(void)
 	(void)RESULT(dmacore_memory_add(system.system, &region), EINVAL, EOPNOTSUPP, ENOMEM);
 	if ((how & 2) != 0) {
 		iommu_options.pagetable = how >= 0xc0 ? table_options() : NULL;
+		has_backend = (how & 0xc0) == 0x80 && take_backend(&iommu_options, 0);
 		(void)RESULT(
 			dmacore_iommu_create(system.system, &iommu_options, &device_options.iommu),
 			EINVAL, E2BIG, EOPNOTSUPP, ENOMEM);
-		keep(IOMMU, device_options.iommu, is_flat);
+		if (has_backend && device_options.iommu == NULL)
+			give_back_backend(&iommu_options);
+		keep_of(system.any, IOMMU, device_options.iommu, is_flat);
 		domain_options.type = how & 4 ? DMACORE_DOMAIN_DMA : DMACORE_DOMAIN_IDENTITY;
 		if ((how & 0x20) != 0)
 			domain_options.type =
 				how & 4 ? DMACORE_DOMAIN_UNMANAGED : DMACORE_DOMAIN_BLOCKED;
 		else if ((how & 0x44) == 0x44)
 			domain_options.type = DMACORE_DOMAIN_DMA_LAZY;
+		else if ((how & 0x45) == 0x40)
+			domain_options.type = DMACORE_DOMAIN_HYBRID;
 		domain_options.fault = on_domain_fault;
 		if (domain_options.type != DMACORE_DOMAIN_BLOCKED)
 			domain_options.page_request = on_page_request;
@@ -483,7 +585,7 @@ void create_machine(void)
 		(void)RESULT(dmacore_domain_create(device_options.iommu, &domain_options,
 						   &domain.domain),
 			     EINVAL, EOPNOTSUPP, ENOMEM);
-		keep(DOMAIN, domain.any, is_flat);
+		keep_of(system.any, DOMAIN, domain.any, is_flat);
 	}
 	if ((how & 0x42) == 0x42) {
 		notifier_options.flags |= how & 1 ? DMACORE_NOTIFY_ALIGNED : 0;
@@ -509,7 +611,10 @@ void create_machine(void)
 	if ((how & 2) != 0)
 		(void)RESULT(dmacore_domain_attach(domain.domain, device.device), EINVAL);
 	(void)RESULT(dmacore_view_create(device.device, &view.view), EINVAL, ENOMEM);
-	keep(VIEW, view.any, is_flat);
+	if (view.any != NULL)
+		*free_slot() = (struct object){
+			.kind = VIEW, .handle = view.any, .is_flat = is_flat, .device = device.any
+		};
 	if ((how & 16) == 0)
 		return;
 	(void)RESULT(dmacore_device_group(device.device, &device_options.group), EINVAL);

@@ -161,6 +161,7 @@ int check_result(const char *call, int result, const int *allowed, size_t count)
 	fuzz_trace("%s = %d", call, result);
 	for (size_t i = 0; i < count; i++)
 		is_allowed |= result == -allowed[i];
+	is_allowed |= world.backend_error != 0 && result == -world.backend_error;
 	CHECK(is_allowed);
 	/* Kept for the whole step, because a callback may have made calls of its own. */
 	world.is_starved |= allocation_has_failed();
