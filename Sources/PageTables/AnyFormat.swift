@@ -70,25 +70,58 @@ struct AnyFormat: PageTableFormat, @unchecked Sendable {
   }
 
   private let choice: Choice
-  // The value of the format, which `destroy` ends.
+  // The value of the format.
   private let cell: FormatCell
   private let facts: FormatFacts
+
+  /// The bytes of memory that the value of any format has room in.
+  static var cellSize: Int { 128 }
 
   /// - Parameter granule: the size of the smallest leaf in bytes; 0 for 4 KiB.
   /// - Throws: `invalidArgument` when the format lacks it or has no such table, `notSupported` for a
   ///   feature that it does not have, `noMemory`.
-  @_optimize(size)
   init(_ kind: PageTableKind, granule: UInt64, _ options: PageTableOptions) throws(Failure) {
-    choice = try Choice(kind, granule: granule)
-    cell = try choice.with(Make(options: options))
+    let choice = try Choice(kind, granule: granule)
+    let memory = unsafe try RawMemory.allocate(Self.cellSize, alignment: MemoryLayout<UInt>.size)
+    do throws(Failure) {
+      try unsafe self.init(choice, options, in: memory)
+    } catch {
+      unsafe RawMemory.free(memory)
+      throw error
+    }
+  }
+
+  /// - Parameter memory: `cellSize` bytes, which are there for as long as this is used.
+  /// - Throws: as above, but for `noMemory`.
+  @inline(never)
+  @_optimize(size)
+  private init(
+    _ choice: Choice, _ options: PageTableOptions, in memory: UnsafeMutableRawPointer
+  ) throws(Failure) {
+    self.choice = choice
+    cell = try unsafe choice.with(Make(options: options, memory: memory))
     facts = choice.with(Describe(cell: cell))
+  }
+
+  /// The result of `body` for a format whose value is on the stack, so that no memory is needed.
+  ///
+  /// - Throws: as above, but for `noMemory`, and what `body` throws.
+  static func with<Result>(
+    _ choice: Choice, _ options: PageTableOptions, _ body: (AnyFormat) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
+    try unsafe withUnsafeTemporaryAllocation(
+      byteCount: cellSize, alignment: MemoryLayout<UInt>.alignment
+    ) { (memory) throws(Failure) in
+      // SAFETY: memory of more than no bytes has an address.
+      try unsafe body(AnyFormat(choice, options, in: memory.baseAddress.unsafelyUnwrapped))
+    }
   }
 
   // There is no table without a kind.
   init(_ options: PageTableOptions) throws(Failure) { throw .invalidArgument }
 
-  /// Ends the value, of which there may be copies: none is used any more.
-  func destroy() { choice.with(Destroy(cell: cell)) }
+  /// Frees the memory of a value that was given none. There may be copies: none is used any more.
+  func destroy() { cell.free() }
 
   var geometry: PageTableGeometry { choice.with(Geometry(cell: cell)) }
   var plainWords: PlainWords { choice.with(Plain(cell: cell)) }
@@ -123,6 +156,23 @@ struct AnyFormat: PageTableFormat, @unchecked Sendable {
   func settingDirty(_ word: UInt64, _ isDirty: Bool) -> UInt64 {
     choice.with(SetDirty(cell: cell, word: word, isDirty: isDirty))
   }
+
+  func restrictions(ofTable word: UInt64) -> UInt64 {
+    choice.with(Restrictions(cell: cell, word: word))
+  }
+
+  func access(ofLeaf word: UInt64, _ access: Access, restrictions: UInt64) -> Access {
+    choice.with(
+      RestrictedAccess(cell: cell, word: word, access: access, restrictions: restrictions))
+  }
+
+  func farTable(_ word: UInt64, at level: Int) -> (PhysicalAddress, level: Int)? {
+    choice.with(FarTable(cell: cell, word: word, level: level))
+  }
+
+  func reason(ofReserved word: UInt64, at level: Int) -> WalkFault.Reason {
+    choice.with(Reason(cell: cell, word: word, level: level))
+  }
 }
 
 /// Where the value of a format is whose type is known elsewhere.
@@ -133,6 +183,8 @@ private struct FormatCell {
   init<Format: PageTableFormat>(_ format: UnsafeMutablePointer<Format>) {
     unsafe address = UnsafeMutableRawPointer(format)
   }
+
+  func free() { unsafe RawMemory.free(address) }
 
   @inline(__always)
   func format<Format: PageTableFormat>(_: Format.Type) -> UnsafeMutablePointer<Format> {
@@ -157,20 +209,15 @@ protocol FormatUse {
   func with<Format: PageTableFormat>(_: Format.Type) throws(Fault) -> Result
 }
 
+@safe
 private struct Make: FormatUse {
   let options: PageTableOptions
+  let memory: UnsafeMutableRawPointer
 
+  // Formats are numbers, whose memory is all that has to be given back.
   func with<Format: PageTableFormat>(_: Format.Type) throws(Failure) -> FormatCell {
-    unsafe FormatCell(
-      try Box<Format>.place { () throws(Failure) in try Format(options) })
-  }
-}
-
-private struct Destroy: FormatUse {
-  let cell: FormatCell
-
-  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) {
-    unsafe Box.destroy(cell.format(format))
+    precondition(MemoryLayout<Format>.size <= AnyFormat.cellSize)
+    return unsafe FormatCell(memory.initializeMemory(as: Format.self, to: try Format(options)))
   }
 }
 
@@ -285,5 +332,49 @@ private struct SetDirty: FormatUse {
   @inline(__always)
   func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> UInt64 {
     unsafe cell.format(format).pointee.settingDirty(word, isDirty)
+  }
+}
+
+// What is asked of the words of foreign tables.
+
+private struct Restrictions: FormatUse {
+  let cell: FormatCell
+  let word: UInt64
+
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> UInt64 {
+    unsafe cell.format(format).pointee.restrictions(ofTable: word)
+  }
+}
+
+private struct RestrictedAccess: FormatUse {
+  let cell: FormatCell
+  let word: UInt64
+  let access: Access
+  let restrictions: UInt64
+
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> Access {
+    unsafe cell.format(format).pointee.access(ofLeaf: word, access, restrictions: restrictions)
+  }
+}
+
+private struct FarTable: FormatUse {
+  let cell: FormatCell
+  let word: UInt64
+  let level: Int
+
+  func with<Format: PageTableFormat>(
+    _ format: Format.Type
+  ) throws(Never) -> (PhysicalAddress, level: Int)? {
+    unsafe cell.format(format).pointee.farTable(word, at: level)
+  }
+}
+
+private struct Reason: FormatUse {
+  let cell: FormatCell
+  let word: UInt64
+  let level: Int
+
+  func with<Format: PageTableFormat>(_ format: Format.Type) throws(Never) -> WalkFault.Reason {
+    unsafe cell.format(format).pointee.reason(ofReserved: word, at: level)
   }
 }

@@ -159,8 +159,7 @@ protocol PageTableFormat: Sendable {
   /// The word of the same leaf, written through or not. The same word where that is not noted.
   func settingDirty(_ word: UInt64, _ isDirty: Bool) -> UInt64
 
-  // What is asked besides of the words of foreign tables (`TableWalk.swift`), for formats that are chosen
-  // when the library is compiled.
+  // What is asked besides of the words of foreign tables (`TableWalk.swift`).
 
   /// What the word of a table forbids to all that it leads to, because hardware combines the words of
   /// all levels: bits that the format chooses, and a bit that is set forbids something. 0 for most.

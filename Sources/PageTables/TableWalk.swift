@@ -19,8 +19,8 @@ import Primitives
 // 2.2 The formats are those of the library's own tables (PageTableFormat). Three more questions are put
 // to them, because other software may use what this library does not: restrictions in the words of
 // tables, and tables past some levels.
-// 2.3 The format's value is made for each walk, on the stack, so that walks need no memory. What the
-// formats have in common is compiled for each of them, which is small.
+// 2.3 The format's value is made for each walk, on the stack, so that walks need no memory. The walk is
+// compiled once, for a format that is chosen at run time.
 // 2.4 A walk ends: each word of a stage is on a lower level than the one before. It reads one word for
 // each level at the most; with two stages, of n and m levels, (n + 1) * (m + 1) - 1.
 //
@@ -100,7 +100,11 @@ public struct ForeignTable {
     self.root = root
     unsafe self.read = read
     unsafe self.opaque = opaque
-    try choice.with(CheckRoot(options: options, root: root))
+    let isAligned = try AnyFormat.with(choice, options) { format in
+      let words = format.lastOffset &>> UInt64(format.shift(at: format.geometry.levels &- 1)) &+ 1
+      return root.rawValue & (8 &* words &- 1) == 0
+    }
+    guard isAligned else { throw .invalidArgument }
   }
 
   fileprivate func word(at address: PhysicalAddress) -> (word: UInt64, error: CInt) {
@@ -120,7 +124,8 @@ public struct ForeignTable {
     _ input: UInt64, for wanted: Access, behind second: ForeignTable? = nil, isSecond: Bool = false
   ) throws(WalkFault) -> FoundLeaf {
     var walk = Walk(table: self, second: second, isSecond: isSecond, input)
-    unsafe withUnsafeMutablePointer(to: &walk) { unsafe choice.with(FindLeaf(walk: $0)) }
+    // Does not throw: `init` has made the same.
+    try? AnyFormat.with(choice, options) { walk.find($0) }
     let found = walk.found
     if !walk.hasFailed {
       if found.permits(wanted, isSecond: isSecond) {
@@ -257,17 +262,6 @@ private struct FoundLeaf {
   }
 }
 
-private struct CheckRoot: FormatUse {
-  let options: PageTableOptions
-  let root: PhysicalAddress
-
-  func with<Format: PageTableFormat>(_: Format.Type) throws(Failure) {
-    let format = try Format(options)
-    let words = format.lastOffset &>> UInt64(format.shift(at: format.geometry.levels &- 1)) &+ 1
-    guard root.rawValue & (8 &* words &- 1) == 0 else { throw .invalidArgument }
-  }
-}
-
 /// Where a walk is, and how it has ended.
 private struct Walk {
   let table: ForeignTable
@@ -295,10 +289,9 @@ private struct Walk {
   }
 
   /// Starts at the root. Returns whether there is a way for the input.
-  @inline(never)
-  mutating func start(_ geometry: PageTableGeometry, lastOffset: UInt64) -> Bool {
-    self.geometry = geometry
-    self.lastOffset = lastOffset
+  private mutating func start(_ format: AnyFormat) -> Bool {
+    geometry = format.geometry
+    lastOffset = format.lastOffset
     fault.level = geometry.levels &- 1
     offset = fault.input & geometry.inputMask
     if geometry.offset(of: fault.input) == nil || offset > lastOffset { fault.reason = .inputWidth }
@@ -318,9 +311,49 @@ private struct Walk {
       first: geometry.input(offset & ~mask), last: geometry.input(min(offset | mask, lastOffset)),
       target: output, access: access)
   }
+
+  /// Goes from the root to where it ends.
+  mutating func find(_ format: AnyFormat) {
+    guard start(format) else { return }
+    var next = table.root
+    // A root may have more words than other tables, and an offset leads to one of them.
+    var indexMask = UInt64.max
+    var restrictions: UInt64 = 0
+    while true {
+      let level = fault.level
+      let span = format.spanMask(at: level)
+      mask = span
+      let index = (offset &>> UInt64(format.shift(at: level))) & indexMask
+      guard let word = read(index, of: next) else { return }
+      switch format.decode(word, at: level, index: Int(truncatingIfNeeded: index)) {
+      case .empty: return
+      case .leaf(let leaf):
+        end(
+          format.access(ofLeaf: word, leaf.access, restrictions: restrictions),
+          knowsFetches: format.canExpress([.read, .write, .execute]))
+        saysCacheable = format.canExpress([.read, .write, .cacheable])
+        // The words of a run that differ are not looked at.
+        mask = format.runMask(at: level, order: format.repeatsLeaf ? leaf.order : 0)
+        output = leaf.output.rawValue &- (offset & mask & ~span)
+        return
+      case .table(let table) where level > 0:
+        next = table
+        fault.level = level &- 1
+      case .table, .reserved:
+        guard let far = format.farTable(word, at: level) else {
+          fault.reason = format.reason(ofReserved: word, at: level)
+          return
+        }
+        guard offset & span & ~format.spanMask(at: far.level &+ 1) == 0 else { return }
+        (next, fault.level) = far
+      }
+      indexMask = (1 &<< UInt64(format.indexBits)) &- 1
+      restrictions |= format.restrictions(ofTable: word)
+    }
+  }
+
   /// Says what a leaf permits. A second stage that knows no fetches takes them for reads.
-  @inline(never)
-  mutating func end(_ access: Access, knowsFetches: Bool) {
+  private mutating func end(_ access: Access, knowsFetches: Bool) {
     hasFailed = false
     let isFetchable = isSecond && !knowsFetches && access.contains(.read)
     self.access = isFetchable ? access.union(.execute) : access
@@ -329,7 +362,7 @@ private struct Walk {
   /// A word of a table; nil if the walk ends there.
   @inline(never)
   @_optimize(size)
-  mutating func read(_ index: UInt64, of next: PhysicalAddress) -> UInt64? {
+  private mutating func read(_ index: UInt64, of next: PhysicalAddress) -> UInt64? {
     // Tables are aligned to their sizes.
     let place = PhysicalAddress(next.rawValue | index &<< 3)
     fault.word = place
@@ -356,58 +389,6 @@ private struct Walk {
       return nil
     }
     return word
-  }
-}
-
-@safe
-private struct FindLeaf: FormatUse {
-  let walk: UnsafeMutablePointer<Walk>
-
-  // There is one for each format.
-  @_optimize(size)
-  @inline(never)
-  func with<Format: PageTableFormat>(_: Format.Type) {
-    // Not nil: `ForeignTable.init` has made the same.
-    guard let format = try? Format(unsafe walk.pointee.table.options),
-      unsafe walk.pointee.start(format.geometry, lastOffset: format.lastOffset)
-    else { return }
-    let offset = unsafe walk.pointee.offset
-    var next = unsafe walk.pointee.table.root
-    // A root may have more words than other tables, and an offset leads to one of them.
-    var indexMask = UInt64.max
-    var restrictions: UInt64 = 0
-    while true {
-      let level = unsafe walk.pointee.fault.level
-      let span = format.spanMask(at: level)
-      unsafe walk.pointee.mask = span
-      let index = (offset &>> UInt64(format.shift(at: level))) & indexMask
-      guard let word = unsafe walk.pointee.read(index, of: next) else { return }
-      switch format.decode(word, at: level, index: Int(truncatingIfNeeded: index)) {
-      case .empty: return
-      case .leaf(let leaf):
-        unsafe walk.pointee.end(
-          format.access(ofLeaf: word, leaf.access, restrictions: restrictions),
-          knowsFetches: format.canExpress([.read, .write, .execute]))
-        unsafe walk.pointee.saysCacheable = format.canExpress([.read, .write, .cacheable])
-        // The words of a run that differ are not looked at.
-        let mask = format.runMask(at: level, order: format.repeatsLeaf ? leaf.order : 0)
-        unsafe walk.pointee.output = leaf.output.rawValue &- (offset & mask & ~span)
-        unsafe walk.pointee.mask = mask
-        return
-      case .table(let table) where level > 0:
-        next = table
-        unsafe walk.pointee.fault.level = level &- 1
-      case .table, .reserved:
-        guard let far = format.farTable(word, at: level) else {
-          unsafe walk.pointee.fault.reason = format.reason(ofReserved: word, at: level)
-          return
-        }
-        guard offset & span & ~format.spanMask(at: far.level &+ 1) == 0 else { return }
-        unsafe (next, walk.pointee.fault.level) = far
-      }
-      indexMask = (1 &<< UInt64(format.indexBits)) &- 1
-      restrictions |= format.restrictions(ofTable: word)
-    }
   }
 }
 
