@@ -15,6 +15,8 @@ public struct Guarded<State: ~Copyable>: ~Copyable, @unchecked Sendable {
     unsafe self.state = state
   }
 
+  // As that of a lock.
+  @inline(never)
   deinit { unsafe Box.destroy(state) }
 
   /// The result of `body`, which has the state to itself.

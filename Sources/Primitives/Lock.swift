@@ -37,6 +37,8 @@ public struct Lock: ~Copyable, @unchecked Sendable {
     self.rank = rank
   }
 
+  // Many values end with a lock, and in many places: wherever making one fails, too.
+  @inline(never)
   deinit {
     unsafe cplatform_mutex_destroy(mutex)
     unsafe RawMemory.free(mutex)

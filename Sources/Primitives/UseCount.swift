@@ -48,6 +48,8 @@ extension Box where Value: Held & ~Copyable {
     unsafe cell.pointee.withUses { $0.increment() }
   }
 
+  // Objects are let go of in many places, and never while data moves.
+  @inline(never)
   public static func letGo(_ cell: UnsafeMutablePointer<Value>) {
     if unsafe cell.pointee.withUses({ $0.decrement() }) == 0 { unsafe destroy(cell) }
   }
