@@ -333,6 +333,7 @@ struct IOVACaches: ~Copyable {
   private let likelyCellCount: UInt
 
   /// - Parameter orderCount: how many powers of two of granules there are in the space.
+  @_optimize(size)
   init(orderCount: Int) throws(Failure) {
     // Two lines at once: a processor that reads one fetches its neighbour too.
     let cellSize = (Self.headSize + orderCount * 2 * IOVARackPlace.size + 127) & ~127
@@ -422,6 +423,7 @@ struct IOVACaches: ~Copyable {
   ///
   /// Use begins and ends under the store's lock; so once that is taken, no rack is in use that is not
   /// locked, or else this starts again.
+  @_optimize(size)
   func lockEverything() {
     allLock.lock()
     while true {

@@ -68,6 +68,7 @@ extension IOVASpace {
   // MARK: - Giving back
 
   /// Gives all that is cached back to the tree; everything is locked.
+  @_optimize(size)
   func giveBackCaches(to store: inout IOVAStore) {
     store.drains = store.drains &+ 1
     caches.forEachRack { cell, kind, rack in
@@ -82,6 +83,7 @@ extension IOVASpace {
   }
 
   /// Gives all that is cached back to the tree, and the caches' memory to the heap.
+  @_optimize(size)
   public func drain() {
     guard !isChecked else { return }
     caches.lockEverything()
@@ -107,6 +109,7 @@ extension IOVASpace {
   }
 
   /// Looks at a kind of range, and retires a magazine of it if nobody uses it any more.
+  @_optimize(size)
   func age() {
     lock.lock()
     let kind = unsafe store.pointee.ageingKind

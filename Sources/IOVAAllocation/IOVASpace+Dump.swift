@@ -27,6 +27,7 @@ extension IOVASpace {
   /// Calls `callback` with each line of a description for a person. No lock is held meanwhile.
   ///
   /// The numbers come first, then a map, then the free ranges by their lengths.
+  @_optimize(size)
   public func dump(_ callback: dmacore_iova_dump_fn, opaque: UnsafeMutableRawPointer?) {
     drain()
     let dump = unsafe IOVADump(callback: callback, opaque: opaque)
@@ -82,6 +83,7 @@ extension IOVASpace {
   // MARK: - Free ranges
 
   /// Says how many free ranges there are of each length, by powers of two.
+  @_optimize(size)
   private func countFree(_ dump: IOVADump) {
     unsafe withUnsafeTemporaryAllocation(of: UInt64.self, capacity: 64) { counts in
       unsafe counts.initialize(repeating: 0)

@@ -29,6 +29,7 @@ extension IOVASpace {
     public var metadataBytes: UInt64 = 0
   }
 
+  @_optimize(size)
   public var statistics: Statistics {
     caches.lockEverything()
     defer {
@@ -50,6 +51,7 @@ extension IOVASpace {
     return statistics
   }
 
+  @_optimize(size)
   private func fill(_ statistics: inout Statistics, from store: inout IOVAStore) {
     // What was freed twice is cached twice, until the store finds out.
     let taken = UInt64(store.allocatedCount)
@@ -127,6 +129,7 @@ extension IOVASpace {
   // MARK: - Wrong frees
 
   /// Reports frees that were refused. Called under no lock.
+  @_optimize(size)
   func report(_ refusals: IOVAStore.Refusals) {
     for index in 0..<refusals.count {
       let refusal = refusals[index]
@@ -139,6 +142,7 @@ extension IOVASpace {
     }
   }
 
+  @_optimize(size)
   func reportRefusal(_ first: UInt64, _ bytes: UInt64) {
     report { text in
       text.append("free of ")

@@ -139,6 +139,7 @@ extension IOVASpace {
   ///
   /// - Parameter searched: the store's vacancies when the whole space was searched in vain, if it was.
   @inline(never)
+  @_optimize(size)
   private func placeUnderPressure(
     bytes: UInt64, _ constraints: IOVAConstraints, searched: UInt64?
   ) throws(Failure) -> IOVA {
@@ -211,6 +212,7 @@ extension IOVASpace {
   ///
   /// - Throws: `invalidArgument` when it is not aligned, `outOfRange` when it leaves the space,
   ///   `busy` when a part of it is in use, `noMemory`.
+  @_optimize(size)
   public func reserve(_ range: IOVARange) throws(Failure) {
     guard range.isAligned(to: granule) else { throw .invalidArgument }
     guard bounds.contains(range) else { throw .outOfRange }
@@ -245,6 +247,7 @@ extension IOVASpace {
   /// Lets a range be allocated again that `reserve` was given.
   ///
   /// - Throws: `invalidArgument` when there is no such reservation.
+  @_optimize(size)
   public func unreserve(_ range: IOVARange) throws(Failure) {
     guard range.isAligned(to: granule), bounds.contains(range) else { throw .invalidArgument }
     let first = range.first.rawValue &>> shift

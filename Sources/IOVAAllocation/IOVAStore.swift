@@ -88,6 +88,7 @@ struct IOVAStore: ~Copyable {
   /// Magazines of the space, wherever they are.
   private(set) var magazineCount = 0
 
+  @_optimize(size)
   init(first: UInt64, last: UInt64, shift: Int, hasCaches: Bool) throws(Failure) {
     let tree = try IOVATree(first: first, last: last)
     var shelves: UnsafeMutablePointer<Shelf>? = nil
@@ -258,6 +259,7 @@ struct IOVAStore: ~Copyable {
   }
 
   /// Frees the ranges of all magazines that are in the store.
+  @_optimize(size)
   mutating func giveBackAll() {
     if let magazine = retiring {
       giveBack(magazine, retiringKind, count: retiringCount)
@@ -357,6 +359,7 @@ struct IOVAStore: ~Copyable {
   }
 
   /// Gives a range of the magazine that is being retired back, if it is time.
+  @_optimize(size)
   mutating func retireSome() {
     guard retiringCount > 0, let magazine = retiring else { return }
     // One at a time, and with few operations: it goes to a part of the tree that nobody else is at, and

@@ -60,6 +60,7 @@ struct IOVATree: ~Copyable {
   /// Gaps that were long enough, looked at by searches whose bound is their number.
   var searchedGaps: UInt64 = 0
 
+  @_optimize(size)
   init(first: UInt64, last: UInt64) throws(Failure) {
     let pathSize = Self.levelsMax * MemoryLayout<Step>.stride
     let pathMemory = unsafe try RawMemory.allocate(pathSize, alignment: 16)

@@ -45,6 +45,7 @@ public struct PhysicalMemory: ~Copyable, @unchecked Sendable {
   private let published = Atomic<UInt>(0)
   private let lastNumber = Atomic<UInt64>(0)
 
+  @_optimize(size)
   public init(isFlat: Bool) throws(Failure) {
     let lock = try Lock(.memoryMap)
     self.isFlat = isFlat
@@ -143,6 +144,7 @@ public struct PhysicalMemory: ~Copyable, @unchecked Sendable {
   ///
   /// - Throws: `exists` when it overlaps another, `notSupported` in a flat memory, `noMemory`, and
   ///   what mapping a file fails with.
+  @_optimize(size)
   public func add(
     _ description: MemoryRegionDescription, readers: borrowing ReadSections
   ) throws(Failure) {
@@ -175,6 +177,7 @@ public struct PhysicalMemory: ~Copyable, @unchecked Sendable {
   /// Removes the region of exactly this range; no reader is inside it when this returns.
   ///
   /// - Throws: `notFound`, `busy` when it is pinned, `noMemory`.
+  @_optimize(size)
   public func remove(_ range: PhysicalRange, readers: borrowing ReadSections) throws(Failure) {
     var removed: Region? = nil
     try unsafe change(readers: readers) { (old, regions) throws(Failure) -> Int in

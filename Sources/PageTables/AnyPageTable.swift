@@ -49,6 +49,7 @@ public struct PageTableCapabilities: Sendable {
   /// All that a leaf can be asked to permit, by itself or beside something else.
   public let access: Access
 
+  @_optimize(size)
   init(_ format: AnyFormat) {
     let geometry = format.geometry
     // A leaf is not larger than what it maps, or leads to.

@@ -69,6 +69,7 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
   }
 
   /// - Throws: `noMemory`.
+  @_optimize(size)
   init(_ format: Format, allocator: dmacore_table_allocator?) throws(Failure) {
     let plain = try PlainTable(format)
     do throws(Failure) {

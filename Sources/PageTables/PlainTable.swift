@@ -167,6 +167,7 @@ public struct PlainTable {
   private static var size: Int { refusalsStart + numberCount }
 
   /// - Throws: `noMemory`.
+  @_optimize(size)
   init<Format: PageTableFormat>(_ format: Format) throws(Failure) {
     let raw = unsafe try RawMemory.allocate(Self.size, alignment: 64)
     unsafe RawMemory.clear(raw, size: Self.size)
@@ -219,6 +220,7 @@ public struct PlainTable {
   var tableMask: UInt64 { unsafe numbers.pointee.tableMask }
   var lastOutput: UInt64 { unsafe numbers.pointee.lastOutput }
 
+  @_optimize(size)
   private func describe<Format: PageTableFormat>(_ level: Int, _ format: Format) {
     let numbers = unsafe self.numbers.pointee
     let words = numbers.words
@@ -248,6 +250,7 @@ public struct PlainTable {
   }
 
   /// Takes the leaf that permits this for plain, if its words are what they have to be then.
+  @_optimize(size)
   private func describeLeaf<Format: PageTableFormat>(
     _ access: Access, _ level: Int, _ new: inout PlainLevel, _ format: Format
   ) {
