@@ -467,6 +467,110 @@ static void strict_unmap__leaves_nothing_cached(void **state)
 	assert_false(hardware_is_stale(&stage->hardware));
 }
 
+static void change_that_fails__lets_mapping_calls_go_on(void **state)
+{
+	struct stage *stage = *state;
+
+	assert_ok(make_strict(stage));
+	assert_ok(make_lazy(stage));
+	assert_ok(attach_strict(stage));
+	stage->hardware.left = 0;
+	assert_fails(replace_by_lazy(stage), EIO);
+	assert_ok(map_buffer(stage));
+	assert_agreement(stage);
+	assert_ok(unmap_buffer(stage));
+}
+
+/* It is in the group when the backend is asked, and out of it again. */
+static void device_that_cannot_join__is_in_no_group(void **state)
+{
+	struct stage *stage = *state;
+	char text[DMACORE_DESCRIPTION_SIZE];
+
+	assert_ok(make_strict(stage));
+	assert_ok(attach_strict(stage));
+	stage->hardware.left = 0;
+	assert_fails(join_late(stage), EIO);
+	assert_int_equal(domain_statistics(stage->strict).device_count, 2);
+	assert_ok(dmacore_group_describe(stage->group, text, sizeof(text)));
+	assert_non_null(strstr(text, "2 devices"));
+	assert_ok(join_late(stage));
+	assert_ok(dmacore_group_describe(stage->group, text, sizeof(text)));
+	assert_non_null(strstr(text, "3 devices"));
+}
+
+/* Hardware that walks the pages may have seen what was there for a moment. */
+static void map_that_fails__is_flushed_and_takes_no_addresses(void **state)
+{
+	struct stage *stage = *state;
+	struct hardware *hardware = &stage->hardware;
+	unsigned flushes;
+
+	assert_ok(make_own(stage));
+	flushes = hardware->flush_count;
+	hardware->left = 0;
+	assert_fails(map_own(stage), EIO);
+	assert_int_equal(hardware->flush_count, flushes + 1);
+	assert_int_equal(hardware->flushed_first, SPOT);
+	assert_int_equal(hardware->flushed_last, SPOT + 4 * PAGE - 1);
+	assert_ok(make_strict(stage));
+	assert_ok(attach_strict(stage));
+	flushes = hardware->flush_count;
+	hardware->left = 0;
+	assert_fails(map_buffer(stage), EIO);
+	assert_int_equal(hardware->flush_count, flushes + 1);
+	assert_int_equal(domain_statistics(stage->strict).iova_bytes, 0);
+}
+
+/* To the last byte. */
+static void backend__is_told_of_whole_ranges(void **state)
+{
+	struct stage *stage = *state;
+	struct hardware_domain *domain = hardware_at(&stage->hardware, 0);
+	uint64_t size;
+
+	assert_ok(make_own(stage));
+	assert_ok(map_own(stage));
+	assert_int_equal(domain->runs[0].first, SPOT);
+	assert_int_equal(domain->runs[0].last, SPOT + 4 * PAGE - 1);
+	assert_int_equal(domain->runs[0].phys, LOW_BASE);
+	assert_int_equal(domain->runs[0].access, BOTH);
+	assert_ok(unmap_own(stage));
+	assert_int_equal(domain->run_count, 2);
+	/* Over the hole, to what lies behind it. */
+	assert_ok(
+		dmacore_domain_unmap(stage->own, SPOT, 8 * PAGE, DMACORE_UNMAP_CROSS_HOLES, &size));
+	assert_int_equal(size, 2 * PAGE);
+	assert_int_equal(domain->run_count, 0);
+	assert_int_equal(stage->hardware.flushed_last, SPOT + 8 * PAGE - 1);
+}
+
+/* From the hole in front of a mapping, at the start of the address space or elsewhere. */
+static void unmap_of_nothing__is_not_told(void **state)
+{
+	struct stage *stage = *state;
+	unsigned flushes;
+	uint64_t size;
+
+	assert_ok(make_own(stage));
+	assert_ok(map_own(stage));
+	flushes = stage->hardware.flush_count;
+	for (uint64_t iova = 0; iova < SPOT; iova += SPOT - PAGE) {
+		assert_ok(dmacore_domain_unmap(stage->own, iova, 8 * PAGE, 0, &size));
+		assert_int_equal(size, 0);
+	}
+	assert_ok(dmacore_domain_unmap(stage->own, 0, PAGE, DMACORE_UNMAP_CROSS_HOLES, &size));
+	assert_int_equal(size, 0);
+	assert_int_equal(stage->hardware.flush_count, flushes);
+	assert_int_equal(hardware_at(&stage->hardware, 0)->run_count, 1);
+	/* Of what it is stopped by in the middle it tells no more than it has unmapped. */
+	assert_ok(dmacore_domain_unmap(stage->own, SPOT, 8 * PAGE, 0, &size));
+	assert_int_equal(size, 4 * PAGE);
+	assert_int_equal(stage->hardware.flush_count, flushes + 1);
+	assert_int_equal(stage->hardware.flushed_first, SPOT);
+	assert_int_equal(stage->hardware.flushed_last, SPOT + 4 * PAGE - 1);
+}
+
 static void lazy_unmaps__are_flushed_once(void **state)
 {
 	struct stage *stage = *state;
@@ -556,6 +660,8 @@ static void tables__are_freed_when_the_hardware_has_forgotten_them(void **state)
 					       NULL));
 	}
 	assert_true(stage->hardware.flush_count > flushes);
+	/* And not only when there is no memory for others. */
+	assert_true(stage->machine.tables.live < 80);
 }
 
 static void backend__knows_devices_by_their_ids(void **state)
@@ -641,6 +747,7 @@ static void backend__adds_what_devices_wrote(void **state)
 	struct stage *stage = *state;
 	struct hardware_domain *domain = &stage->hardware.state.domains[0];
 	uint64_t bits = 0;
+	unsigned flushes;
 
 	assert_ok(make_own(stage));
 	stage->hardware.left = 0;
@@ -656,8 +763,12 @@ static void backend__adds_what_devices_wrote(void **state)
 	assert_ok(dmacore_domain_read_dirty(stage->own, 0, 4 * PAGE, 0, &bits));
 	assert_int_equal(bits, 5);
 	bits = 0;
+	flushes = stage->hardware.flush_count;
 	assert_ok(dmacore_domain_read_dirty(stage->own, 0, PAGE, DMACORE_DIRTY_CLEAR, &bits));
 	assert_int_equal(bits, 1);
+	/* A write through what is cached would not be noted again. */
+	assert_int_equal(stage->hardware.flush_count, flushes + 1);
+	assert_int_equal(stage->hardware.flushed_last, PAGE - 1);
 	assert_int_equal(domain->dirty, 4);
 	/* A range that there is not is refused before the backend forgets anything. */
 	assert_fails(dmacore_domain_read_dirty(stage->own, 0, PAGE / 2, DMACORE_DIRTY_CLEAR, &bits),
@@ -950,6 +1061,14 @@ int main(void)
 		cmocka_unit_test(device_that_cannot_go_back__is_blocked),
 		cmocka_unit_test_setup_teardown(strict_unmap__leaves_nothing_cached, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(change_that_fails__lets_mapping_calls_go_on, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(device_that_cannot_join__is_in_no_group, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(map_that_fails__is_flushed_and_takes_no_addresses,
+						setup, teardown),
+		cmocka_unit_test_setup_teardown(backend__is_told_of_whole_ranges, setup, teardown),
+		cmocka_unit_test_setup_teardown(unmap_of_nothing__is_not_told, setup, teardown),
 		cmocka_unit_test_setup_teardown(lazy_unmaps__are_flushed_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(domain_sync__flushes_once_for_all_unsynced_unmaps,
 						setup, teardown),
