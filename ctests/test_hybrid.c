@@ -387,6 +387,37 @@ static void window__has_whole_pages_alone(void **state)
 	free(memory);
 }
 
+/* Where rounding to pages would go around the end of the numbers, and nothing else is in the way. */
+static void parts_of_the_first_page_and_of_the_last_one__are_in_no_window(void **state)
+{
+	static uint8_t bytes[PAGE];
+	const struct {
+		uint64_t base;
+		uint64_t size;
+	} parts[] = {
+		{ 0, PAGE - 1 }, { UINT64_MAX - 8, 9 }, { UINT64_MAX - PAGE + 1, PAGE }, { 1, 1 }
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < 4; i++) {
+		struct dmacore_domain_options options = DMACORE_DOMAIN_OPTIONS_INIT;
+		struct dmacore_system *system;
+		struct dmacore_iommu *iommu;
+		struct dmacore_domain *domain;
+
+		assert_ok(dmacore_system_create(NULL, &system));
+		assert_ok(dmacore_iommu_create(system, NULL, &iommu));
+		add_host_region(system, parts[i].base, parts[i].size, bytes, 0);
+		options.type = DMACORE_DOMAIN_HYBRID;
+		assert_ok(dmacore_domain_create(iommu, &options, &domain));
+		assert_int_equal(domain_statistics(domain).mapped_bytes, 0);
+		assert_ok(dmacore_memory_remove(system, parts[i].base, parts[i].size));
+		dmacore_domain_destroy(domain);
+		dmacore_iommu_destroy(iommu);
+		dmacore_system_destroy(system);
+	}
+}
+
 static void memory_that_may_not_be_written__is_not_in_the_window_either(void **state)
 {
 	struct machine *machine = *state;
@@ -811,8 +842,13 @@ static void backend__is_told_of_the_window(void **state)
 	assert_ok(dmacore_domain_create(iommu, &options, &domain));
 	assert_int_equal(hardware.state.domains[0].run_count, 5);
 	hardware.left = 0;
+	hardware.flush_count = 0;
 	add_host_region(machine->system, base, RAM_SIZE, machine->arena + RAM_SIZE, 0);
 	assert_true(hardware.has_failed);
+	/* Hardware that walks the pages may have seen what was there for a moment. */
+	assert_int_equal(hardware.flush_count, 1);
+	assert_int_equal(hardware.flushed_first, base);
+	assert_int_equal(hardware.flushed_last, base + RAM_SIZE - 1);
 	assert_fails(dmacore_domain_translate(domain, base, 0, &found), ENOENT);
 	assert_int_equal(hardware.state.domains[0].run_count, 5);
 	assert_ok(dmacore_memory_remove(machine->system, base, RAM_SIZE));
@@ -914,6 +950,7 @@ int main(void)
 		test(window__takes_no_memory_for_what_was_there_before),
 		test(memory_at_addresses_in_use__is_mapped_elsewhere),
 		test(window__has_whole_pages_alone),
+		cmocka_unit_test(parts_of_the_first_page_and_of_the_last_one__are_in_no_window),
 		test(memory_that_may_not_be_written__is_not_in_the_window_either),
 		test(region_of_callbacks__is_not_in_the_window),
 		test(window__ends_where_the_page_table_does),
