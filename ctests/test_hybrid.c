@@ -387,19 +387,20 @@ static void window__has_whole_pages_alone(void **state)
 	free(memory);
 }
 
-/* Where rounding to pages would go around the end of the numbers, and nothing else is in the way. */
-static void parts_of_the_first_page_and_of_the_last_one__are_in_no_window(void **state)
+/* Also where rounding would go around the end of the numbers. Nothing else is in the way. */
+static void parts_of_pages__are_in_no_window(void **state)
 {
 	static uint8_t bytes[PAGE];
 	const struct {
 		uint64_t base;
 		uint64_t size;
 	} parts[] = {
-		{ 0, PAGE - 1 }, { UINT64_MAX - 8, 9 }, { UINT64_MAX - PAGE + 1, PAGE }, { 1, 1 }
+		{ 0, PAGE - 1 }, { UINT64_MAX - 8, 9 }, { UINT64_MAX - PAGE + 1, PAGE },
+		{ 1, 1 },	 { PAGE + 1, PAGE },
 	};
 
 	(void)state;
-	for (unsigned i = 0; i < 4; i++) {
+	for (unsigned i = 0; i < 5; i++) {
 		struct dmacore_domain_options options = DMACORE_DOMAIN_OPTIONS_INIT;
 		struct dmacore_system *system;
 		struct dmacore_iommu *iommu;
@@ -950,7 +951,7 @@ int main(void)
 		test(window__takes_no_memory_for_what_was_there_before),
 		test(memory_at_addresses_in_use__is_mapped_elsewhere),
 		test(window__has_whole_pages_alone),
-		cmocka_unit_test(parts_of_the_first_page_and_of_the_last_one__are_in_no_window),
+		cmocka_unit_test(parts_of_pages__are_in_no_window),
 		test(memory_that_may_not_be_written__is_not_in_the_window_either),
 		test(region_of_callbacks__is_not_in_the_window),
 		test(window__ends_where_the_page_table_does),
