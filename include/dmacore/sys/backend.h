@@ -107,10 +107,11 @@ struct dmacore_backend_device {
  *   once, or several such. No lock is held
  * @flush: forgets all translations that were cached of a range: entries, and pages of the table, which
  *   may be freed afterwards. When it returns the hardware uses none, and no access through one is under
- *   way; of a parent, none that was cached for a domain nested in it either, which are not flushed by
- *   themselves then. Of a nested domain it is what the guest has changed. Comes once for all that a flush of
- *   a lazy domain (domain.h), or dmacore_domain_sync(), is about. In dmacore_system_tick() the lock of the
- *   list of lazy domains is held, else none
+ *   way. Of a nested domain it is what the guest has changed. Of a parent it is meant for what is cached
+ *   of the domains nested in it too, by whatever addresses of theirs: the library does not know them.
+ *   Comes once for all that a flush of a lazy domain (domain.h), or dmacore_domain_sync(), is about, and
+ *   not for an unmap that found nothing. In dmacore_system_tick() the lock of the list of lazy domains is
+ *   held, else none
  * @set_dirty_tracking: starts noting what devices write, with nothing noted, or stops. No lock is held
  * @read_dirty: sets a bit in @bitmap for each granule of the range that was written, and forgets that if
  *   @flags have DMACORE_DIRTY_CLEAR (pagetable.h); clears no bit, and if it fails it has set none that
