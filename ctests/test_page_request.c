@@ -627,6 +627,9 @@ static void pasids__have_groups_and_domains_of_their_own(void **state)
 	assert_int_equal(group_info(handler_take(&bench->handler)).pasid, 0);
 	assert_ok(ask_by(views[0], PAGE, 1, LAST));
 	assert_answered(&asker, 6, 1, INVALID);
+	/* What has its domain already does not leave it. */
+	assert_ok(dmacore_device_replace_pasid(asker.device, 7, domain, &owner));
+	assert_unanswered(&asker);
 	/* Each ends with its own domain. */
 	assert_ok(dmacore_device_replace_pasid(asker.device, 7, bench->domain, &owner));
 	assert_answered(&asker, 7, 1, INVALID);

@@ -107,7 +107,7 @@ extension Group {
       throw .notSupported
     }
     let slot = unsafe try slot(of: pasid)
-    try state.withLock { (state) throws(Failure) in
+    let hasLeft = try state.withLock { (state) throws(Failure) -> Bool in
       guard unsafe state.owner == token else { throw .notPermitted }
       guard unsafe Self.first(in: state, where: { unsafe !$0.device!.pointee.allows(pasid) }) == nil
       else { throw .invalidArgument }
@@ -119,12 +119,14 @@ extension Group {
         guard unsafe slot.pointee.domain == nil else { throw .busy }
       }
       try Self.requireNoChange(state)
+      guard unsafe domain != slot.pointee.domain else { return false }
       try unsafe Self.tellBackend(state, pasid, of: domain, insteadOf: slot.pointee.domain)
       unsafe Box.hold(domain)
       if let old = unsafe slot.pointee.domain { unsafe Self.leave(old, slot, &state) }
       unsafe slot.pointee.set(domain)
+      return replacing
     }
-    letGoOfPASIDs(replacing)
+    letGoOfPASIDs(hasLeft)
   }
 
   /// Takes the domain from a PASID, if it has one.

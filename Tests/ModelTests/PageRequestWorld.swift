@@ -198,8 +198,8 @@ final class PageRequestWorld: World {
     }
     log.note("attach(\(pasid), \(domain.map { "domains[\($0)]" } ?? "NULL"))", gives: result)
     try demandSame(result, 0, "result of attach")
-    // The domain of the group that it is in already is left alone.
-    if pasid != 0 || domain != old { model.set(domain, of: pasid) }
+    // The domain that is there already is left alone.
+    if domain != old { model.set(domain, of: pasid) }
   }
 
   /// What handlers and devices were told is what the model says; the answers of one call in any order.

@@ -372,7 +372,7 @@ int dmacore_device_attach_pasid(struct dmacore_device *device, uint32_t pasid,
  * Context: any thread; locked (group, rank 3); waits for accesses in flight to end; may call the devices'
  *   page_response; may free a domain that was destroyed, and so call the table allocator.
  * Ownership: the group lets go of the old domain and holds on to the new one.
- * Return: 0, or as dmacore_device_attach_pasid(), but
+ * Return: 0, also if the PASID has @domain; or as dmacore_device_attach_pasid(), but
  *   -ENOENT  the PASID has no domain. Not until one is attached.
  */
 DMACORE_MUST_CHECK
