@@ -133,7 +133,8 @@ struct dmacore_dma_range {
  *   and the bus has all of them
  * @pasid_count: its requests may carry PASIDs below this (group.h); 0: none
  * @page_request_capacity: how many page requests of it may be collected or wait for an answer
- *   (page_request.h), at most DMACORE_PAGE_REQUESTS_MAX; 0: it cannot ask
+ *   (page_request.h), at most DMACORE_PAGE_REQUESTS_MAX; 0: it cannot ask. Each page request group takes
+ *   memory for so many, of 24 bytes each, as long as it is there
  * @page_response: receives the answers to page requests; NULL only if it cannot ask
  * @page_response_opaque: passed to @page_response
  */
