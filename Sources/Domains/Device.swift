@@ -473,8 +473,6 @@ public struct Device: ~Copyable, Held {
   func leaveGroup() {
     hasLeft.store(true, ordering: .releasing)
     unsafe group.pointee.remove(member)
-    // Until then another device with its IDs belongs to the same group.
-    unsafe system.pointee.topology.remove(member)
     if pasidCount > 0 { unsafe system.pointee.readers.waitForReaders() }
   }
 

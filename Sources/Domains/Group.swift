@@ -176,6 +176,8 @@ public struct Group: ~Copyable, Held {
       }
       return left
     }
+    // Until it is blocked, another device with its IDs belongs to the same group.
+    unsafe system.pointee.topology.remove(member)
     letGo(of: left)
   }
 
