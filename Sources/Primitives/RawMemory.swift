@@ -8,7 +8,6 @@ public enum RawMemory {
   ///
   /// - Parameter alignment: a power of two; that of a pointer at least.
   /// - Throws: `noMemory`.
-  @inline(never)
   public static func allocate(
     _ size: Int, alignment: Int
   ) throws(Failure) -> UnsafeMutableRawPointer {

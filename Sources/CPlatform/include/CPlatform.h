@@ -25,15 +25,8 @@
 
 /* Memory. */
 
-static inline void *cplatform_allocate(size_t size, size_t alignment)
-{
-	int saved = errno;
-	void *memory = NULL;
-	int error = posix_memalign(&memory, alignment, size);
-
-	errno = saved;
-	return error ? NULL : memory;
-}
+/* NULL if there is none. */
+void *cplatform_allocate(size_t size, size_t alignment);
 
 static inline void cplatform_free(void *memory)
 {
