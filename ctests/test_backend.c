@@ -337,6 +337,8 @@ static int (*const steps[])(struct stage *stage) = {
 	detach_pasid,
 	attach_pasid,
 	join_late,
+	/* Three devices: when the third is refused, two go back. */
+	attach_own,
 	leave_early,
 	release,
 	detach_identity,
