@@ -208,9 +208,9 @@ struct dmacore_device_statistics {
  *            no @cache, or the structure is too short. Never succeeds if
  *            retried.
  *   -EBUSY   by the topology it belongs to two groups, which there are. Not until one is gone.
- *   -EPERM   the device is not trusted, and the group is in an identity, a hybrid or a lazy domain; or its reserved regions
- *            are not honoured by the domain that the group is in, or goes back to; or one is direct, and
- *            the group is owned. Not until that is changed.
+ *   -EPERM   the device is not trusted, and the group is in an identity, a hybrid or a lazy domain; or
+ *            its reserved regions are not honoured by the domain that the group is in, or goes back to;
+ *            or one is direct, and the group is owned. Not until that is changed.
  *   -E2BIG   the structure is longer than known and not zero there. Never.
  *   -ENOMEM  no memory. May succeed later.
  */
@@ -225,15 +225,17 @@ int dmacore_device_create(struct dmacore_system *system,
  *
  * Takes it from its driver (driver.h), as dmacore_device_unbind() does, and out of its group, which is
  * free again with its last device. Mappings that are live are unmapped, coherent allocations are freed,
- * and both are reported (DMACORE_REPORT_WARNING). Coherent memory that a zero-copy mapping of another device holds, or of a view of this one, is never freed,
- * and the report says so. Destroy its views first; see the lifetime rule in system.h. Views that are
- * left reach nothing. While the driver's probe or remove runs, all this is done after that; who needs to
- * know that the driver has gone unbinds first, until that does not return -EBUSY.
+ * and both are reported (DMACORE_REPORT_WARNING). Coherent memory that a zero-copy mapping of another
+ * device holds, or of a view of this one, is never freed, and the report says so. Destroy its views
+ * first; see the lifetime rule in system.h. Views that are left reach nothing. While the driver's probe
+ * or remove runs, all this is done after that; who needs to know that the driver has gone unbinds first,
+ * until that does not return -EBUSY.
  *
  * Context: any thread, while no other thread makes a mapping call for @device; locked (group, rank 3;
  *   device mappings, rank 4; bindings, rank 11; topology, rank 12); waits for the device's accesses in
- *   flight to end; may call the driver's remove, the report callback, the memory allocator, page_response and the domain's
- *   notifiers (rank 13); may free a domain that was destroyed, and so call the table allocator.
+ *   flight to end; may call the driver's remove, the report callback, the memory allocator,
+ *   page_response and the domain's notifiers (rank 13); may free a domain that was destroyed, and so
+ *   call the table allocator.
  * Ownership: @device may not be used afterwards.
  * Return: nothing; cannot fail.
  */

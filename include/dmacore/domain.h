@@ -285,7 +285,8 @@ void dmacore_domain_destroy(struct dmacore_domain *domain);
  *   -EBUSY   the group has a default domain, this one or another. Succeeds once it is detached.
  *   -EPERM   the group is owned; not until it is released. Or a device of the group may not have such a
  *            domain: it is an identity, a hybrid or a lazy domain, and the device is not trusted
- *            (DMACORE_DEVICE_UNTRUSTED), or it does not honour the device's reserved regions (reserved.h); never.
+ *            (DMACORE_DEVICE_UNTRUSTED), or it does not honour the device's reserved regions
+ *            (reserved.h); never.
  */
 DMACORE_MUST_CHECK
 int dmacore_domain_attach(struct dmacore_domain *domain, struct dmacore_device *device);
@@ -406,10 +407,11 @@ int dmacore_domain_map_list(struct dmacore_domain *domain, dmacore_iova_t iova,
  * @flags: bits of enum dmacore_unmap_flags (pagetable.h) and enum dmacore_domain_unmap_flags
  * @out_unmapped: receives how many bytes were unmapped; may be NULL
  *
- * Strict, without DMACORE_UNMAP_UNSYNCED: when the call returns the three promises above hold for what it
- * unmapped, with the exceptions that mapping.h names. A zero-copy mapping that holds a part is reported
- * (DMACORE_REPORT_WARNING), unless a notifier's callback ends it; without waiting not one that is being made
- * just then. For what goes on beside it, a call that splits a leaf is one on the range of the whole leaf.
+ * Strict, without DMACORE_UNMAP_UNSYNCED: when the call returns the three promises above hold for what
+ * it unmapped, with the exceptions that mapping.h names. A zero-copy mapping that holds a part is
+ * reported (DMACORE_REPORT_WARNING), unless a notifier's callback ends it; without waiting not one that
+ * is being made just then. For what goes on beside it, a call that splits a leaf is one on the range of
+ * the whole leaf.
  *
  * Context: any thread; locked (zero-copy mappings, rank 5; notifiers, rank 13); waits for accesses in
  *   flight to end; calls the table allocator and notifiers, and may call the report callback.
@@ -472,11 +474,12 @@ int dmacore_domain_flush(struct dmacore_domain *domain);
  * @first: first address of the devices whose translation has changed; 0 for all
  * @last: last address, inclusive; UINT64_MAX for all
  *
- * The library keeps no copies of translations, so that accesses that start after a change go by it without
- * this call. When this returns, none is in flight by what the tables said before, but inside the callbacks
- * of memory regions; and the domain's notifiers have been told that the range was unmapped, as it is left to
- * a replay to find what is mapped there. A zero-copy mapping leads where it led; it is not reported, because a
- * guest may invalidate what it has not changed: a listener may end it. Needs no memory.
+ * The library keeps no copies of translations, so that accesses that start after a change go by it
+ * without this call. When this returns, none is in flight by what the tables said before, but inside the
+ * callbacks of memory regions; and the domain's notifiers have been told that the range was unmapped, as
+ * it is left to a replay to find what is mapped there. A zero-copy mapping leads where it led; it is not
+ * reported, because a guest may invalidate what it has not changed: a listener may end it. Needs no
+ * memory.
  *
  * Context: any thread; locked (notifiers, rank 13); waits for accesses in flight to end; calls notifiers.
  * Ownership: what the guest has taken out of its tables it may use for something else.

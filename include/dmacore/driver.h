@@ -33,11 +33,12 @@
  *	   |        unbind           |                                       |
  *	   +-------------------------+---------------------------------------+
  *
- * Deferred. If the device's IOMMU was announced and is not there (dmacore_iommu_announce()), or if
- * probe returns -EAGAIN, the bind is deferred: the driver waits for the device. It is tried again when
- * an IOMMU of the system starts, and when another bind of the system succeeds: by the call that does
- * that, or by one that is just trying others, in another thread or around it. If it fails then, that is reported (DMACORE_REPORT_ERROR), and the device is unbound. What comes
- * while probe runs counts too: a probe that binds another device, or starts an IOMMU, must not return
+ * Deferred. If the device's IOMMU was announced and is not there (dmacore_iommu_announce()), or if probe
+ * returns -EAGAIN, the bind is deferred: the driver waits for the device. It is tried again when an
+ * IOMMU of the system starts, and when another bind of the system succeeds: by the call that does that,
+ * or by one that is just trying others, in another thread or around it. If it fails then, that is
+ * reported (DMACORE_REPORT_ERROR), and the device is unbound. What comes while probe runs counts too: a
+ * probe that binds another device, or starts an IOMMU, must not return
  * -EAGAIN afterwards, or it is called again and again.
  *
  * Drivers that manage DMA themselves (DMACORE_DRIVER_MANAGES_DMA) have a domain of their own: for them

@@ -446,9 +446,9 @@ int dmacore_device_invalidate_pasid(struct dmacore_device *device, uint32_t pasi
  *            running. Succeeds once that has ended.
  *   -EPERM   the group is owned; not until it is released. Or the type is another than
  *            DMACORE_DOMAIN_DMA, and a device of the group is not trusted; never.
- *   -EOPNOTSUPP  the IOMMU's page tables cannot have DMA domains, or the type is DMACORE_DOMAIN_DMA_LAZY and
- *            the IOMMU has no DMACORE_IOMMU_DEFERRED_FLUSH, or it is DMACORE_DOMAIN_HYBRID and the system
- *            is flat. Never.
+ *   -EOPNOTSUPP  the IOMMU's page tables cannot have DMA domains, or the type is DMACORE_DOMAIN_DMA_LAZY
+ *            and the IOMMU has no DMACORE_IOMMU_DEFERRED_FLUSH, or it is DMACORE_DOMAIN_HYBRID and the
+ *            system is flat. Never.
  *   -ERANGE  they are too narrow for a region that must be mapped 1:1. Never.
  *   -ENOMEM  no memory. May succeed later.
  */

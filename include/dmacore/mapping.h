@@ -22,9 +22,9 @@
  *	   +------------------+
  *	          unmap
  *
- * The mapping remembers how it was made. Where a record is kept of it (always where a page
- * table is filled in; on the direct path with DMACORE_DEVICE_TRACK_DIRECT) an unmap or sync with the wrong address, size,
- * direction or device is refused, reported and changes nothing.
+ * The mapping remembers how it was made. Where a record is kept of it (always where a page table is
+ * filled in; on the direct path with DMACORE_DEVICE_TRACK_DIRECT) an unmap or sync with the wrong
+ * address, size, direction or device is refused, reported and changes nothing.
  *
  * Unmapping is strict but in a lazy domain (domain.h names what an unmap promises, 1 to 3). When
  * dmacore_unmap() returns no access of the device through the mapping will start (1), none comes

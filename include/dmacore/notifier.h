@@ -20,20 +20,21 @@
  * What makes events: dmacore_domain_map() and dmacore_domain_unmap() in an unmanaged domain; in a DMA
  * or a hybrid domain the calls of mapping.h and coherent.h, with the whole pages that they map, and the
  * destruction of a device that has mappings left, but for what is direct; in a hybrid domain also
- * dmacore_memory_add() and dmacore_memory_remove(), by which the window changes; in a nested domain, whose tables nobody tells of, invalidations, as
- * unmaps. Attaching and detaching make none: the domain stays as it is.
+ * dmacore_memory_add() and dmacore_memory_remove(), by which the window changes; in a nested domain,
+ * whose tables nobody tells of, invalidations, as unmaps. Attaching and detaching make none: the domain
+ * stays as it is.
  *
  * An unmap in the parent of a nested domain ends translations there too, and nobody knows of which
  * addresses. Who keeps copies of those listens to the parent as well, and takes an unmap of it for one of
  * all that is nested.
  *
- * When an event comes the change has been made, and the call that made it has not returned: it comes
- * on the thread of that call, under no lock. That of a strict unmap (domain.h) comes when accesses in
- * flight have ended, so that a listener which keeps no copy longer than its callback makes the unmap strict
- * for its copies too. Calls on several threads bring their events at once. Of calls that follow each other, and
- * those on one range have to, the events do too. Of a part of a window several threads may tell at once,
- * and a listener that changes memory in its callback: then it may be told of more than once, and the last
- * event says what is there.
+ * When an event comes the change has been made, and the call that made it has not returned: it comes on
+ * the thread of that call, under no lock. That of a strict unmap (domain.h) comes when accesses in
+ * flight have ended, so that a listener which keeps no copy longer than its callback makes the unmap
+ * strict for its copies too. Calls on several threads bring their events at once. Of calls that follow
+ * each other, and those on one range have to, the events do too. Of a part of a window several threads
+ * may tell at once, and a listener that changes memory in its callback: then it may be told of more than
+ * once, and the last event says what is there.
  *
  * Stability: may change before 1.0.
  */
@@ -175,8 +176,8 @@ void dmacore_notifier_destroy(struct dmacore_notifier *notifier);
  * access is one event, or as many as DMACORE_NOTIFY_ALIGNED makes of it. In an identity domain that is
  * the whole range, with @phys equal to @first; in a blocked one there is none.
  *
- * In a nested domain, how long it takes is up to the guest, whose tables may lead to the same places by ever
- * so many addresses: let the notifier be for few, or be ready to destroy it.
+ * In a nested domain, how long it takes is up to the guest, whose tables may lead to the same places by
+ * ever so many addresses: let the notifier be for few, or be ready to destroy it.
  *
  * Beside calls that map and unmap, a mapping may be told of twice. One that is unmapped meanwhile may be
  * told of after its unmap was; then a notifier with DMACORE_NOTIFY_UNMAP tells of the unmap again before

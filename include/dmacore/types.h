@@ -15,11 +15,11 @@
  * outputs, which come last, on success only; a created handle is set to NULL on failure. A bad
  * argument gets an error and changes nothing.
  *
- * An options structure starts with its own size, so that it can grow: fill it with its _INIT
- * macro, then set members. Zero means the default. A structure shorter than that of the first
- * release is -EINVAL; a longer one than the library knows is accepted while the part that it does
- * not know is zero and not longer than 4096 bytes, and -E2BIG otherwise. Statistics structures are given with their size set in the
- * same way; what the library does not know of a longer one, it sets to zero.
+ * An options structure starts with its own size, so that it can grow: fill it with its _INIT macro, then
+ * set members. Zero means the default. A structure shorter than that of the first release is -EINVAL; a
+ * longer one than the library knows is accepted while the part that it does not know is zero and not
+ * longer than 4096 bytes, and -E2BIG otherwise. Statistics structures are given with their size set in
+ * the same way; what the library does not know of a longer one, it sets to zero.
  *
  * Stability: stable once 1.0 is released; until then a release may change it and says so.
  */

@@ -223,10 +223,10 @@ int dmacore_view_write(struct dmacore_view *view, dmacore_dma_t dma, const void 
  * @out_segments: receives the runs of bytes that make up the range, in order; as few as can be
  * @out_count: receives how many
  *
- * The memory regions concerned cannot be removed while the mapping lives. Unmapping the range on
- * the driver's side meanwhile is reported; the segments stay good. Through a nested domain (domain.h), that is
- * an unmap in the parent of what the range led to when the mapping was made. There, a guest may let a small
- * table lead from ever so many addresses: bound @size by what the device may ask for.
+ * The memory regions concerned cannot be removed while the mapping lives. Unmapping the range on the
+ * driver's side meanwhile is reported; the segments stay good. Through a nested domain (domain.h), that
+ * is an unmap in the parent of what the range led to when the mapping was made. There, a guest may let a
+ * small table lead from ever so many addresses: bound @size by what the device may ask for.
  *
  * Context: any thread; locked (zero-copy mappings, rank 5; and device mappings, rank 4, for a
  *   directly mapped device with DMACORE_DEVICE_TRACK_DIRECT); on a fault as dmacore_view_read().
