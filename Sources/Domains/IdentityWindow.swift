@@ -53,12 +53,21 @@ public struct IdentityWindow: ~Copyable {
   // The address of the newest piece; 0 for none. Only who follows the memory map adds one.
   private let newestPiece = Atomic<UInt>(0)
   private let isFollowing = Atomic<Bool>(false)
-  // The list's: the domain that has the window, and how often the list holds it at the moment; the one
-  // that was added before, and a number that is greater than that one's.
+  // The list's: the domain that has the window, and a number that is greater than that of the one that was
+  // added before. What changes while others look for pieces is atomic.
   var domain: UnsafeMutablePointer<Domain>? = nil
-  var holds = 0
-  var next: Link? = nil
   var number: UInt64 = 0
+  /// How often the list holds the domain at the moment.
+  let holds = Atomic<Int>(0)
+  // The address of the one that was added before.
+  private let nextAddress = Atomic<UInt>(0)
+
+  var next: Link? {
+    // SAFETY: only the list sets this, to the address of one that is in it.
+    unsafe UnsafeMutablePointer(bitPattern: nextAddress.load(ordering: .relaxed))
+  }
+
+  func setNext(_ next: Link?) { nextAddress.store(UInt(bitPattern: next), ordering: .relaxed) }
 
   deinit {
     var next = unsafe pieces
@@ -126,7 +135,7 @@ struct WindowList: ~Copyable {
     state.withLock { state in
       unsafe window.pointee.domain = domain
       unsafe window.pointee.number = (state.newest?.pointee.number ?? 0) &+ 1
-      unsafe window.pointee.next = state.newest
+      unsafe window.pointee.setNext(state.newest)
       unsafe state.newest = window
     }
   }
@@ -140,7 +149,7 @@ struct WindowList: ~Copyable {
       while let other = unsafe before, unsafe other.pointee.next != window {
         unsafe before = other.pointee.next
       }
-      unsafe before?.pointee.next = next
+      unsafe before?.pointee.setNext(next)
     }
   }
 
@@ -158,13 +167,15 @@ struct WindowList: ~Copyable {
   func isShared(_ domain: UnsafeMutablePointer<Domain>) -> Bool {
     guard let window = unsafe domain.pointee.window else { return unsafe Box.isShared(domain) }
     return state.withLock { _ in
-      unsafe domain.pointee.withUses { unsafe $0.isShared(beside: window.pointee.holds) }
+      unsafe domain.pointee.withUses {
+        unsafe $0.isShared(beside: window.pointee.holds.load(ordering: .relaxed))
+      }
     }
   }
 
   private func letGoUnlessLast(_ domain: UnsafeMutablePointer<Domain>) -> Bool {
     state.withLock { _ in
-      unsafe domain.pointee.window?.pointee.holds -= 1
+      unsafe domain.pointee.window?.pointee.holds.wrappingSubtract(1, ordering: .relaxed)
       return unsafe domain.pointee.withUses { $0.add(-1, ifAbove: 1) }
     }
   }
@@ -177,7 +188,7 @@ struct WindowList: ~Copyable {
         if unsafe window.pointee.number < number, let domain = unsafe window.pointee.domain,
           unsafe domain.pointee.withUses({ $0.add(1, ifAbove: 0) })
         {
-          unsafe window.pointee.holds += 1
+          unsafe window.pointee.holds.wrappingAdd(1, ordering: .relaxed)
           number = unsafe window.pointee.number
           return unsafe domain
         }
