@@ -345,7 +345,7 @@ extension Device {
     } else if isUntrusted {
       throw .noDevice
     }
-    if !driver.managesDMA { try unsafe group.pointee.use(member, for: driver) }
+    if !driver.managesDMA { try Group.use(self, for: driver) }
   }
 
   /// Undoes what the driver has left, and what `configure` did, whatever the driver's flags say by now.

@@ -108,15 +108,14 @@ extension Group {
   ///   driver asks for, or what it would leave has mappings; `notPermitted` when the driver asks for an
   ///   identity domain and a device of the group is not trusted; what `Domain.init` throws. Demands that
   ///   contradict each other are reported.
-  func use(_ member: UnsafeMutablePointer<Member>, for driver: Driver) throws(Failure) {
-    guard let device = unsafe member.pointee.device else { throw .noDevice }
-    let refusal = unsafe try Self.choosing(for: device.pointee.group, device.pointee.iommu) {
-      state, new in
-      unsafe Self.use(member, for: driver, &state, new)
+  static func use(_ device: borrowing Device, for driver: Driver) throws(Failure) {
+    let member = unsafe device.member
+    let refusal = unsafe try choosing(for: device.group, device.iommu) { state, new in
+      unsafe use(member, for: driver, &state, new)
     }
     guard let (failure, other) = unsafe refusal else { return }
     if let other = unsafe other {
-      unsafe device.pointee.reportContradiction(failure, to: other, by: driver)
+      unsafe device.reportContradiction(failure, to: other, by: driver)
       unsafe Box.letGo(other)
     }
     throw failure

@@ -166,7 +166,7 @@ public struct Group: ~Copyable, Held {
       unsafe member.pointee.device = nil
       unsafe device.pointee.mappings.setDomain(nil)
       var left = unsafe Left(domain: state.domain, devices: 1)
-      unsafe member.pointee.pageRequests.takePending(into: &left.pageRequests) { _ in true }
+      unsafe Self.takePageRequests(of: member, into: &left.pageRequests) { _ in true }
       if unsafe state.members == nil {
         unsafe left.defaultDomain = state.defaultDomain
         unsafe (state.domain, state.defaultDomain, state.owner) = (nil, nil, nil)

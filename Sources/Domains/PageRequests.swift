@@ -140,7 +140,9 @@ public struct PageRequestGroup: ~Copyable, Held {
     let device = unsafe group.pointee.device
     let member = unsafe device.pointee.member
     var taken: Link? = nil
-    unsafe member.pointee.pageRequests.collected.move(to: &taken) { unsafe $0 == group }
+    var collected = unsafe member.pointee.pageRequests.collected
+    unsafe collected.move(to: &taken) { unsafe $0 == group }
+    unsafe member.pointee.pageRequests.collected = collected
     guard let domain = unsafe domain, unsafe domain.pointee.pageRequest != nil else {
       unsafe member.pointee.pageRequests.count -= group.pointee.count
       return
@@ -190,7 +192,7 @@ public struct PageRequestGroup: ~Copyable, Held {
     let member = unsafe device.pointee.member
     var taken: Link? = nil
     unsafe device.pointee.group.pointee.state.withLock { _ in
-      unsafe member.pointee.pageRequests.takePending(into: &taken) { unsafe $0 == group }
+      unsafe Group.takePageRequests(of: member, into: &taken) { unsafe $0 == group }
     }
     let isInTime = unsafe taken != nil
     unsafe answer(taken, with: response)
@@ -256,10 +258,19 @@ extension Group {
   ) {
     var next = unsafe members
     while let member = unsafe next {
-      unsafe member.pointee.pageRequests.takePending(into: &taken) {
-        unsafe $0.pointee.pasid == pasid
-      }
+      unsafe takePageRequests(of: member, into: &taken) { unsafe $0.pointee.pasid == pasid }
       unsafe next = member.pointee.next
     }
+  }
+
+  /// Takes those of one device that pass, which are then answered.
+  static func takePageRequests(
+    of member: UnsafeMutablePointer<Member>, into taken: inout PageRequestGroup.Link?,
+    where passes: (PageRequestGroup.Link) -> Bool
+  ) {
+    // A copy: other parts of the member are under other locks.
+    var requests = unsafe member.pointee.pageRequests
+    unsafe requests.takePending(into: &taken, where: passes)
+    unsafe member.pointee.pageRequests = requests
   }
 }
