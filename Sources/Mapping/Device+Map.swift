@@ -50,6 +50,7 @@ extension Device {
   }
 
   /// As `map`, for a device that sees the caches.
+  @inline(__always)
   private func mapCoherently(
     _ memory: PhysicalRange, _ direction: Direction
   ) throws(Failure) -> DMAAddress {
@@ -94,6 +95,7 @@ extension Device {
   }
 
   /// As `unmap`, for a device that sees the caches.
+  @inline(__always)
   private func unmapCoherently(_ range: DMARange, _ direction: Direction) throws(Failure) {
     if isUntracked { return }
     let claimed = unsafe mappings.claim(range) { record in
