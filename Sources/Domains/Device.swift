@@ -336,6 +336,7 @@ public struct Device: ~Copyable, Held {
   }
 
   /// The memory that a mapping of the device's leads to, or a part of one.
+  @inline(never)
   public func memory(of range: DMARange) -> PhysicalRange? {
     let token = unsafe system.pointee.readers.enter()
     defer { unsafe system.pointee.readers.leave(token) }

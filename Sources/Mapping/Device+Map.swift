@@ -42,20 +42,19 @@ extension Device {
   /// - Throws: `noMask`, `notPermitted` when the device is blocked, `outOfRange` when it cannot
   ///   reach the memory, `noSpace`, `noMemory`.
   public func map(_ memory: PhysicalRange, _ direction: Direction) throws(Failure) -> DMAAddress {
-    let address = try mapCoherently(memory, direction)
-    if !isCoherent {
-      unsafe system.pointee.maintainCaches(of: memory, direction, forCPU: false)
-    }
+    let limit = try limit(for: .streaming)
+    let address =
+      isUntracked
+      ? try bus(of: memory, limit).first : try mapRecorded(memory, direction, limit)
+    if !isCoherent { maintainCaches(of: memory, direction, forCPU: false) }
     return address
   }
 
-  /// As `map`, for a device that sees the caches.
+  /// As `map`, where a record may have to be kept.
   @inline(__always)
-  private func mapCoherently(
-    _ memory: PhysicalRange, _ direction: Direction
+  private func mapRecorded(
+    _ memory: PhysicalRange, _ direction: Direction, _ limit: AddressLimit
   ) throws(Failure) -> DMAAddress {
-    let limit = try limit(for: .streaming)
-    if isUntracked { return try bus(of: memory, limit).first }
     let (cell, domain) = unsafe try mappings.take()
     do throws(Failure) {
       let translating = unsafe translating(domain)
@@ -80,24 +79,22 @@ extension Device {
   ///
   /// - Throws: `invalidArgument` when the device has no such mapping. That is reported too.
   public func unmap(_ range: DMARange, _ direction: Direction) throws(Failure) {
-    if isCoherent { return try unmapCoherently(range, direction) }
     // While it can be found.
-    let memory = memory(of: range)
-    try unmapCoherently(range, direction)
-    maintainCaches(of: memory, direction, forCPU: true)
+    let memory = isCoherent ? nil : memory(of: range)
+    if !isUntracked { try unmapRecorded(range, direction) }
+    if let memory { maintainCaches(of: memory, direction, forCPU: true) }
   }
 
-  /// What a part of a mapping needs that is handed over, of a device that does not see the caches.
-  private func maintainCaches(of memory: PhysicalRange?, _ direction: Direction, forCPU: Bool) {
+  /// What memory needs that is handed over, of a device that does not see the caches.
+  @inline(never)
+  private func maintainCaches(of memory: PhysicalRange, _ direction: Direction, forCPU: Bool) {
     // What the device only reads stays good in the caches.
-    guard let memory, !forCPU || direction.access.contains(.write) else { return }
+    guard !forCPU || direction.access.contains(.write) else { return }
     unsafe system.pointee.maintainCaches(of: memory, direction, forCPU: forCPU)
   }
 
-  /// As `unmap`, for a device that sees the caches.
-  @inline(__always)
-  private func unmapCoherently(_ range: DMARange, _ direction: Direction) throws(Failure) {
-    if isUntracked { return }
+  /// As `unmap`, where a record may be kept.
+  private func unmapRecorded(_ range: DMARange, _ direction: Direction) throws(Failure) {
     let claimed = unsafe mappings.claim(range) { record in
       record.kind == .streaming && record.direction == direction
     }
@@ -128,10 +125,13 @@ extension Device {
     // The device's thread and the CPU see each other's writes in the order of the hand-overs; the
     // processor keeps caches coherent by itself.
     cplatform_hand_over()
-    if !isCoherent { maintainCaches(of: memory(of: range), direction, forCPU: forCPU) }
+    if !isCoherent, let memory = memory(of: range) {
+      maintainCaches(of: memory, direction, forCPU: forCPU)
+    }
   }
 
   /// Whether mappings are direct and leave no record.
+  @inline(__always)
   private var isUntracked: Bool {
     unsafe !tracksDirect && (iommu == nil || mappings.hasIdentity)
   }
