@@ -57,21 +57,16 @@ final class GroupWorld: World {
   private var nextNumber = 0
 
   init() throws {
-    func make(_ call: (inout OpaquePointer?) -> Int32) throws -> OpaquePointer {
-      var made: OpaquePointer?
-      try demandSame(call(&made), 0, "making an object")
-      return made!
-    }
     var options = dmacore_system_options()
     options.struct_size = MemoryLayout.size(ofValue: options)
     options.flags = DMACORE_SYSTEM_FLAT.rawValue
-    let system = try make { dmacore_system_create(&options, &$0) }
-    let iommus = try (0..<2).map { _ in try make { dmacore_iommu_create(system, nil, &$0) } }
+    let system = try makeObject { dmacore_system_create(&options, &$0) }
+    let iommus = try (0..<2).map { _ in try makeObject { dmacore_iommu_create(system, nil, &$0) } }
     func domain(_ type: dmacore_domain_type, of iommu: Int) throws -> OpaquePointer {
       var options = dmacore_domain_options()
       options.struct_size = MemoryLayout.size(ofValue: options)
       options.type = type.rawValue
-      return try make { dmacore_domain_create(iommus[iommu], &options, &$0) }
+      return try makeObject { dmacore_domain_create(iommus[iommu], &options, &$0) }
     }
     domains = [
       (.dma(0), try domain(DMACORE_DOMAIN_DMA, of: 0)),
@@ -82,7 +77,7 @@ final class GroupWorld: World {
       (.blocked, try domain(DMACORE_DOMAIN_BLOCKED, of: 0)),
       (.foreign, try domain(DMACORE_DOMAIN_DMA, of: 1)),
     ]
-    group = try make { dmacore_group_create(system, &$0) }
+    group = try makeObject { dmacore_group_create(system, &$0) }
     self.system = system
     self.iommus = iommus
     names = Self.ownerNames.map { strdup($0) }

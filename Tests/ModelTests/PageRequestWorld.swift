@@ -57,10 +57,10 @@ final class PageRequestWorld: World {
   private var model = PageRequestModel(handled: [0, 1])
 
   init() throws {
-    system = try Self.make { dmacore_system_create(nil, &$0) }
+    system = try makeObject { dmacore_system_create(nil, &$0) }
     let system = system
-    iommu = try Self.make { dmacore_iommu_create(system, nil, &$0) }
-    group = try Self.make { dmacore_group_create(system, &$0) }
+    iommu = try makeObject { dmacore_iommu_create(system, nil, &$0) }
+    group = try makeObject { dmacore_group_create(system, &$0) }
     owner = .allocate(capacity: 1)
     owner.initialize(
       to: dmacore_dma_owner(
@@ -68,12 +68,6 @@ final class PageRequestWorld: World {
     for number in 0..<4 { domains.append(try makeDomain(number)) }
     for _ in 0..<2 { try addDevice(capacity: 4) }
     try demandSame(dmacore_group_claim_dma_owner(group, owner), 0, "claim")
-  }
-
-  private static func make(_ call: (inout OpaquePointer?) -> Int32) throws -> OpaquePointer {
-    var made: OpaquePointer?
-    try demandSame(call(&made), 0, "making an object")
-    return made!
   }
 
   private func site(_ number: Int) -> UnsafeMutableRawPointer {
@@ -93,7 +87,7 @@ final class PageRequestWorld: World {
       }
     }
     options.opaque = site(number)
-    return try Self.make { dmacore_domain_create(iommu, &options, &$0) }
+    return try makeObject { dmacore_domain_create(iommu, &options, &$0) }
   }
 
   private func addDevice(capacity: UInt32) throws {
@@ -110,9 +104,9 @@ final class PageRequestWorld: World {
           key: .init(device: site.number, pasid: pasid, index: index), response: response))
     }
     options.page_response_opaque = site(deviceCount)
-    let handle = try Self.make { dmacore_device_create(system, &options, &$0) }
+    let handle = try makeObject { dmacore_device_create(system, &options, &$0) }
     let views = try (0..<Self.pasids).map { pasid in
-      try Self.make {
+      try makeObject {
         pasid == 0
           ? dmacore_view_create(handle, &$0) : dmacore_view_create_pasid(handle, pasid, &$0)
       }

@@ -52,17 +52,12 @@ final class ReservedWorld: World {
   private var nextDevice = 0
 
   init() throws {
-    func make(_ call: (inout OpaquePointer?) -> Int32) throws -> OpaquePointer {
-      var made: OpaquePointer?
-      try demandSame(call(&made), 0, "making an object")
-      return made!
-    }
     var options = dmacore_system_options()
     options.struct_size = MemoryLayout.size(ofValue: options)
     options.flags = DMACORE_SYSTEM_FLAT.rawValue
-    let system = try make { dmacore_system_create(&options, &$0) }
-    iommu = try make { dmacore_iommu_create(system, nil, &$0) }
-    group = try make { dmacore_group_create(system, &$0) }
+    let system = try makeObject { dmacore_system_create(&options, &$0) }
+    iommu = try makeObject { dmacore_iommu_create(system, nil, &$0) }
+    group = try makeObject { dmacore_group_create(system, &$0) }
     self.system = system
     owner = .allocate(capacity: 1)
     owner.initialize(

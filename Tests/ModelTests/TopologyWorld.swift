@@ -30,14 +30,9 @@ final class TopologyWorld: World {
   private var nextNumber = 0
 
   init() throws {
-    func make(_ call: (inout OpaquePointer?) -> Int32) throws -> OpaquePointer {
-      var made: OpaquePointer?
-      try demandSame(call(&made), 0, "making an object")
-      return made!
-    }
-    let system = try make { dmacore_system_create(nil, &$0) }
-    iommus = try (0..<2).map { _ in try make { dmacore_iommu_create(system, nil, &$0) } }
-    groups = try (0..<2).map { _ in try make { dmacore_group_create(system, &$0) } }
+    let system = try makeObject { dmacore_system_create(nil, &$0) }
+    iommus = try (0..<2).map { _ in try makeObject { dmacore_iommu_create(system, nil, &$0) } }
+    groups = try (0..<2).map { _ in try makeObject { dmacore_group_create(system, &$0) } }
     model = TopologyModel(groupCount: groups.count)
     self.system = system
   }
