@@ -125,9 +125,19 @@ struct BackendDomain {
     unsafe backend.pointee.ops.unmap?(handle, first, last, backend.pointee.opaque)
   }
 
+  /// Forgets what is cached of a range. Where it matters that nothing is under way, `settle` is meant.
   @inline(__always)
   func flush(_ first: UInt64 = 0, _ last: UInt64 = UInt64.max) {
     unsafe backend.pointee.ops.flush?(handle, first, last, backend.pointee.opaque)
+  }
+
+  /// Returns when no access is under way through what was unmapped in a range, nor through a copy of it.
+  @inline(__always)
+  func settle(
+    _ system: UnsafeMutablePointer<System>, _ first: UInt64 = 0, _ last: UInt64 = UInt64.max
+  ) {
+    flush(first, last)
+    unsafe system.pointee.readers.waitForReaders()
   }
 
   var tracksDirty: Bool { unsafe backend.pointee.tracksDirty }

@@ -336,18 +336,14 @@ extension Domain {
     unsafe iommu.pointee.system.pointee.readers.waitForReaders()
   }
 
-  /// Returns when no access is under way through what was unmapped in a range, nor through a copy of it.
+  /// As `BackendDomain.settle`.
   func settle(_ first: UInt64 = 0, _ last: UInt64 = UInt64.max) {
-    backend.flush(first, last)
-    waitForReaders()
+    unsafe backend.settle(iommu.pointee.system, first, last)
   }
 
   private func reclaimTables() {
     let (system, backend) = unsafe (iommu.pointee.system, backend)
-    unsafe translation?.pointee.table.reclaim(after: {
-      backend.flush()
-      unsafe system.pointee.readers.waitForReaders()
-    })
+    unsafe translation?.pointee.table.reclaim(after: { unsafe backend.settle(system) })
   }
 
   private var retiredTables: UInt64 { unsafe translation?.pointee.table.retiredTables ?? 0 }

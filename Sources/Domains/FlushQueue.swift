@@ -316,15 +316,11 @@ public struct FlushQueue: ~Copyable, Held {
     }
   }
 
-  private func settle() {
-    backend.flush()
-    unsafe system.pointee.readers.waitForReaders()
-  }
+  private func settle() { unsafe backend.settle(system) }
 
-  /// As `Domain.settle`.
+  /// As `BackendDomain.settle`.
   func settle(_ range: IOVARange) {
-    backend.flush(range.first.rawValue, range.last.rawValue)
-    unsafe system.pointee.readers.waitForReaders()
+    unsafe backend.settle(system, range.first.rawValue, range.last.rawValue)
   }
 
   /// Allocates; if nothing is free, again when all that was queued is.
