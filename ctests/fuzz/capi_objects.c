@@ -111,6 +111,8 @@ static int create_system(struct object *object, union handle *out)
 {
 	static union storage options, allocator;
 	uint8_t standard;
+	bool is_hybrid;
+	int result;
 
 	structure(&options, sizeof(options.system));
 	options.system.flags = one_in(32) ? byte() : byte() & DMACORE_SYSTEM_FLAT;
@@ -126,8 +128,11 @@ static int create_system(struct object *object, union handle *out)
 		options.system.memory_allocator = &allocator.memory_allocator;
 	}
 	object->is_flat = options.system.flags == DMACORE_SYSTEM_FLAT;
-	return RESULT(dmacore_system_create(&options.system, OUT(&out->system)), EINVAL, E2BIG,
-		      ENOMEM);
+	is_hybrid = options.system.default_domain == DMACORE_DOMAIN_HYBRID;
+	result = RESULT(dmacore_system_create(&options.system, OUT(&out->system)), EINVAL, E2BIG,
+			EOPNOTSUPP, ENOMEM);
+	CHECK(result != -EOPNOTSUPP || (object->is_flat && is_hybrid));
+	return result;
 }
 
 static int create_iommu(struct object *object, union handle *out)
