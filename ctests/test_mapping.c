@@ -175,6 +175,8 @@ static void map_single__rejects_unknown_directions_and_attributes(void **state)
 	for (unsigned bit = 0; bit < 32; bit++) {
 		uint32_t attributes = UINT32_C(1) << bit;
 
+		if (attributes & ATTRIBUTES)
+			continue;
 		assert_fails_untouched(dmacore_map_single(machine->device, machine->low, 1,
 							  DMACORE_TO_DEVICE, attributes, &dma),
 				       EINVAL, dma);
@@ -612,9 +614,10 @@ static void unmap__rejects_what_is_impossible(void **state)
 	assert_fails(dmacore_unmap(machine->device, dma, 100, 3, 0), EINVAL);
 	assert_fails(dmacore_unmap(machine->device, dma, 100, UINT32_MAX, 0), EINVAL);
 	for (unsigned bit = 0; bit < 32; bit++)
-		assert_fails(dmacore_unmap(machine->device, dma, 100, DMACORE_TO_DEVICE,
-					   UINT32_C(1) << bit),
-			     EINVAL);
+		if (!((UINT32_C(1) << bit) & ATTRIBUTES))
+			assert_fails(dmacore_unmap(machine->device, dma, 100, DMACORE_TO_DEVICE,
+						   UINT32_C(1) << bit),
+				     EINVAL);
 	/* Whether such a call is reported too is not promised. */
 	reports_forget(&machine->reports);
 	unmap_for(machine, dma, 100, DMACORE_TO_DEVICE);

@@ -71,6 +71,18 @@ private func setMask(
   }
 }
 
+@implementation @_cdecl("dmacore_device_set_limits")
+public func dmacore_device_set_limits(
+  _ device: OpaquePointer!, _ given: UnsafePointer<dmacore_device_limits>!
+) -> CInt {
+  status { () throws(Failure) in
+    let device = unsafe try value(device, as: Device.self)
+    guard let given = unsafe given else { throw .invalidArgument }
+    unsafe try device.pointee.limits.set(
+      try options(given, defaults: dmacore_device_limits()))
+  }
+}
+
 @implementation @_cdecl("dmacore_device_statistics")
 public func dmacore_device_statistics(
   _ device: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_device_statistics>!

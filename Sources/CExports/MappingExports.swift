@@ -17,9 +17,12 @@ public func dmacore_map_single(
     let device = unsafe try value(device, as: Device.self)
     let out = unsafe try output(out)
     let direction = try Direction(checking: direction)
-    guard let buffer = unsafe buffer, size > 0, attributes == 0 else { throw .invalidArgument }
+    // Registers have no address in the process that would say which they are.
+    let attributes = try MappingAttributes(
+      checking: attributes, among: MappingAttributes.all.subtracting(.mmio))
+    guard let buffer = unsafe buffer, size > 0 else { throw .invalidArgument }
     let memory = unsafe try device.pointee.system.pointee.physicalRange(of: buffer, size: size)
-    unsafe out.pointee = try device.pointee.map(memory, direction).rawValue
+    unsafe out.pointee = try device.pointee.map(memory, direction, attributes).rawValue
   }
 }
 
@@ -33,10 +36,19 @@ public func dmacore_map_phys(
     let device = unsafe try value(device, as: Device.self)
     let out = unsafe try output(out)
     let direction = try Direction(checking: direction)
-    try require(attributes == 0)
+    let attributes = try MappingAttributes(checking: attributes)
     let memory = try PhysicalRange(first: PhysicalAddress(phys), size: size)
-    unsafe out.pointee = try device.pointee.map(memory, direction).rawValue
+    unsafe out.pointee = try device.pointee.map(memory, direction, attributes).rawValue
   }
+}
+
+@implementation @_cdecl("dmacore_map_resource")
+public func dmacore_map_resource(
+  _ device: OpaquePointer!, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
+  _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>!
+) -> CInt {
+  unsafe dmacore_map_phys(
+    device, phys, size, direction, attributes | MappingAttributes.mmio.rawValue, out)
 }
 
 @_optimize(speed)
@@ -48,8 +60,9 @@ public func dmacore_unmap(
   status { () throws(Failure) in
     let device = unsafe try value(device, as: Device.self)
     let direction = try Direction(checking: direction)
-    try require(attributes == 0)
-    try unsafe device.pointee.unmap(DMARange(first: DMAAddress(dma), size: size), direction)
+    let attributes = try MappingAttributes(checking: attributes)
+    try unsafe device.pointee.unmap(
+      DMARange(first: DMAAddress(dma), size: size), direction, attributes)
   }
 }
 
@@ -79,4 +92,16 @@ private func sync(
     try unsafe device.pointee.sync(
       DMARange(first: DMAAddress(dma), size: size), direction, forCPU: forCPU)
   }
+}
+
+@implementation @_cdecl("dmacore_need_sync")
+public func dmacore_need_sync(_ device: OpaquePointer!, _ dma: dmacore_dma_t) -> Bool {
+  guard let device = unsafe try? value(device, as: Device.self) else { return false }
+  return unsafe device.pointee.needsSync
+}
+
+@implementation @_cdecl("dmacore_need_unmap")
+public func dmacore_need_unmap(_ device: OpaquePointer!) -> Bool {
+  guard let device = unsafe try? value(device, as: Device.self) else { return false }
+  return unsafe device.pointee.needsUnmap
 }

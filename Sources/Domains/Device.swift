@@ -137,6 +137,8 @@ public struct Device: ~Copyable, Held {
   public let pins: PinTable
   public let ranges: DMARanges
   private let busLimit: UInt64
+  /// What its hardware can be told in one piece.
+  public let limits = DeviceLimits()
   private let streamingMask: Atomic<UInt64>
   private let coherentMask: Atomic<UInt64>
   private let ownName: Name
@@ -426,7 +428,7 @@ public struct Device: ~Copyable, Held {
   private func translated(
     _ node: MappingTable.Link
   ) -> (UnsafeMutablePointer<Domain.Translation>, IOVARange)? {
-    guard unsafe !node.pointee.payload.isDirect,
+    guard unsafe node.pointee.payload.path.isTranslated,
       let translation = unsafe node.pointee.payload.domain?.pointee.translation,
       let range = try? unsafe IOVARange(
         first: IOVA(node.pointee.first), last: IOVA(node.pointee.last))

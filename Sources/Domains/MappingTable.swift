@@ -5,6 +5,20 @@ import CPlatform
 import Primitives
 import Synchronization
 
+/// How a mapping reaches what it leads to. The values are those of `mapping.h`.
+public enum MappingPath: UInt32, Sendable {
+  case refused = 0
+  case direct = 1
+  case bounced = 2
+  case iommu = 3
+  case iommuBounced = 4
+  case busAddress = 5
+  case ops = 6
+
+  /// Whether its addresses are those of a page table.
+  public var isTranslated: Bool { self == .iommu || self == .iommuBounced }
+}
+
 /// Everything about a mapping that undoing and syncing it needs.
 @safe
 public struct MappingRecord {
@@ -14,24 +28,25 @@ public struct MappingRecord {
   }
 
   public let kind: Kind
+  public let path: MappingPath
   public let direction: Direction
+  public let attributes: MappingAttributes
   /// The domain that the device's accesses go through, if it translates.
   public let domain: UnsafeMutablePointer<Domain>?
-  /// Whether its addresses are those of the memory, and nothing was mapped for it.
-  public let isDirect: Bool
   /// The memory of a coherent allocation.
   public let memory: CoherentMemory?
   /// The pin table's stamp from before the mapping was made.
   public let stamp: UInt64
 
   public init(
-    kind: Kind, direction: Direction, domain: UnsafeMutablePointer<Domain>?, isDirect: Bool,
-    memory: CoherentMemory?, stamp: UInt64
+    kind: Kind, path: MappingPath, direction: Direction, attributes: MappingAttributes = [],
+    domain: UnsafeMutablePointer<Domain>?, memory: CoherentMemory?, stamp: UInt64
   ) {
     self.kind = kind
+    self.path = path
     self.direction = direction
+    self.attributes = attributes
     unsafe self.domain = domain
-    self.isDirect = isDirect
     self.memory = memory
     self.stamp = stamp
   }

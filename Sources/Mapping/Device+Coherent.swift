@@ -18,23 +18,20 @@ extension Device {
     let (cell, domain) = unsafe try mappings.take()
     do throws(Failure) {
       var memoryLimit = UInt64.max
-      switch unsafe path(with: domain) {
-      case .blocked: throw .notPermitted
-      case .direct:
+      unsafe try requireMappingCalls(in: domain)
+      if unsafe path(with: domain).isDirect {
         guard let last = ranges.lastPhysical(under: limit.highest) else { throw .outOfRange }
         memoryLimit = last
-      case .translated(_, let domain), .nested(_, let domain):
-        unsafe try requireMappingCalls(in: domain)
       }
       let memory = unsafe try system.pointee.allocateMemory(
         size: size, limit: memoryLimit, isCoherent: isCoherent)
       do throws(Failure) {
         let translating = unsafe translating(domain)
         let stamp = unsafe withPins(of: translating) { $0.stamp }
-        let (range, isDirect) = unsafe try place(
+        let (range, path) = unsafe try place(
           memory.range, [.read, .write], in: domain, limit: limit)
         let record = unsafe MappingRecord(
-          kind: .coherent, direction: .bidirectional, domain: translating, isDirect: isDirect,
+          kind: .coherent, path: path, direction: .bidirectional, domain: translating,
           memory: memory, stamp: stamp)
         unsafe mappings.insert(cell, range, record)
         return unsafe (memory.host, range.first)

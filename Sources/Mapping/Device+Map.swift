@@ -19,6 +19,8 @@ import Primitives
 //                                                                 else as in a DMA domain
 //   device behind an IOMMU, attached to anything else or nothing: refused
 //
+// Policy.swift has the decision.
+//
 // 2. Implementation
 // 2.1 A mapping call takes a cell for its record first, and with it pins the device's domain; then
 // it makes the mapping; then it enters the record. Each step that can fail comes before the step
@@ -40,33 +42,44 @@ extension Device {
   /// Maps memory for the device.
   ///
   /// - Throws: `noMask`, `notPermitted` when the device is blocked, `outOfRange` when it cannot
-  ///   reach the memory, `noSpace`, `noMemory`.
-  public func map(_ memory: PhysicalRange, _ direction: Direction) throws(Failure) -> DMAAddress {
+  ///   reach the memory, `notSupported` when it must not need syncing and does, `noSpace`, `noMemory`.
+  public func map(
+    _ memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes = []
+  ) throws(Failure) -> DMAAddress {
     let limit = try limit(for: .streaming)
-    let address =
-      isUntracked
-      ? try bus(of: memory, limit).first : try mapRecorded(memory, direction, limit)
-    if !isCoherent { maintainCaches(of: memory, direction, forCPU: false) }
+    let address: DMAAddress
+    if isUntracked && !attributes.contains(.requireCoherent),
+      let range = ranges.bus(of: memory), range.last.rawValue <= limit.highest
+    {
+      address = range.first
+    } else {
+      address = try mapRecorded(memory, direction, attributes, limit)
+    }
+    if !isCoherent { maintainCaches(of: memory, direction, attributes, forCPU: false) }
     return address
   }
 
   /// As `map`, where a record may have to be kept.
-  @inline(__always)
+  @inline(never)
+  @_optimize(speed)
   private func mapRecorded(
-    _ memory: PhysicalRange, _ direction: Direction, _ limit: AddressLimit
+    _ memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes,
+    _ limit: AddressLimit
   ) throws(Failure) -> DMAAddress {
     let (cell, domain) = unsafe try mappings.take()
     do throws(Failure) {
       let translating = unsafe translating(domain)
       let stamp = unsafe withPins(of: translating) { $0.stamp }
-      let (range, isDirect) = unsafe try place(memory, direction.access, in: domain, limit: limit)
-      if isDirect && !tracksDirect {
+      let access = direction.access.union(attributes.access)
+      let (range, path) = unsafe try place(
+        memory, access, attributes, in: domain, limit: limit)
+      if path == .direct && !tracksDirect {
         unsafe mappings.giveBack(cell)
         return range.first
       }
       let record = unsafe MappingRecord(
-        kind: .streaming, direction: direction, domain: translating, isDirect: isDirect,
-        memory: nil, stamp: stamp)
+        kind: .streaming, path: path, direction: direction, attributes: attributes,
+        domain: translating, memory: nil, stamp: stamp)
       unsafe mappings.insert(cell, range, record)
       return range.first
     } catch {
@@ -78,29 +91,37 @@ extension Device {
   /// Ends a mapping, as strictly as its domain wants it.
   ///
   /// - Throws: `invalidArgument` when the device has no such mapping. That is reported too.
-  public func unmap(_ range: DMARange, _ direction: Direction) throws(Failure) {
+  public func unmap(
+    _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes = []
+  ) throws(Failure) {
     // While it can be found.
     let memory = isCoherent ? nil : memory(of: range)
-    if !isUntracked { try unmapRecorded(range, direction) }
-    if let memory { maintainCaches(of: memory, direction, forCPU: true) }
+    if !isUntracked { try unmapRecorded(range, direction, attributes) }
+    if let memory { maintainCaches(of: memory, direction, attributes, forCPU: true) }
   }
 
   /// What memory needs that is handed over, of a device that does not see the caches.
   @inline(never)
-  private func maintainCaches(of memory: PhysicalRange, _ direction: Direction, forCPU: Bool) {
+  private func maintainCaches(
+    of memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes = [],
+    forCPU: Bool
+  ) {
+    guard attributes.isDisjoint(with: [.skipCPUSync, .mmio]) else { return }
     // What the device only reads stays good in the caches.
     guard !forCPU || direction.access.contains(.write) else { return }
     unsafe system.pointee.maintainCaches(of: memory, direction, forCPU: forCPU)
   }
 
   /// As `unmap`, where a record may be kept.
-  private func unmapRecorded(_ range: DMARange, _ direction: Direction) throws(Failure) {
+  private func unmapRecorded(
+    _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes
+  ) throws(Failure) {
     let claimed = unsafe mappings.claim(range) { record in
-      record.kind == .streaming && record.direction == direction
+      record.kind == .streaming && record.direction == direction && record.attributes == attributes
     }
     guard let node = unsafe claimed else {
       if !tracksDirect && wasInWindow(range) { return }
-      reportMisuse("unmap", of: range, direction)
+      reportMisuse("unmap", of: range, direction, attributes)
       throw .invalidArgument
     }
     if unsafe undo(node) { reportHeld(range) }
@@ -113,9 +134,12 @@ extension Device {
   public func sync(
     _ range: DMARange, _ direction: Direction, forCPU: Bool
   ) throws(Failure) {
+    var isMMIO = false
     if !isUntracked {
       let isCovered = mappings.covers(range) { record in
-        record.kind == .streaming && record.direction == direction
+        guard record.kind == .streaming && record.direction == direction else { return false }
+        isMMIO = record.attributes.contains(.mmio)
+        return true
       }
       guard isCovered || (!tracksDirect && wasInWindow(range)) else {
         reportMisuse("sync", of: range, direction)
@@ -125,28 +149,21 @@ extension Device {
     // The device's thread and the CPU see each other's writes in the order of the hand-overs; the
     // processor keeps caches coherent by itself.
     cplatform_hand_over()
-    if !isCoherent, let memory = memory(of: range) {
+    if !isCoherent, !isMMIO, let memory = memory(of: range) {
       maintainCaches(of: memory, direction, forCPU: forCPU)
     }
   }
+
+  /// Whether syncing does anything for mappings.
+  public var needsSync: Bool { !isCoherent }
+
+  /// Whether unmapping does anything for mappings.
+  public var needsUnmap: Bool { !isUntracked || !isCoherent }
 
   /// Whether mappings are direct and leave no record.
   @inline(__always)
   private var isUntracked: Bool {
     unsafe !tracksDirect && (iommu == nil || mappings.hasIdentity)
-  }
-
-  /// The addresses of memory that is mapped directly.
-  ///
-  /// - Throws: `outOfRange` when the bus does not have all of it in a row, or above the limit.
-  @inline(__always)
-  private func bus(
-    of memory: PhysicalRange, _ limit: AddressLimit
-  ) throws(Failure) -> DMARange {
-    guard let range = ranges.bus(of: memory), range.last.rawValue <= limit.highest else {
-      throw .outOfRange
-    }
-    return range
   }
 
   /// The domain if it translates: what a record remembers.
@@ -155,48 +172,53 @@ extension Device {
     return unsafe domain
   }
 
-  /// - Throws: `notPermitted` when the domain's owner maps by itself. That is reported.
-  func requireMappingCalls(in domain: UnsafeMutablePointer<Domain>) throws(Failure) {
-    guard unsafe domain.pointee.kind.isForMappingCalls else {
+  /// - Throws: `notPermitted` when the device is blocked, or its domain's owner maps by itself, which is
+  ///   reported.
+  func requireMappingCalls(in domain: UnsafeMutablePointer<Domain>?) throws(Failure) {
+    switch unsafe path(with: domain) {
+    case .direct: return
+    case .translated(_, let domain) where unsafe domain.pointee.kind.isForMappingCalls: return
+    case .blocked: throw .notPermitted
+    case .translated, .nested:
       reportRefusal()
       throw .notPermitted
     }
   }
 
-  /// Gives memory an address of the device, on the path that the device has with this domain. Says
-  /// whether that is direct.
+  /// Gives memory an address of the device, on the path that the policy chooses for it.
   func place(
-    _ memory: PhysicalRange, _ access: Access, in domain: UnsafeMutablePointer<Domain>?,
-    limit: AddressLimit
-  ) throws(Failure) -> (DMARange, isDirect: Bool) {
-    switch unsafe path(with: domain) {
-    case .blocked:
-      throw .notPermitted
+    _ memory: PhysicalRange, _ access: Access, _ attributes: MappingAttributes = [],
+    in domain: UnsafeMutablePointer<Domain>?, limit: AddressLimit
+  ) throws(Failure) -> (DMARange, MappingPath) {
+    let decision = unsafe decide(memory, attributes, limit: limit, in: domain)
+    switch decision.path {
     case .direct:
-      return (try bus(of: memory, limit), true)
-    case .nested(_, let domain):
-      unsafe try requireMappingCalls(in: domain)
-      throw .notPermitted
-    case .translated(let translation, let domain):
-      unsafe try requireMappingCalls(in: domain)
-      // A bus that moves addresses has no window on them.
-      if unsafe domain.pointee.kind == .hybrid && ranges.isEmpty,
-        memory.last.rawValue <= limit.highest, unsafe domain.pointee.isInWindow(memory)
-      {
-        return (try bus(of: memory, limit), true)
-      }
-      let pages = memory.rounded(to: Self.granule)
-      let range = try unsafe domain.pointee.takingTables { () throws(Failure) in
-        unsafe try translation.pointee.map(
-          pages, access: access, limit: limit.highest, in: ranges)
-      }
-      // The cell of the call keeps the domain while its listeners are told.
-      unsafe domain.pointee.notifiers.tell(
-        .mapped(range, to: pages.first, translation.pointee.table.expressible(access)))
-      // The memory lies in the pages, at the same offset on both sides.
-      let first = range.first.rawValue &+ (memory.first.rawValue & Self.granule.mask)
-      let last = first &+ memory.extent
-      return (try DMARange(first: DMAAddress(first), last: DMAAddress(last)), false)
+      guard let range = ranges.bus(of: memory) else { throw .outOfRange }
+      return (range, .direct)
+    case .iommu:
+      return (try unsafe placeTranslated(memory, access, in: domain!, limit), .iommu)
+    default:
+      if decision.reasons.contains(.owned) && !attributes.contains(.noWarn) { reportRefusal() }
+      throw decision.failure
     }
+  }
+
+  /// Gives memory an address that the domain translates.
+  private func placeTranslated(
+    _ memory: PhysicalRange, _ access: Access, in domain: UnsafeMutablePointer<Domain>,
+    _ limit: AddressLimit
+  ) throws(Failure) -> DMARange {
+    // The policy says that there is one.
+    guard let translation = unsafe domain.pointee.translation else { throw .notPermitted }
+    let pages = memory.rounded(to: Self.granule)
+    let range = try unsafe domain.pointee.takingTables { () throws(Failure) in
+      unsafe try translation.pointee.map(pages, access: access, limit: limit.highest, in: ranges)
+    }
+    // The cell of the call keeps the domain while its listeners are told.
+    unsafe domain.pointee.notifiers.tell(
+      .mapped(range, to: pages.first, translation.pointee.table.expressible(access)))
+    // The memory lies in the pages, at the same offset on both sides.
+    let first = range.first.rawValue &+ (memory.first.rawValue & Self.granule.mask)
+    return try DMARange(first: DMAAddress(first), last: DMAAddress(first &+ memory.extent))
   }
 }

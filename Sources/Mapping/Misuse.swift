@@ -14,9 +14,20 @@ extension Direction {
   }
 }
 
+extension TextBuffer {
+  fileprivate mutating func append(_ attributes: MappingAttributes) {
+    guard !attributes.isEmpty else { return }
+    append(" with attributes ")
+    append(hexadecimal: UInt64(attributes.rawValue))
+  }
+}
+
 extension Device {
   /// Reports a call that names no mapping of the device, and what is mapped there instead.
-  func reportMisuse(_ call: StaticString, of range: DMARange, _ direction: Direction?) {
+  func reportMisuse(
+    _ call: StaticString, of range: DMARange, _ direction: Direction?,
+    _ attributes: MappingAttributes = []
+  ) {
     let found = mappings.describe(range.first.rawValue)
     unsafe system.pointee.reporter.report(.error, .invalidArgument, object: name) { text in
       text.append(call)
@@ -27,6 +38,7 @@ extension Device {
       if let direction {
         text.append(" ")
         text.append(direction.words)
+        text.append(attributes)
       }
       guard let found else {
         text.append(": nothing is mapped there")
@@ -39,6 +51,7 @@ extension Device {
       if found.record.kind == .streaming {
         text.append(" ")
         text.append(found.record.direction.words)
+        text.append(found.record.attributes)
       }
       text.append(" is there")
     }

@@ -127,9 +127,17 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
   }
 
   /// What a leaf can permit that permits this: the same, or reading as well, which some formats can't
-  /// forbid.
+  /// forbid; and without what the format cannot say of privilege and registers.
   public func expressible(_ access: Access) -> Access {
-    unsafe table.pointee.format.canExpress(access) ? access : access.union(.read)
+    let format = unsafe table.pointee.format
+    if format.canExpress(access) { return access }
+    var known = access.intersection([.read, .write, .execute])
+    if !format.canExpress(known) { known.insert(.read) }
+    for hint in [Access.mmio, Access.privileged]
+    where access.contains(hint) && format.canExpress(known.union(hint)) {
+      known.insert(hint)
+    }
+    return known
   }
 
   public func reserve(_ input: IOVARange) throws(Failure) {

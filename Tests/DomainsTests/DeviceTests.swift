@@ -170,9 +170,8 @@ struct DeviceTests {
     let range = try translation.pointee.map(
       try physical(physicalFirst, size: 4096), access: .read, limit: UInt64.max, in: DMARanges())
     let record = MappingRecord(
-      kind: memory == nil ? .streaming : .coherent, direction: .toDevice, domain: domain,
-      isDirect: false,
-      memory: memory, stamp: stamp)
+      kind: memory == nil ? .streaming : .coherent, path: .iommu, direction: .toDevice,
+      domain: domain, memory: memory, stamp: stamp)
     device.pointee.mappings.insert(cell, try dma(range.first.rawValue, size: 4096), record)
     return range
   }

@@ -18,7 +18,7 @@ struct MappingTableTests {
     let (cell, _) = try table.take()
     let range = try DMARange(first: DMAAddress(first), last: DMAAddress(last))
     let record = MappingRecord(
-      kind: kind, direction: direction, domain: nil, isDirect: false, memory: nil, stamp: 0)
+      kind: kind, path: .iommu, direction: direction, domain: nil, memory: nil, stamp: 0)
     table.insert(cell, range, record)
   }
 
@@ -237,7 +237,7 @@ struct MappingTableTests {
       }
       expectFrozen(false)
       let record = MappingRecord(
-        kind: .streaming, direction: .toDevice, domain: domain, isDirect: false, memory: nil,
+        kind: .streaming, path: .iommu, direction: .toDevice, domain: domain, memory: nil,
         stamp: 0)
       table.insert(cell, try dma(10, size: 1), record)
       expectFrozen(false)

@@ -25,6 +25,11 @@ enum path {
 
 #define RAM_SIZE (16 * PAGE)
 
+/* All attributes that there are. */
+#define ATTRIBUTES                                                                        \
+	(DMACORE_ATTR_WEAK_ORDERING | DMACORE_ATTR_SKIP_CPU_SYNC | DMACORE_ATTR_NO_WARN | \
+	 DMACORE_ATTR_PRIVILEGED | DMACORE_ATTR_MMIO | DMACORE_ATTR_REQUIRE_COHERENT)
+
 /* Two regions that adjoin in physical memory and not in the process, and one above 4 GiB. */
 #define LOW_BASE UINT64_C(0x80000000)
 #define NEXT_BASE (LOW_BASE + RAM_SIZE)

@@ -168,6 +168,25 @@ struct dmacore_device_options {
 	  NULL, 0, NULL, NULL, 0, NULL, 0, 0, 0, NULL, NULL }
 
 /**
+ * struct dmacore_device_limits - what the device's hardware can be told in one piece
+ * @struct_size: sizeof(struct dmacore_device_limits)
+ * @max_segment_size: the most bytes of a segment of a list; 0: 65536
+ * @segment_boundary_mask: no segment of a list crosses a multiple of this plus one, a power of two; 0:
+ *   there is no such boundary
+ * @min_align_mask: the bits of an address, a power of two less one, that the device's address has in
+ *   common with the memory's; 0: none but what the path keeps anyway, below a page through an IOMMU
+ */
+struct dmacore_device_limits {
+	size_t struct_size;
+	uint64_t max_segment_size;
+	uint64_t segment_boundary_mask;
+	uint64_t min_align_mask;
+};
+
+#define DMACORE_DEVICE_LIMITS_INIT \
+	{ sizeof(struct dmacore_device_limits), 0, 0, 0 }
+
+/**
  * struct dmacore_device_statistics - what a device has mapped and done
  * @struct_size: set to sizeof(struct dmacore_device_statistics) before the call
  * @mapping_count: live mappings and coherent allocations that a record is kept of
@@ -278,6 +297,25 @@ int dmacore_device_set_streaming_mask(struct dmacore_device *device, dmacore_dma
 DMACORE_MUST_CHECK
 int dmacore_device_set_coherent_mask(struct dmacore_device *device, dmacore_dma_t mask,
 				     uint64_t *out_beyond);
+
+/**
+ * dmacore_device_set_limits() - say what the device's hardware can be told in one piece
+ * @device: the device
+ * @limits: what it can be told; copied
+ *
+ * A driver does this before it maps anything. Mappings that are live stay as they are; of one that is
+ * being made meanwhile some limits may be the old ones.
+ *
+ * Context: any thread; takes no lock; calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, a mask is no power of two less one, or the structure is too short. Never
+ *            succeeds if retried.
+ *   -E2BIG   the structure is longer than known and not zero there. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_set_limits(struct dmacore_device *device,
+			      const struct dmacore_device_limits *limits);
 
 /**
  * dmacore_device_statistics() - read what a device has mapped and done

@@ -39,6 +39,9 @@
  * make caches and memory agree, by the system's @cache: all of the buffer when it is mapped, what is
  * synced, and when it is unmapped all of it, if the device writes.
  *
+ * Which path a mapping takes (enum dmacore_path) is decided when it is made, for the range that is mapped,
+ * and dmacore_device_explain() tells it beforehand.
+ *
  * Stability: may change before 1.0.
  */
 
@@ -58,6 +61,43 @@ enum dmacore_direction {
 	DMACORE_FROM_DEVICE = 2,
 };
 
+/*
+ * What a mapping call is told beside addresses: bits, with the values of the kernel's DMA_ATTR_*. Those of
+ * unmap and sync calls are the ones that the mapping was made with.
+ */
+enum dmacore_attributes {
+	/* The device's accesses may pass one another. A hint, without an effect on the path. */
+	DMACORE_ATTR_WEAK_ORDERING = 1 << 1,
+	/* Leave the processors' caches alone when mapping and unmapping: the caller syncs what is used. */
+	DMACORE_ATTR_SKIP_CPU_SYNC = 1 << 5,
+	/* Report no failure of this call: the caller copes. */
+	DMACORE_ATTR_NO_WARN = 1 << 8,
+	/* Only requests with privilege reach it, where the page table's format can tell. */
+	DMACORE_ATTR_PRIVILEGED = 1 << 9,
+	/* The range is that of a device's registers, not memory: it has no caches to maintain. */
+	DMACORE_ATTR_MMIO = 1 << 10,
+	/* Fail rather than need sync calls: for users of the buffer that cannot make any. */
+	DMACORE_ATTR_REQUIRE_COHERENT = 1 << 12,
+};
+
+/* How a mapping reaches what it leads to. */
+enum dmacore_path {
+	/* Not at all. */
+	DMACORE_PATH_REFUSED = 0,
+	/* At the memory's own address, or what the device's DMA ranges make of it. */
+	DMACORE_PATH_DIRECT = 1,
+	/* Directly, at a bounce buffer that is copied to and from. */
+	DMACORE_PATH_BOUNCED = 2,
+	/* At addresses that the IOMMU translates. */
+	DMACORE_PATH_IOMMU = 3,
+	/* Likewise, and the pages at the ends are in a bounce buffer. */
+	DMACORE_PATH_IOMMU_BOUNCED = 4,
+	/* At the bus address of another device's memory, past all IOMMUs. */
+	DMACORE_PATH_BUS_ADDRESS = 5,
+	/* As functions of the caller's say (sys/mapping_ops.h). */
+	DMACORE_PATH_OPS = 6,
+};
+
 /**
  * dmacore_map_single() - map one buffer for a device
  * @device: the device that will access the buffer
@@ -65,7 +105,7 @@ enum dmacore_direction {
  *   flat system
  * @size: bytes, at least 1
  * @direction: one of enum dmacore_direction
- * @attributes: 0; no attribute is known
+ * @attributes: bits of enum dmacore_attributes, but DMACORE_ATTR_MMIO
  * @out_dma: receives the device's address of @buffer
  *
  * From success until dmacore_unmap() the buffer belongs to the device: the CPU may not touch it
@@ -87,6 +127,7 @@ enum dmacore_direction {
  *            limit, or in no DMA range of the device; through an IOMMU its physical address is too
  *            wide for the page table, or the addresses of the domain that lie in a row under the mask
  *            and the bus limit, and in a DMA range, are too few for it. Not under this mask.
+ *   -EOPNOTSUPP  DMACORE_ATTR_REQUIRE_COHERENT, and the device is not coherent. Never.
  *   -ENOSPC  no free IOVA under the limit. May succeed later.
  *   -ENOMEM  no memory for table pages or for the record. May succeed later.
  */
@@ -100,7 +141,7 @@ int dmacore_map_single(struct dmacore_device *device, void *buffer, uint64_t siz
  * @phys: first physical address; any alignment
  * @size: bytes, at least 1
  * @direction: one of enum dmacore_direction
- * @attributes: 0; no attribute is known
+ * @attributes: bits of enum dmacore_attributes
  * @out_dma: receives the device's address of @phys
  *
  * As dmacore_map_single(), for memory known by its physical address. The range need not be in the
@@ -116,6 +157,25 @@ int dmacore_map_single(struct dmacore_device *device, void *buffer, uint64_t siz
 DMACORE_MUST_CHECK
 int dmacore_map_phys(struct dmacore_device *device, dmacore_phys_t phys, uint64_t size,
 		     uint32_t direction, uint32_t attributes, dmacore_dma_t *out_dma);
+
+/**
+ * dmacore_map_resource() - map registers of another device
+ * @device: the device that will access them
+ * @phys: first physical address; any alignment
+ * @size: bytes, at least 1
+ * @direction: one of enum dmacore_direction
+ * @attributes: bits of enum dmacore_attributes; DMACORE_ATTR_MMIO goes without saying
+ * @out_dma: receives the device's address of @phys
+ *
+ * As dmacore_map_phys() with DMACORE_ATTR_MMIO. dmacore_unmap() is told that attribute too.
+ *
+ * Context: as dmacore_map_phys().
+ * Ownership: as dmacore_map_phys().
+ * Return: 0, or as dmacore_map_phys().
+ */
+DMACORE_MUST_CHECK
+int dmacore_map_resource(struct dmacore_device *device, dmacore_phys_t phys, uint64_t size,
+			 uint32_t direction, uint32_t attributes, dmacore_dma_t *out_dma);
 
 /**
  * dmacore_unmap() - end a mapping
@@ -185,6 +245,34 @@ int dmacore_sync_for_cpu(struct dmacore_device *device, dmacore_dma_t dma, uint6
 DMACORE_MUST_CHECK
 int dmacore_sync_for_device(struct dmacore_device *device, dmacore_dma_t dma, uint64_t size,
 			    uint32_t direction);
+
+/**
+ * dmacore_need_sync() - whether sync calls do anything for a mapping
+ * @device: the device it was made for
+ * @dma: an address inside it
+ *
+ * Who has asked may leave sync calls out for that mapping when they need not be. They need not be
+ * where the device sees the caches of the processors, which see its writes.
+ *
+ * Context: any thread; lock-free.
+ * Ownership: nothing changes hands.
+ * Return: whether to call dmacore_sync_for_cpu() and dmacore_sync_for_device(); false if @device is NULL.
+ */
+bool dmacore_need_sync(struct dmacore_device *device, dmacore_dma_t dma);
+
+/**
+ * dmacore_need_unmap() - whether dmacore_unmap() does anything for a device's mappings
+ * @device: the device
+ *
+ * Who has asked may forget about mappings instead of unmapping them, if they need not be. To be asked
+ * when all of them are made: of a device that is mapped directly, which sees the caches of the processors
+ * and whose mappings are not tracked, none may be one that needs it.
+ *
+ * Context: any thread; lock-free.
+ * Ownership: nothing changes hands.
+ * Return: whether to call dmacore_unmap(); false if @device is NULL.
+ */
+bool dmacore_need_unmap(struct dmacore_device *device);
 
 DMACORE_END_DECLS
 

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Primitives
+
+/// What a mapping call is told beside addresses. The values are those of `mapping.h`.
+public struct MappingAttributes: OptionSet, Sendable {
+  public let rawValue: UInt32
+  public init(rawValue: UInt32) { self.rawValue = rawValue }
+
+  public static var weakOrdering: MappingAttributes { MappingAttributes(rawValue: 1 << 1) }
+  public static var skipCPUSync: MappingAttributes { MappingAttributes(rawValue: 1 << 5) }
+  public static var noWarn: MappingAttributes { MappingAttributes(rawValue: 1 << 8) }
+  public static var privileged: MappingAttributes { MappingAttributes(rawValue: 1 << 9) }
+  public static var mmio: MappingAttributes { MappingAttributes(rawValue: 1 << 10) }
+  public static var requireCoherent: MappingAttributes { MappingAttributes(rawValue: 1 << 12) }
+
+  public static var all: MappingAttributes {
+    [.weakOrdering, .skipCPUSync, .noWarn, .privileged, .mmio, .requireCoherent]
+  }
+
+  /// - Throws: `invalidArgument` for bits that have no meaning.
+  @inline(__always)
+  public init(checking bits: UInt32, among known: MappingAttributes = .all) throws(Failure) {
+    guard bits & ~known.rawValue == 0 else { throw .invalidArgument }
+    self.init(rawValue: bits)
+  }
+
+  /// What a page table is to permit besides the direction.
+  public var access: Access {
+    var access = Access()
+    if contains(.privileged) { access.insert(.privileged) }
+    if contains(.mmio) { access.insert(.mmio) }
+    return access
+  }
+}
