@@ -127,6 +127,13 @@ public func dmacore_domain_sync(_ domain: OpaquePointer!) -> CInt {
   status { () throws(Failure) in try unsafe value(domain, as: Domain.self).pointee.sync() }
 }
 
+@implementation @_cdecl("dmacore_domain_set_bypass")
+public func dmacore_domain_set_bypass(_ domain: OpaquePointer!, _ isOn: Bool) -> CInt {
+  status { () throws(Failure) in
+    unsafe try value(domain, as: Domain.self).pointee.setBypass(isOn)
+  }
+}
+
 @implementation @_cdecl("dmacore_domain_flush")
 public func dmacore_domain_flush(_ domain: OpaquePointer!) -> CInt {
   status { () throws(Failure) in try unsafe value(domain, as: Domain.self).pointee.flush() }

@@ -62,6 +62,8 @@ public struct DMARanges: ~Copyable {
   // Invariant: sorted by bus address; no two overlap, or adjoin on both sides. Nil if there are none.
   private let windows: UnsafeMutablePointer<Window>?
   private let count: Int
+  /// Those that the device had before, for whoever frees them.
+  var older: UnsafeMutablePointer<DMARanges>? = nil
 
   /// All memory, where it is.
   public init() {
@@ -123,6 +125,15 @@ public struct DMARanges: ~Copyable {
       }
     }
     return last + 1
+  }
+
+  func isEqual(to other: borrowing DMARanges) -> Bool {
+    guard count == other.count else { return false }
+    for index in 0..<count {
+      let (own, their) = unsafe (windows![index], other.windows![index])
+      guard own.bus == their.bus, own.physical == their.physical else { return false }
+    }
+    return true
   }
 
   /// Whether there are none, so that bus addresses are physical ones.

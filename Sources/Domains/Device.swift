@@ -135,8 +135,11 @@ public struct Device: ~Copyable, Held {
   public let reserved: ReservedRegions
   /// The zero-copy mappings of a device that is mapped directly.
   public let pins: PinTable
-  public let ranges: DMARanges
-  private let busLimit: UInt64
+  // The addresses of the DMA ranges that hold now, and of those that were made last. All that were ever
+  // made are there until the device ends: who reads them takes no lock.
+  private let currentRanges: Atomic<UInt>
+  private let newestRanges: Atomic<UInt>
+  private let busLimit: Atomic<UInt64>
   /// What its hardware can be told in one piece.
   public let limits = DeviceLimits()
   private let streamingMask: Atomic<UInt64>
@@ -175,21 +178,27 @@ public struct Device: ~Copyable, Held {
   private init(
     system: UnsafeMutablePointer<System>, _ description: DeviceDescription
   ) throws(Failure) {
-    let ranges = unsafe try DMARanges(description.ranges, count: description.rangeCount)
     let mappings = try MappingTable()
     let faults = try FaultRing(capacity: description.faultCapacity)
     let reserved = unsafe try ReservedRegions.checked(
       description.regions, count: description.regionCount)
     let pins = try PinTable()
     let name = unsafe try Name(description.name, fallback: "device")
-    let member = unsafe try Box<Group.Member>.place { () throws(Failure) in
-      unsafe Group.Member(place: description.topology)
+    let ranges = unsafe try Box<DMARanges>.place { () throws(Failure) in
+      unsafe try DMARanges(description.ranges, count: description.rangeCount)
     }
+    var placed: UnsafeMutablePointer<Group.Member>? = nil
     let group: UnsafeMutablePointer<Group>
+    let member: UnsafeMutablePointer<Group.Member>
     do throws(Failure) {
+      unsafe member = try Box<Group.Member>.place { () throws(Failure) in
+        unsafe Group.Member(place: description.topology)
+      }
+      unsafe placed = member
       unsafe group = try Self.group(for: member, given: description.group, in: system)
     } catch {
-      unsafe Box.destroy(member)
+      if let member = unsafe placed { unsafe Box.destroy(member) }
+      unsafe Box.destroy(ranges)
       throw error
     }
     if let bridge = unsafe description.topology.bridge { unsafe Box.hold(bridge) }
@@ -206,8 +215,9 @@ public struct Device: ~Copyable, Held {
     self.faults = faults
     self.reserved = reserved
     self.pins = pins
-    self.ranges = ranges
-    busLimit = description.busLimit
+    currentRanges = Atomic(UInt(bitPattern: ranges))
+    newestRanges = Atomic(UInt(bitPattern: ranges))
+    busLimit = Atomic(description.busLimit)
     streamingMask = Atomic(description.streamingMask)
     coherentMask = Atomic(description.coherentMask)
     ownName = name
@@ -247,6 +257,11 @@ public struct Device: ~Copyable, Held {
     unsafe Box.letGo(group)
     if let iommu = unsafe iommu { unsafe Box.letGo(iommu) }
     unsafe Box.letGo(system)
+    var next = unsafe Self.ranges(at: newestRanges.load(ordering: .relaxed))
+    while let ranges = unsafe next {
+      unsafe next = ranges.pointee.older
+      unsafe Box.destroy(ranges)
+    }
   }
 
   public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }
@@ -264,19 +279,81 @@ public struct Device: ~Copyable, Held {
       case .streaming: streamingMask.load(ordering: .relaxed)
       case .coherent: coherentMask.load(ordering: .relaxed)
       }
-    return try AddressLimit(mask: mask, busLimit: busLimit)
+    return try AddressLimit(mask: mask, busLimit: busLimit.load(ordering: .relaxed))
   }
 
-  public func setMask(_ mask: UInt64, for kind: MappingRecord.Kind) {
-    switch kind {
-    case .streaming: streamingMask.store(mask, ordering: .relaxed)
-    case .coherent: coherentMask.store(mask, ordering: .relaxed)
+  /// What says how high a device reaches.
+  public struct Reach: OptionSet {
+    public let rawValue: UInt8
+    public init(rawValue: UInt8) { self.rawValue = rawValue }
+
+    public static var streaming: Reach { Reach(rawValue: 1) }
+    public static var coherent: Reach { Reach(rawValue: 2) }
+    public static var bus: Reach { Reach(rawValue: 4) }
+  }
+
+  public func set(_ reach: Reach, to highest: UInt64) {
+    if reach.contains(.streaming) { streamingMask.store(highest, ordering: .relaxed) }
+    if reach.contains(.coherent) { coherentMask.store(highest, ordering: .relaxed) }
+    if reach.contains(.bus) { busLimit.store(highest, ordering: .relaxed) }
+  }
+
+  /// The live mappings that such a reach concerns and that lie above it: how many, and from where to where.
+  public func beyond(
+    _ reach: Reach, _ highest: UInt64
+  ) -> (count: UInt64, first: UInt64, last: UInt64) {
+    // A bus without a limit passes everything.
+    if reach == .bus && highest == 0 { return (0, 0, 0) }
+    return mappings.beyond(
+      highest, reach == .streaming ? .streaming : reach == .coherent ? .coherent : nil)
+  }
+
+  /// Whether mappings may live that no record is kept of.
+  public var mayHaveUntracked: Bool {
+    unsafe !tracksDirect && isCoherent && (iommu == nil || mappings.wasDirect)
+  }
+
+  // MARK: - DMA ranges
+
+  /// Which physical memory the bus has now, and where.
+  @inline(__always)
+  public var ranges: DMARanges {
+    unsafeAddress {
+      // SAFETY: the ranges live as long as the device, which is borrowed meanwhile.
+      // Acquiring: pairs with the release in `setRanges`.
+      unsafe UnsafePointer(Self.ranges(at: currentRanges.load(ordering: .acquiring))!)
     }
   }
 
-  /// How many live mappings of a kind reach above a mask.
-  public func countMappings(_ kind: MappingRecord.Kind, above mask: UInt64) -> UInt64 {
-    mappings.count(kind, above: mask)
+  private static func ranges(at address: UInt) -> UnsafeMutablePointer<DMARanges>? {
+    // SAFETY: the words that this is for have addresses of ranges that live as long as the device.
+    unsafe UnsafeMutablePointer(bitPattern: address)
+  }
+
+  /// - Throws: as `DMARanges.init`.
+  public func setRanges(
+    _ given: UnsafePointer<dmacore_dma_range>?, count: Int
+  ) throws(Failure) {
+    let new = unsafe try Box<DMARanges>.place { () throws(Failure) in
+      unsafe try DMARanges(given, count: count)
+    }
+    var newest = newestRanges.load(ordering: .acquiring)
+    while true {
+      var next = unsafe Self.ranges(at: newest)
+      while let old = unsafe next {
+        if unsafe old.pointee.isEqual(to: new.pointee) {
+          unsafe Box.destroy(new)
+          return currentRanges.store(UInt(bitPattern: old), ordering: .releasing)
+        }
+        unsafe next = old.pointee.older
+      }
+      unsafe new.pointee.older = Self.ranges(at: newest)
+      let (isDone, now) = newestRanges.compareExchange(
+        expected: newest, desired: UInt(bitPattern: new), ordering: .acquiringAndReleasing)
+      if isDone { break }
+      newest = now
+    }
+    currentRanges.store(UInt(bitPattern: new), ordering: .releasing)
   }
 
   // MARK: - Attachment
@@ -337,28 +414,6 @@ public struct Device: ~Copyable, Held {
     try unsafe group.pointee.unuse(member)
   }
 
-  /// The memory that a mapping of the device's leads to, or a part of one.
-  @inline(never)
-  public func memory(of range: DMARange) -> PhysicalRange? {
-    let token = unsafe system.pointee.readers.enter()
-    defer { unsafe system.pointee.readers.leave(token) }
-    let address = range.first.rawValue
-    var target = address
-    switch currentPath {
-    case .translated(let translation, _):
-      let found = unsafe translation.pointee.table.lookUp(IOVA(address))
-      target = found.target &+ (address &- found.first)
-    case .direct:
-      if !ranges.isEmpty {
-        guard let window = ranges.find(address).window else { return nil }
-        target = window.part(address, address, to: address, isDirect: true).target
-      }
-    case .nested, .blocked: return nil
-    }
-    return try? PhysicalRange(
-      first: PhysicalAddress(target), last: PhysicalAddress(target &+ range.extent))
-  }
-
   // MARK: - Undoing
 
   /// The pin table of a mapping.
@@ -372,6 +427,7 @@ public struct Device: ~Copyable, Held {
   /// Ends a mapping whose record has been claimed, as strictly as its domain wants it, lets others
   /// have its addresses, and gives the record back. Returns whether a zero-copy mapping still holds
   /// it.
+  @inline(never)
   @_optimize(speed)
   public func undo(_ node: MappingTable.Link) -> Bool {
     guard unsafe node.pointee.payload.kind == .streaming,
@@ -396,6 +452,7 @@ public struct Device: ~Copyable, Held {
   /// Ends a mapping whose record has been claimed, strictly: when this returns no access through it
   /// is under way, but for those of zero-copy mappings and inside callbacks of memory regions.
   /// Returns whether a zero-copy mapping still holds it. The addresses stay taken.
+  @inline(never)
   public func end(_ node: MappingTable.Link) -> Bool {
     var (first, last) = unsafe (node.pointee.first, node.pointee.last)
     if let (translation, pages) = unsafe translated(node) {
@@ -412,6 +469,7 @@ public struct Device: ~Copyable, Held {
     return unsafe isHeld(node, first: first, last: last)
   }
 
+  @inline(never)
   private func isHeld(_ node: MappingTable.Link, first: UInt64, last: UInt64) -> Bool {
     unsafe withPins(of: node.pointee.payload.domain) { pins in
       unsafe pins.holds(first: first, last: last, since: node.pointee.payload.stamp)
@@ -420,8 +478,15 @@ public struct Device: ~Copyable, Held {
 
   /// Lets others have the addresses of a mapping that `end` was called for, and gives its record
   /// back.
+  @inline(never)
   public func release(_ node: MappingTable.Link) {
-    if let (translation, pages) = unsafe translated(node) { unsafe translation.pointee.free(pages) }
+    if let (translation, pages) = unsafe translated(node) {
+      unsafe translation.pointee.free(pages)
+    } else if unsafe node.pointee.payload.path == .direct {
+      // The record's cell keeps the domain.
+      unsafe node.pointee.payload.domain?.pointee.leaveWindow(
+        node.pointee.first, node.pointee.last)
+    }
     unsafe mappings.giveBack(node)
   }
 

@@ -111,6 +111,20 @@ extension Domain.Translation {
     throw failure
   }
 
+  /// The most bytes that `map` can find addresses for.
+  public func room(under limit: UInt64, in ranges: borrowing DMARanges) -> UInt64 {
+    guard let bounds = unsafe space?.pointee.bounds else { return 0 }
+    var most: UInt64 = 0
+    for index in 0..<ranges.runCount {
+      let run = ranges.run(index)
+      let lowest = max(run.first, bounds.first.rawValue)
+      let highest = min(run.last, limit, bounds.last.rawValue)
+      // The space has not all addresses: its lowest page is never given out.
+      if highest >= lowest { most = max(most, highest &- lowest &+ 1) }
+    }
+    return most
+  }
+
   /// Frees a range that `map` returned, when no translation of it is left.
   func free(_ range: IOVARange) { unsafe queue?.pointee.free(range) }
 

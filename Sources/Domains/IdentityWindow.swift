@@ -27,7 +27,10 @@ import Synchronization
 // like memory that a device does not reach.
 // 2.4 The list holds a domain while it follows. That is nobody's business: who destroys the domain
 // meanwhile has not forgotten anything, so that it is not reported.
-// 2.5 A change is told when the next may be made, so that a listener may change the memory map. Who tells
+// 2.5 A piece counts the direct mappings in it. When bypass is turned off the pieces without any are emptied,
+// and each of the others with its last one. Who maps counts itself first and looks whether the piece is filled
+// then; who empties marks it empty first and looks whether it counts anybody then.
+// 2.6 A change is told when the next may be made, so that a listener may change the memory map. Who tells
 // looks at the piece again afterwards: the last event of a piece says what it is.
 //
 // 3. Locking
@@ -46,13 +49,31 @@ public struct IdentityWindow: ~Copyable {
     /// The number of the region that it is filled with; 0: it is empty. Another one with the same ends is
     /// other memory.
     let filling: Atomic<UInt64>
+    /// Direct mappings that lead to it, at least in part.
+    let users = Atomic<Int>(0)
 
-    var isFilled: Bool { filling.load(ordering: .relaxed) != 0 }
+    var isFilled: Bool { filling.load(ordering: .sequentiallyConsistent) != 0 }
+
+    var isUsed: Bool { users.load(ordering: .sequentiallyConsistent) > 0 }
+
+    /// Returns whether it was used.
+    fileprivate func removeUser() -> Bool {
+      var now = users.load(ordering: .relaxed)
+      while now > 0 {
+        let (isDone, current) = users.compareExchange(
+          expected: now, desired: now - 1, ordering: .sequentiallyConsistent)
+        if isDone { return true }
+        now = current
+      }
+      return false
+    }
   }
 
   // The address of the newest piece; 0 for none. Only who follows the memory map adds one.
   private let newestPiece = Atomic<UInt>(0)
   private let isFollowing = Atomic<Bool>(false)
+  // Whether mapping calls map directly, and memory is to be in the window.
+  private let isOpenNow = Atomic<Bool>(true)
   // The list's: the domain that has the window, and a number that is greater than that of the one that was
   // added before. What changes while others look for pieces is atomic.
   var domain: UnsafeMutablePointer<Domain>? = nil
@@ -97,6 +118,7 @@ public struct IdentityWindow: ~Copyable {
   }
 
   /// Whether a range lies in the window; or did once, if it need not be filled.
+  @inline(never)
   func covers(_ first: UInt64, _ last: UInt64, filled: Bool) -> Bool {
     var first = first
     while let piece = unsafe find(first, first) {
@@ -106,6 +128,75 @@ public struct IdentityWindow: ~Copyable {
       first = pieceLast &+ 1
     }
     return false
+  }
+
+  var isOpen: Bool { isOpenNow.load(ordering: .sequentiallyConsistent) }
+
+  fileprivate func setOpen(_ isOpen: Bool) {
+    isOpenNow.store(isOpen, ordering: .sequentiallyConsistent)
+  }
+
+  /// Counts a direct mapping, if it may be one and lies in the window.
+  fileprivate func enter(_ first: UInt64, _ last: UInt64) -> Bool {
+    guard isOpen, covers(first, last, filled: true) else { return false }
+    unsafe visit(first, last) { piece in
+      unsafe piece.pointee.users.wrappingAdd(1, ordering: .sequentiallyConsistent)
+      return true
+    }
+    if isOpen && covers(first, last, filled: true) { return true }
+    _ = leave(first, last)
+    return false
+  }
+
+  /// Uncounts a direct mapping. Returns whether there was one.
+  fileprivate func leave(_ first: UInt64, _ last: UInt64) -> Bool {
+    guard covers(first, last, filled: false) else { return false }
+    var unusedFirst: UInt64? = nil
+    unsafe visit(first, last) { piece in
+      if unsafe !piece.pointee.removeUser() { unusedFirst = unsafe piece.pointee.first }
+      return unusedFirst == nil
+    }
+    guard let unusedFirst else { return true }
+    // Not one mapping: what it was taken from before goes back.
+    unsafe visit(first, last) { piece in
+      if unsafe piece.pointee.first == unusedFirst { return false }
+      unsafe piece.pointee.users.wrappingAdd(1, ordering: .sequentiallyConsistent)
+      return true
+    }
+    return false
+  }
+
+  /// Whether direct mappings lead to all of a range.
+  fileprivate func isUsed(_ first: UInt64, _ last: UInt64) -> Bool {
+    var isUsed = covers(first, last, filled: false)
+    unsafe visit(first, last) { piece in
+      if unsafe !piece.pointee.isUsed { isUsed = false }
+      return isUsed
+    }
+    return isUsed
+  }
+
+  /// Whether a piece of a range is to be emptied.
+  fileprivate func hasLeftover(_ first: UInt64, _ last: UInt64) -> Bool {
+    guard !isOpen else { return false }
+    var found = false
+    unsafe visit(first, last) { piece in
+      unsafe found = piece.pointee.isFilled && !piece.pointee.isUsed
+      return !found
+    }
+    return found
+  }
+
+  /// Shows the pieces that a range lies in, in order, while `body` wants more.
+  private func visit(
+    _ first: UInt64, _ last: UInt64, _ body: (UnsafeMutablePointer<Piece>) -> Bool
+  ) {
+    var first = first
+    while let piece = unsafe find(first, first), unsafe body(piece) {
+      let pieceLast = unsafe piece.pointee.last
+      if pieceLast >= last { return }
+      first = pieceLast &+ 1
+    }
   }
 
   fileprivate func beginFollowing() {
@@ -226,6 +317,36 @@ extension Domain {
       ?? false
   }
 
+  /// Whether memory may be mapped directly here, if it is in the window.
+  public var bypasses: Bool { unsafe window?.pointee.isOpen ?? false }
+
+  /// Turns direct mappings on or off, from here on.
+  ///
+  /// - Throws: `notSupported` when this is no hybrid domain, and as `followMemory`.
+  public func setBypass(_ isOn: Bool) throws(Failure) {
+    guard let window = unsafe window else { throw .notSupported }
+    unsafe window.pointee.setOpen(isOn)
+    try followMemory()
+  }
+
+  /// Counts a direct mapping of memory, if it may be one.
+  public func enterWindow(_ memory: PhysicalRange) -> Bool {
+    unsafe window?.pointee.enter(memory.first.rawValue, memory.last.rawValue) ?? false
+  }
+
+  /// Uncounts a direct mapping, after which the window may be smaller.
+  public func leaveWindow(_ first: UInt64, _ last: UInt64) {
+    guard let window = unsafe window, unsafe window.pointee.leave(first, last) else { return }
+    clearWindow(first, last)
+  }
+
+  /// Empties what the last direct mapping has left, if bypass is off.
+  fileprivate func clearWindow(_ first: UInt64, _ last: UInt64) {
+    guard let window = unsafe window, unsafe window.pointee.hasLeftover(first, last) else { return }
+    // Emptying takes no memory.
+    try? followMemory()
+  }
+
   /// Lets the window be what memory there is.
   ///
   /// - Throws: `noMemory`, and what the backend fails with. Then a part is not in the window.
@@ -267,12 +388,17 @@ extension Domain {
     defer { unsafe window.pointee.endFollowing() }
     var next = unsafe window.pointee.pieces
     while let piece = unsafe next {
-      if unsafe isStale(piece) { return unsafe empty(piece, translation) }
+      if unsafe isStale(piece, window), let change = unsafe empty(piece, translation) {
+        return change
+      }
       unsafe next = piece.pointee.next
     }
+    guard unsafe window.pointee.isOpen else { return nil }
     var change: DomainChange? = nil
     var address: UInt64? = 0
-    while let from = address, change == nil, let (memory, access, number) = memory(from: from) {
+    while let from = address, change == nil,
+      let (memory, access, number) = unsafe iommu.pointee.system.pointee.hostMemory(from: from)
+    {
       do throws(Failure) {
         try forEachPart(of: memory) { (part) throws(Failure) in
           if change != nil { return }
@@ -286,48 +412,41 @@ extension Domain {
     return change
   }
 
-  /// Whether a piece is filled and its memory is gone.
-  private func isStale(_ piece: UnsafeMutablePointer<IdentityWindow.Piece>) -> Bool {
+  /// Whether a piece is filled and its memory is gone, or nobody may use it any more.
+  private func isStale(
+    _ piece: UnsafeMutablePointer<IdentityWindow.Piece>, _ window: IdentityWindow.Link
+  ) -> Bool {
     guard unsafe piece.pointee.isFilled else { return false }
-    guard let (_, _, number) = unsafe memory(from: piece.pointee.first) else { return true }
+    if unsafe !window.pointee.isOpen && !piece.pointee.isUsed { return true }
+    return unsafe hasLostMemory(piece)
+  }
+
+  @inline(never)
+  private func hasLostMemory(_ piece: UnsafeMutablePointer<IdentityWindow.Piece>) -> Bool {
+    guard
+      let (_, _, number) = unsafe iommu.pointee.system.pointee.hostMemory(from: piece.pointee.first)
+    else { return true }
     return unsafe number != piece.pointee.filling.load(ordering: .relaxed)
   }
 
+  /// Empties a piece; not if somebody has begun to use it and its memory is there.
+  @inline(never)
   private func empty(
     _ piece: UnsafeMutablePointer<IdentityWindow.Piece>,
     _ translation: UnsafeMutablePointer<Translation>
-  ) -> DomainChange {
+  ) -> DomainChange? {
     let (first, last) = unsafe (piece.pointee.first, piece.pointee.last)
-    unsafe piece.pointee.filling.store(0, ordering: .relaxed)
+    let isLost = unsafe hasLostMemory(piece)
+    let number = unsafe piece.pointee.filling.exchange(0, ordering: .sequentiallyConsistent)
+    if unsafe !isLost && piece.pointee.isUsed {
+      unsafe piece.pointee.filling.store(number, ordering: .sequentiallyConsistent)
+      return nil
+    }
     if let range = try? IOVARange(first: IOVA(first), last: IOVA(last)) {
       unsafe translation.pointee.unmap(range)
     }
     settle(first, last)
     return .unmapped(first, last)
-  }
-
-  /// The first region with bytes of this process that ends at an address or above.
-  @inline(never)
-  private func memory(from address: UInt64) -> (PhysicalRange, Access, number: UInt64)? {
-    let system = unsafe iommu.pointee.system
-    let token = unsafe system.pointee.readers.enter()
-    defer { unsafe system.pointee.readers.leave(token) }
-    var next = address
-    while true {
-      let (region, holeLast) = unsafe system.pointee.memory.find(PhysicalAddress(next))
-      var last = holeLast
-      if let region = unsafe region {
-        if unsafe region.pointee.host != nil {
-          return unsafe (
-            region.pointee.range, region.pointee.isReadOnly ? .read : [.read, .write],
-            region.pointee.number
-          )
-        }
-        last = unsafe region.pointee.range.last.rawValue
-      }
-      guard last < UInt64.max else { return nil }
-      next = last &+ 1
-    }
   }
 
   /// Calls `body` with the runs of whole pages of memory that are not reserved and not too wide.
@@ -413,12 +532,34 @@ extension Domain {
 }
 
 extension Device {
-  /// Whether addresses are, or once were, those of memory in the device's domain.
-  public func wasInWindow(_ range: DMARange) -> Bool {
+  /// Whether direct mappings without a record lead to all of a range of a hybrid domain.
+  @inline(never)
+  public func isInWindow(_ range: DMARange) -> Bool {
     let token = unsafe system.pointee.readers.enter()
     defer { unsafe system.pointee.readers.leave(token) }
     guard let window = unsafe mappings.domain?.pointee.window else { return false }
-    return unsafe window.pointee.covers(range.first.rawValue, range.last.rawValue, filled: false)
+    return unsafe window.pointee.isUsed(range.first.rawValue, range.last.rawValue)
+  }
+
+  /// Ends a direct mapping without a record in a hybrid domain. Returns whether there can have been one.
+  @inline(never)
+  public func leaveWindow(_ range: DMARange) -> Bool {
+    let (first, last) = (range.first.rawValue, range.last.rawValue)
+    var leftover: UnsafeMutablePointer<Domain>? = nil
+    let token = unsafe system.pointee.readers.enter()
+    let domain = unsafe mappings.domain
+    let window = unsafe domain?.pointee.window
+    let wasMapped = unsafe window?.pointee.leave(first, last) ?? false
+    if wasMapped, unsafe window!.pointee.hasLeftover(first, last) {
+      unsafe leftover = domain
+      unsafe Box.hold(domain!)
+    }
+    unsafe system.pointee.readers.leave(token)
+    if let leftover = unsafe leftover {
+      unsafe leftover.pointee.clearWindow(first, last)
+      unsafe Box.letGo(leftover)
+    }
+    return wasMapped
   }
 }
 

@@ -35,12 +35,15 @@ public struct MappingRecord {
   public let domain: UnsafeMutablePointer<Domain>?
   /// The memory of a coherent allocation.
   public let memory: CoherentMemory?
+  /// The physical address of its first byte.
+  public let target: UInt64
   /// The pin table's stamp from before the mapping was made.
   public let stamp: UInt64
 
   public init(
     kind: Kind, path: MappingPath, direction: Direction, attributes: MappingAttributes = [],
-    domain: UnsafeMutablePointer<Domain>?, memory: CoherentMemory?, stamp: UInt64
+    domain: UnsafeMutablePointer<Domain>?, memory: CoherentMemory?, target: UInt64 = 0,
+    stamp: UInt64
   ) {
     self.kind = kind
     self.path = path
@@ -48,6 +51,7 @@ public struct MappingRecord {
     self.attributes = attributes
     unsafe self.domain = domain
     self.memory = memory
+    self.target = target
     self.stamp = stamp
   }
 }
@@ -79,6 +83,8 @@ public struct MappingTable: ~Copyable {
   // The address of the domain, 0 for none, and its lowest bit set if that is an identity domain: a
   // copy for those that take no lock.
   private let published = Atomic<UInt>(0)
+  // Whether the domain was ever one in which mappings may be direct.
+  private let hasBeenDirect = Atomic<Bool>(false)
 
   init() throws(Failure) {
     state = try Guarded<State>(.deviceMappings) { () throws(Failure) in State() }
@@ -175,18 +181,27 @@ public struct MappingTable: ~Copyable {
 
   // MARK: - Looking up
 
-  /// Whether one record that is wanted covers the whole range.
-  public func covers(_ range: DMARange, isWanted: (MappingRecord) -> Bool) -> Bool {
+  /// What a record of a kind and direction says of a range that lies in it: its physical address, and the
+  /// mapping's attributes.
+  @inline(never)
+  public func find(
+    covering range: DMARange, _ kind: MappingRecord.Kind, _ direction: Direction
+  ) -> (target: UInt64, attributes: MappingAttributes)? {
     state.withLock { state in
-      var isCovered = false
-      unsafe state.tree.visitOverlapping(
-        first: range.first.rawValue, last: range.first.rawValue
-      ) { node in
-        isCovered =
-          unsafe node.pointee.last >= range.last.rawValue && isWanted(node.pointee.payload)
-        return !isCovered
+      var found: (UInt64, MappingAttributes)? = nil
+      let first = range.first.rawValue
+      unsafe state.tree.visitOverlapping(first: first, last: first) { node in
+        guard unsafe node.pointee.last >= range.last.rawValue,
+          unsafe node.pointee.payload.kind == kind,
+          unsafe node.pointee.payload.direction == direction
+        else { return true }
+        found = unsafe (
+          node.pointee.payload.target &+ (first &- node.pointee.first),
+          node.pointee.payload.attributes
+        )
+        return false
       }
-      return isCovered
+      return found
     }
   }
 
@@ -239,16 +254,33 @@ public struct MappingTable: ~Copyable {
     }
   }
 
-  /// How many live mappings of a kind reach above an address.
-  func count(_ kind: MappingRecord.Kind, above mask: UInt64) -> UInt64 {
-    guard mask != UInt64.max else { return 0 }
+  /// Which live mappings reach above an address: how many of a kind, or of any, and from where to where.
+  public func beyond(
+    _ mask: UInt64, _ kind: MappingRecord.Kind?
+  ) -> (count: UInt64, first: UInt64, last: UInt64) {
+    guard mask != UInt64.max else { return (0, 0, 0) }
     return state.withLock { state in
-      var count: UInt64 = 0
+      var (count, first, last) = (UInt64(0), UInt64.max, UInt64(0))
       unsafe state.tree.visitOverlapping(first: mask &+ 1, last: UInt64.max) { node in
-        if unsafe node.pointee.payload.kind == kind { count += 1 }
+        guard unsafe kind == nil || node.pointee.payload.kind == kind else { return true }
+        count += 1
+        first = unsafe min(first, node.pointee.first)
+        last = unsafe max(last, node.pointee.last)
         return true
       }
-      return count
+      return count == 0 ? (0, 0, 0) : (count, first, last)
+    }
+  }
+
+  /// Shows the mappings that overlap a range, in order, under the table's lock.
+  public func visit(
+    _ first: UInt64, _ last: UInt64, _ body: (UInt64, UInt64, MappingRecord) -> Void
+  ) {
+    state.withLock { state in
+      unsafe state.tree.visitOverlapping(first: first, last: last) { node in
+        unsafe body(node.pointee.first, node.pointee.last, node.pointee.payload)
+        return true
+      }
     }
   }
 
@@ -259,7 +291,7 @@ public struct MappingTable: ~Copyable {
   // MARK: - Attachment
 
   /// The domain at this moment. The caller is inside a read section while it uses the answer.
-  var domain: UnsafeMutablePointer<Domain>? {
+  public var domain: UnsafeMutablePointer<Domain>? {
     // SAFETY: only `setDomain` writes this, with the address of a domain that the device holds; the
     // device lets go of it when no read section that found it is open.
     // Acquiring: pairs with the release in setDomain, so that the domain is made whole.
@@ -268,6 +300,9 @@ public struct MappingTable: ~Copyable {
 
   /// Whether the domain at this moment is an identity domain.
   public var hasIdentity: Bool { published.load(ordering: .relaxed) & 1 != 0 }
+
+  /// Whether the domain is or was one in which mappings may be direct.
+  var wasDirect: Bool { hasBeenDirect.load(ordering: .relaxed) }
 
   /// Keeps mapping calls from starting, until `setDomain` or `thaw`. Returns whether it does: not while
   /// there are mappings in the domain, or calls that make or undo some.
@@ -289,6 +324,11 @@ public struct MappingTable: ~Copyable {
   func setDomain(_ domain: UnsafeMutablePointer<Domain>?) {
     state.withLock { state in
       unsafe state.domain = domain
+      if let domain = unsafe domain,
+        unsafe domain.pointee.kind == .identity || domain.pointee.kind == .hybrid
+      {
+        hasBeenDirect.store(true, ordering: .relaxed)
+      }
       let isIdentity = unsafe domain.map { unsafe $0.pointee.kind == .identity } ?? false
       published.store(
         UInt(bitPattern: domain) | (isIdentity ? 1 : 0), ordering: .releasing)

@@ -142,6 +142,29 @@ public struct System: ~Copyable, Held {
     return unsafe try memory.host(of: range)
   }
 
+  /// The first region with bytes of this process that ends at an address or above.
+  @inline(never)
+  public func hostMemory(from address: UInt64) -> (PhysicalRange, Access, number: UInt64)? {
+    let token = readers.enter()
+    defer { readers.leave(token) }
+    var next = address
+    while true {
+      let (region, holeLast) = unsafe memory.find(PhysicalAddress(next))
+      var last = holeLast
+      if let region = unsafe region {
+        if unsafe region.pointee.host != nil {
+          return unsafe (
+            region.pointee.range, region.pointee.isReadOnly ? .read : [.read, .write],
+            region.pointee.number
+          )
+        }
+        last = unsafe region.pointee.range.last.rawValue
+      }
+      guard last < UInt64.max else { return nil }
+      next = last &+ 1
+    }
+  }
+
   public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }
 
   /// The group that whoever made the system puts a device into, if it knows one.

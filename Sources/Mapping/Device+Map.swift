@@ -55,7 +55,10 @@ extension Device {
     } else {
       address = try mapRecorded(memory, direction, attributes, limit)
     }
-    if !isCoherent { maintainCaches(of: memory, direction, attributes, forCPU: false) }
+    if !isCoherent {
+      let range = try DMARange(first: address, size: memory.extent &+ 1)
+      maintainCaches(at: memory.first.rawValue, range, direction, attributes, forCPU: false)
+    }
     return address
   }
 
@@ -73,13 +76,13 @@ extension Device {
       let access = direction.access.union(attributes.access)
       let (range, path) = unsafe try place(
         memory, access, attributes, in: domain, limit: limit)
-      if path == .direct && !tracksDirect {
+      if path == .direct && !tracksDirect && isCoherent {
         unsafe mappings.giveBack(cell)
         return range.first
       }
       let record = unsafe MappingRecord(
         kind: .streaming, path: path, direction: direction, attributes: attributes,
-        domain: translating, memory: nil, stamp: stamp)
+        domain: translating, memory: nil, target: memory.first.rawValue, stamp: stamp)
       unsafe mappings.insert(cell, range, record)
       return range.first
     } catch {
@@ -94,25 +97,31 @@ extension Device {
   public func unmap(
     _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes = []
   ) throws(Failure) {
-    // While it can be found.
-    let memory = isCoherent ? nil : memory(of: range)
     if !isUntracked { try unmapRecorded(range, direction, attributes) }
-    if let memory { maintainCaches(of: memory, direction, attributes, forCPU: true) }
   }
 
   /// What memory needs that is handed over, of a device that does not see the caches.
+  ///
+  /// - Parameters target, range: where it starts, and as the device has it.
   @inline(never)
   private func maintainCaches(
-    of memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes = [],
+    at target: UInt64, _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes,
     forCPU: Bool
   ) {
     guard attributes.isDisjoint(with: [.skipCPUSync, .mmio]) else { return }
     // What the device only reads stays good in the caches.
     guard !forCPU || direction.access.contains(.write) else { return }
+    // It was memory when it was mapped, so that it does not wrap.
+    guard
+      let memory = try? PhysicalRange(
+        first: PhysicalAddress(target), last: PhysicalAddress(target &+ range.extent))
+    else { return }
     unsafe system.pointee.maintainCaches(of: memory, direction, forCPU: forCPU)
   }
 
   /// As `unmap`, where a record may be kept.
+  @inline(never)
+  @_optimize(speed)
   private func unmapRecorded(
     _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes
   ) throws(Failure) {
@@ -120,11 +129,13 @@ extension Device {
       record.kind == .streaming && record.direction == direction && record.attributes == attributes
     }
     guard let node = unsafe claimed else {
-      if !tracksDirect && wasInWindow(range) { return }
+      if !tracksDirect && isCoherent && leaveWindow(range) { return }
       reportMisuse("unmap", of: range, direction, attributes)
       throw .invalidArgument
     }
+    let target = unsafe node.pointee.payload.target
     if unsafe undo(node) { reportHeld(range) }
+    if !isCoherent { maintainCaches(at: target, range, direction, attributes, forCPU: true) }
   }
 
   /// Hands a part of a mapping from the device to the CPU or back.
@@ -134,14 +145,10 @@ extension Device {
   public func sync(
     _ range: DMARange, _ direction: Direction, forCPU: Bool
   ) throws(Failure) {
-    var isMMIO = false
+    var found: (target: UInt64, attributes: MappingAttributes)? = nil
     if !isUntracked {
-      let isCovered = mappings.covers(range) { record in
-        guard record.kind == .streaming && record.direction == direction else { return false }
-        isMMIO = record.attributes.contains(.mmio)
-        return true
-      }
-      guard isCovered || (!tracksDirect && wasInWindow(range)) else {
+      found = mappings.find(covering: range, .streaming, direction)
+      guard found != nil || (!tracksDirect && isCoherent && isInWindow(range)) else {
         reportMisuse("sync", of: range, direction)
         throw .invalidArgument
       }
@@ -149,8 +156,9 @@ extension Device {
     // The device's thread and the CPU see each other's writes in the order of the hand-overs; the
     // processor keeps caches coherent by itself.
     cplatform_hand_over()
-    if !isCoherent, !isMMIO, let memory = memory(of: range) {
-      maintainCaches(of: memory, direction, forCPU: forCPU)
+    if !isCoherent, let found {
+      let attributes = found.attributes.intersection(.mmio)
+      maintainCaches(at: found.target, range, direction, attributes, forCPU: forCPU)
     }
   }
 
@@ -158,12 +166,12 @@ extension Device {
   public var needsSync: Bool { !isCoherent }
 
   /// Whether unmapping does anything for mappings.
-  public var needsUnmap: Bool { !isUntracked || !isCoherent }
+  public var needsUnmap: Bool { !isUntracked }
 
   /// Whether mappings are direct and leave no record.
   @inline(__always)
   private var isUntracked: Bool {
-    unsafe !tracksDirect && (iommu == nil || mappings.hasIdentity)
+    unsafe !tracksDirect && isCoherent && (iommu == nil || mappings.hasIdentity)
   }
 
   /// The domain if it translates: what a record remembers.
@@ -194,6 +202,12 @@ extension Device {
     switch decision.path {
     case .direct:
       guard let range = ranges.bus(of: memory) else { throw .outOfRange }
+      if let domain = unsafe domain, unsafe domain.pointee.kind == .hybrid,
+        unsafe !domain.pointee.enterWindow(memory)
+      {
+        // The window has changed since.
+        return (try unsafe placeTranslated(memory, access, in: domain, limit), .iommu)
+      }
       return (range, .direct)
     case .iommu:
       return (try unsafe placeTranslated(memory, access, in: domain!, limit), .iommu)

@@ -35,7 +35,40 @@ struct PathReasons: OptionSet {
   static var blocked: PathReasons { PathReasons(rawValue: 512) }
   static var owned: PathReasons { PathReasons(rawValue: 1024) }
   static var incoherent: PathReasons { PathReasons(rawValue: 2048) }
-  static var untrustedPage: PathReasons { PathReasons(rawValue: 4096) }
+  static var noBypass: PathReasons { PathReasons(rawValue: 1 << 17) }
+
+  static var all: PathReasons { PathReasons(rawValue: (1 << 12) - 1 | 1 << 17) }
+
+  /// One of them in words, which go on behind "because ".
+  private func append(to text: inout TextBuffer) {
+    switch self {
+    case .noIOMMU: text.append("the device is behind no IOMMU")
+    case .identity: text.append("its domain is an identity domain")
+    case .translates: text.append("its domain translates")
+    case .inWindow: text.append("the memory has its own addresses in the hybrid domain")
+    case .outsideWindow: text.append("the memory is not in the identity window")
+    case .aboveLimit: text.append("it ends above the mask or the bus limit")
+    case .outsideRanges: text.append("the DMA ranges do not have it in a row")
+    case .tooWide: text.append("its addresses are too wide for the page table")
+    case .noMask: text.append("the device has no mask for it")
+    case .blocked: text.append("the device is attached to nothing, or blocked")
+    case .owned: text.append("the owner of its domain maps by itself")
+    case .incoherent: text.append("the device is not coherent")
+    default: text.append("bypass is turned off")
+    }
+  }
+
+  /// All of them in words.
+  func describe(_ text: inout TextBuffer) {
+    var isFirst = true
+    for bit in 0..<UInt32(32) {
+      let one = PathReasons(rawValue: 1 &<< bit)
+      guard contains(one), Self.all.contains(one) else { continue }
+      text.append(isFirst ? " because " : ", ")
+      one.append(to: &text)
+      isFirst = false
+    }
+  }
 }
 
 /// The path of a mapping, and why.
@@ -62,7 +95,51 @@ struct PathDecision {
   }
 }
 
+extension MappingPath {
+  private var words: StaticString {
+    switch self {
+    case .refused: "refused"
+    case .direct: "direct"
+    case .bounced: "direct, through a bounce buffer"
+    case .iommu: "through the IOMMU"
+    case .iommuBounced: "through the IOMMU, with ends in a bounce buffer"
+    case .busAddress: "at a bus address of its peer"
+    case .ops: "as the device's mapping functions say"
+    }
+  }
+
+  /// A decision in words.
+  public func describe(_ reasons: UInt32, _ error: Int32, _ text: inout TextBuffer) {
+    text.append(words)
+    if error > 0 {
+      text.append(" with error ")
+      text.append(decimal: UInt64(error))
+    }
+    PathReasons(rawValue: reasons).describe(&text)
+  }
+}
+
 extension Device {
+  /// The path that a mapping call of this kind would take now, and why. Of one that is refused, also the
+  /// error.
+  public func explain(
+    _ memory: PhysicalRange, _ kind: MappingRecord.Kind, _ attributes: MappingAttributes
+  ) -> (path: MappingPath, reasons: UInt32, failure: Failure?, limit: UInt64) {
+    let limit: AddressLimit
+    do throws(Failure) {
+      limit = try self.limit(for: kind)
+    } catch {
+      return (.refused, PathReasons.noMask.rawValue, error, 0)
+    }
+    let token = unsafe system.pointee.readers.enter()
+    defer { unsafe system.pointee.readers.leave(token) }
+    let decision = unsafe decide(memory, attributes, limit: limit, in: mappings.domain)
+    return (
+      decision.path, decision.reasons.rawValue,
+      decision.path == .refused ? decision.failure : nil, limit.highest
+    )
+  }
+
   /// The path of memory in a domain, under a limit.
   @inline(never)
   @_optimize(speed)
@@ -90,10 +167,11 @@ extension Device {
       var reasons: PathReasons = .translates
       if unsafe domain.pointee.kind == .hybrid {
         // A bus that moves addresses has no window on them.
-        let reach = ranges.isEmpty ? reach(of: memory, limit) : .outsideRanges
-        let isIn = unsafe domain.pointee.isInWindow(memory)
-        if reach.isEmpty && isIn { return PathDecision(.direct, .inWindow) }
-        reasons.formUnion(isIn ? reach : reach.union(.outsideWindow))
+        var against = ranges.isEmpty ? reach(of: memory, limit) : .outsideRanges
+        if unsafe !domain.pointee.isInWindow(memory) { against.insert(.outsideWindow) }
+        if unsafe !domain.pointee.bypasses { against.insert(.noBypass) }
+        if against.isEmpty { return PathDecision(.direct, .inWindow) }
+        reasons.formUnion(against)
       }
       guard unsafe memory.last <= translation.pointee.table.facts.lastOutput else {
         return .refused(.outOfRange, reasons.union(.tooWide))

@@ -128,6 +128,7 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
 
   /// What a leaf can permit that permits this: the same, or reading as well, which some formats can't
   /// forbid; and without what the format cannot say of privilege and registers.
+  @inline(never)
   public func expressible(_ access: Access) -> Access {
     let format = unsafe table.pointee.format
     if format.canExpress(access) { return access }

@@ -151,8 +151,7 @@ extension View {
     _ address: UInt64, _ access: Access, by path: DevicePath
   ) -> Translated {
     let found = allTranslated(address, access, by: path)
-    if unsafe device.pointee.ranges.isEmpty { return found }
-    return inRanges(found, address, by: path)
+    return unsafe device.pointee.ranges.isEmpty ? found : inRanges(found, address, by: path)
   }
 
   /// What is left of a translation where the bus passes some addresses alone.

@@ -57,9 +57,9 @@ struct DeviceTests {
       }
       #expect(try device.pointee.limit(for: .streaming).highest == 0xFFF_FFFF)
       #expect(try device.pointee.limit(for: .coherent).highest == 0xFF_FFFF)
-      device.pointee.setMask(0, for: .coherent)
+      device.pointee.set(.coherent, to: 0)
       #expect(throws: Failure.noMask) { try device.pointee.limit(for: .coherent) }
-      device.pointee.setMask(0xFFFF, for: .streaming)
+      device.pointee.set(.streaming, to: 0xFFFF)
       #expect(try device.pointee.limit(for: .streaming).highest == 0xFFFF)
     }
   }

@@ -114,7 +114,7 @@ struct MappingTableTests {
     try insert(table, 20, 29, .toDevice)
     func covers(_ first: UInt64, _ last: UInt64, _ direction: Direction) throws -> Bool {
       let range = try DMARange(first: DMAAddress(first), last: DMAAddress(last))
-      return table.covers(range) { $0.direction == direction }
+      return table.find(covering: range, .streaming, direction) != nil
     }
     #expect(try covers(10, 19, .bidirectional))
     #expect(try covers(13, 15, .bidirectional))
@@ -140,13 +140,13 @@ struct MappingTableTests {
     try insert(table, 0, 99)
     try insert(table, 100, 199)
     try insert(table, 150, 150, .bidirectional, .coherent)
-    #expect(table.count(.streaming, above: 198) == 1)
-    #expect(table.count(.streaming, above: 199) == 0)
-    #expect(table.count(.streaming, above: 98) == 2)
-    #expect(table.count(.streaming, above: 99) == 1)
-    #expect(table.count(.coherent, above: 149) == 1)
-    #expect(table.count(.coherent, above: 150) == 0)
-    #expect(table.count(.streaming, above: UInt64.max) == 0)
+    #expect(table.beyond(198, .streaming).count == 1)
+    #expect(table.beyond(199, .streaming).count == 0)
+    #expect(table.beyond(98, .streaming).count == 2)
+    #expect(table.beyond(99, .streaming).count == 1)
+    #expect(table.beyond(149, .coherent).count == 1)
+    #expect(table.beyond(150, .coherent).count == 0)
+    #expect(table.beyond(UInt64.max, .streaming).count == 0)
   }
 
   // MARK: - Permission

@@ -134,8 +134,8 @@ struct MapTests {
       let address = try device.pointee.map(try physical(0x8000_0000, size: 0x1000), .toDevice)
       let coherent = try device.pointee.allocateCoherent(size: 1)
       for kind in [MappingRecord.Kind.streaming, .coherent] {
-        #expect(device.pointee.countMappings(kind, above: 0xFFF) == 1)
-        device.pointee.setMask(0, for: kind)
+        #expect(device.pointee.mappings.beyond(0xFFF, kind).count == 1)
+        device.pointee.set(kind == .streaming ? .streaming : .coherent, to: 0)
       }
       let range = try dma(address.rawValue, size: 0x1000)
       try device.pointee.sync(range, .toDevice, forCPU: true)

@@ -59,6 +59,7 @@ struct mapping {
 	dmacore_dma_t dma;
 	uint64_t size;
 	uint32_t direction;
+	uint32_t attributes;
 	/* Coherent memory; NULL: a streaming mapping. */
 	void *cpu;
 };

@@ -336,21 +336,113 @@ static void call_domain_table(void)
 	}
 }
 
+/* A set of attributes, mostly none. */
+static uint32_t attributes(void)
+{
+	static const uint32_t known[] = {
+		DMACORE_ATTR_WEAK_ORDERING, DMACORE_ATTR_SKIP_CPU_SYNC,	   DMACORE_ATTR_NO_WARN,
+		DMACORE_ATTR_PRIVILEGED,    DMACORE_ATTR_REQUIRE_COHERENT, DMACORE_ATTR_MMIO,
+	};
+	uint8_t how = byte();
+
+	if (how < 0xd0)
+		return 0;
+	return how >= 0xfe ? number("attributes") : known[how % 6] | known[how / 6 % 6];
+}
+
+/* What a device is told of itself, and tells. */
+static void call_policy(struct object *device)
+{
+	struct dmacore_explanation explanation = { .struct_size = sizeof(explanation) };
+	struct dmacore_mapping_limits limits = { .struct_size = sizeof(limits) };
+	struct dmacore_device_limits hardware = DMACORE_DEVICE_LIMITS_INIT;
+	struct dmacore_mapping_info infos[4];
+	struct dmacore_dma_range ranges[2] = { { 0x100000, 0, 64 * PAGE },
+					       { 0x200000, 64 * PAGE, 64 * PAGE } };
+	uint64_t first, last;
+	size_t count = 0;
+	char text[256];
+
+	switch (byte() % 8) {
+	case 0:
+		if (RESULT(dmacore_device_explain(device->handle, address("phys"), length("size"),
+						  one_in(32) ? byte() : byte() & 1, attributes(),
+						  OUT(&explanation)),
+			   EINVAL) != 0)
+			break;
+		CHECK((explanation.path == DMACORE_PATH_REFUSED) == (explanation.error != 0));
+		CHECK(explanation.reasons != 0);
+		CHECK(RESULT(dmacore_explanation_describe(&explanation, text, sizeof(text))) == 0);
+		CHECK(strstr(text, "because") != NULL);
+		break;
+	case 1:
+		if (RESULT(dmacore_device_mapping_limits(device->handle, OUT(&limits)), EINVAL) !=
+		    0)
+			break;
+		CHECK(limits.optimal_size <= limits.max_size);
+		CHECK((limits.required_mask & (limits.required_mask + 1)) == 0);
+		break;
+	case 2:
+		first = address("first");
+		last = one_in(2) ? UINT64_MAX : address("last");
+		if (RESULT(dmacore_device_list_mappings(device->handle, first, last, OUT(infos), 4,
+							OUT(&count)),
+			   EINVAL) != 0)
+			break;
+		for (size_t i = 0; i < count && i < 4; i++)
+			CHECK(infos[i].first <= last && infos[i].last >= first);
+		break;
+	case 3:
+		(void)RESULT(dmacore_device_set_ranges(device->handle, OUT(ranges), byte() % 3),
+			     EINVAL, ENOMEM);
+		break;
+	case 4:
+		hardware.max_segment_size = mask();
+		hardware.segment_boundary_mask = mask();
+		hardware.min_align_mask = mask();
+		(void)RESULT(dmacore_device_set_limits(device->handle, &hardware), EINVAL);
+		break;
+	case 5:
+		(void)RESULT(dmacore_domain_set_bypass(pick(DOMAIN), one_in(2)), EINVAL, EOPNOTSUPP,
+			     ENOMEM);
+		break;
+	default:
+		(void)dmacore_need_sync(device->handle, address("dma"));
+		(void)dmacore_need_unmap(device->handle);
+		break;
+	}
+}
+
 static void call_device(void)
 {
-	struct dmacore_device *device = pick(DEVICE);
+	struct object *object = pick_object(DEVICE);
+	struct dmacore_device *device = object->handle;
+	struct dmacore_beyond beyond = DMACORE_BEYOND_INIT;
 	struct dmacore_fault faults[4];
-	uint64_t beyond = 0, lost;
+	uint64_t lost;
 	size_t count_max = byte() % 5, count = 0;
+	uint8_t how = byte();
 
-	switch (byte() % 3) {
+	if (how >= 0xc0) {
+		call_policy(object);
+		return;
+	}
+	switch (how % 3) {
 	case 0:
 		(void)RESULT(dmacore_device_set_streaming_mask(device, mask(), OUT(&beyond)),
 			     EINVAL);
 		break;
 	case 1:
-		(void)RESULT(dmacore_device_set_coherent_mask(device, mask(), OUT(&beyond)),
-			     EINVAL);
+		if (how >= 0x80)
+			(void)RESULT(
+				how & 1 ?
+					dmacore_device_set_bus_limit(device, mask(), OUT(&beyond)) :
+					dmacore_device_set_mask(device, mask(), OUT(&beyond)),
+				EINVAL);
+		else
+			(void)RESULT(dmacore_device_set_coherent_mask(device, mask(), OUT(&beyond)),
+				     EINVAL);
+		CHECK((beyond.count == 0) == (beyond.last == 0) || beyond.count == 1);
 		break;
 	default:
 		(void)RESULT(dmacore_fault_take(device, one_in(8) ? NULL : faults, count_max,
@@ -372,10 +464,10 @@ static void call_map(void)
 {
 	struct object *device = pick_object(DEVICE);
 	struct mapping mapping = { .device = device->handle, .size = length("size") };
-	uint32_t attributes = one_in(64) ? byte() : 0;
 	void *buffer = NULL;
 	int result;
 
+	mapping.attributes = attributes();
 	mapping.direction = one_in(32) ? byte() : byte() % 3;
 	if (one_in(2) || (device->is_flat && !one_in(4)))
 		buffer = ram_range(&mapping.size);
@@ -384,16 +476,21 @@ static void call_map(void)
 	if (one_in(2)) {
 		if (buffer == NULL)
 			buffer = (void *)(uintptr_t)address("buffer");
-		result =
-			RESULT(dmacore_map_single(mapping.device, buffer, mapping.size,
-						  mapping.direction, attributes, OUT(&mapping.dma)),
-			       EINVAL, ENXIO, EPERM, EFAULT, ERANGE, ENOSPC, ENOMEM);
+		result = RESULT(dmacore_map_single(mapping.device, buffer, mapping.size,
+						   mapping.direction, mapping.attributes,
+						   OUT(&mapping.dma)),
+				EINVAL, ENXIO, EPERM, EOPNOTSUPP, EFAULT, ERANGE, ENOSPC, ENOMEM);
 	} else {
 		dmacore_phys_t phys = buffer != NULL ? (uintptr_t)buffer : address("phys");
 
-		result = RESULT(dmacore_map_phys(mapping.device, phys, mapping.size,
-						 mapping.direction, attributes, OUT(&mapping.dma)),
-				EINVAL, ENXIO, EPERM, ERANGE, ENOSPC, ENOMEM);
+		result = RESULT(one_in(8) ?
+					dmacore_map_resource(mapping.device, phys, mapping.size,
+							     mapping.direction, mapping.attributes,
+							     OUT(&mapping.dma)) :
+					dmacore_map_phys(mapping.device, phys, mapping.size,
+							 mapping.direction, mapping.attributes,
+							 OUT(&mapping.dma)),
+				EINVAL, ENXIO, EPERM, EOPNOTSUPP, ERANGE, ENOSPC, ENOMEM);
 	}
 	if (result == 0)
 		add_mapping(mapping);
@@ -451,9 +548,9 @@ static void call_unmap(void)
 		result = RESULT(dmacore_free_coherent(gone.device, gone.size, gone.cpu, gone.dma),
 				EINVAL, EBUSY);
 	else
-		result = RESULT(
-			dmacore_unmap(gone.device, gone.dma, gone.size, gone.direction, one_in(64)),
-			EINVAL);
+		result = RESULT(dmacore_unmap(gone.device, gone.dma, gone.size, gone.direction,
+					      one_in(64) ? attributes() : gone.attributes),
+				EINVAL);
 	if (result != 0)
 		return;
 	for (size_t i = 0; i < world.mapping_count; i++)

@@ -135,7 +135,7 @@ static void mapping__meets_its_thresholds(void **state)
 		bool is_steady = round > 0;
 		dmacore_dma_t dma, other;
 		uint8_t bytes[64] = { 0 };
-		uint64_t beyond;
+		struct dmacore_beyond beyond = DMACORE_BEYOND_INIT;
 		size_t count;
 
 		measure("map_single",

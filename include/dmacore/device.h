@@ -167,6 +167,130 @@ struct dmacore_device_options {
 	{ sizeof(struct dmacore_device_options), 0, 0, NULL, NULL, 0, 0, 0, NULL, NULL, NULL, \
 	  NULL, 0, NULL, NULL, 0, NULL, 0, 0, 0, NULL, NULL }
 
+/* For what a device uses an address: by which of its masks that must be reached. */
+enum dmacore_mapping_kind {
+	/* A buffer that is mapped (mapping.h). */
+	DMACORE_STREAMING = 0,
+	/* Memory that is allocated coherent (coherent.h). */
+	DMACORE_COHERENT = 1,
+};
+
+/* Why a mapping takes its path, bits: docs/POLICY.md has the order in which they are asked. */
+enum dmacore_path_reason {
+	/* The device is behind no IOMMU. */
+	DMACORE_REASON_NO_IOMMU = 1,
+	/* Its domain is an identity domain. */
+	DMACORE_REASON_IDENTITY = 2,
+	/* Its domain translates. */
+	DMACORE_REASON_TRANSLATES = 4,
+	/* The memory has its own addresses in the hybrid domain. */
+	DMACORE_REASON_IN_WINDOW = 8,
+	/* It has not. */
+	DMACORE_REASON_OUTSIDE_WINDOW = 16,
+	/* Its last address is above the mask or the bus limit. */
+	DMACORE_REASON_ABOVE_LIMIT = 32,
+	/* It lies in no run of the device's DMA ranges; or there are ranges, and so no window. */
+	DMACORE_REASON_OUTSIDE_RANGES = 64,
+	/* Its last address has more bits than the page table's outputs. */
+	DMACORE_REASON_TOO_WIDE = 128,
+	/* The device has no mask for this kind. */
+	DMACORE_REASON_NO_MASK = 256,
+	/* The device is attached to nothing, or to a blocked domain. */
+	DMACORE_REASON_BLOCKED = 512,
+	/* The owner of its domain maps by itself. */
+	DMACORE_REASON_OWNED = 1024,
+	/* DMACORE_ATTR_REQUIRE_COHERENT, and the device is not coherent. */
+	DMACORE_REASON_NOT_COHERENT = 2048,
+	/* Bypass is turned off (dmacore_domain_set_bypass()). */
+	DMACORE_REASON_NO_BYPASS = 1 << 17,
+};
+
+/**
+ * struct dmacore_explanation - which path memory takes to a device, and why
+ * @struct_size: set to sizeof(struct dmacore_explanation) before the call
+ * @path: one of enum dmacore_path (mapping.h)
+ * @reasons: bits of enum dmacore_path_reason
+ * @error: the errno value that a mapping call fails with, positive; 0 if it is not refused. It may still
+ *   fail for want of addresses or memory
+ * @reserved: zero
+ * @limit: the highest address that the mask and the bus limit leave; 0: there is no mask
+ */
+struct dmacore_explanation {
+	size_t struct_size;
+	uint32_t path;
+	uint32_t reasons;
+	int32_t error;
+	uint32_t reserved;
+	dmacore_dma_t limit;
+};
+
+/**
+ * struct dmacore_beyond - the live mappings that lie above an address, at least in part
+ * @struct_size: set to sizeof(struct dmacore_beyond) before the call
+ * @count: how many there are that a record is kept of
+ * @first: the lowest first address of those, or 0
+ * @last: the highest last address of those, or 0
+ * @is_complete: whether there can be no others: 0 where direct mappings without a record may be live,
+ *   because the device has been mapped directly and is not made with DMACORE_DEVICE_TRACK_DIRECT
+ * @reserved: zero
+ *
+ * dmacore_device_list_mappings() says which they are.
+ */
+struct dmacore_beyond {
+	size_t struct_size;
+	uint64_t count;
+	dmacore_dma_t first;
+	dmacore_dma_t last;
+	uint32_t is_complete;
+	uint32_t reserved;
+};
+
+#define DMACORE_BEYOND_INIT \
+	{ sizeof(struct dmacore_beyond), 0, 0, 0, 0, 0 }
+
+/**
+ * struct dmacore_mapping_info - a live mapping
+ * @first: first address of the device
+ * @last: last address, inclusive
+ * @kind: one of enum dmacore_mapping_kind
+ * @path: one of enum dmacore_path (mapping.h)
+ * @direction: one of enum dmacore_direction (mapping.h)
+ * @attributes: bits of enum dmacore_attributes (mapping.h)
+ */
+struct dmacore_mapping_info {
+	dmacore_dma_t first;
+	dmacore_dma_t last;
+	uint32_t kind;
+	uint32_t path;
+	uint32_t direction;
+	uint32_t attributes;
+};
+
+/**
+ * struct dmacore_mapping_limits - what mapping calls of a device can do
+ * @struct_size: set to sizeof(struct dmacore_mapping_limits) before the call
+ * @max_size: the most bytes of one mapping
+ * @optimal_size: up to so many bytes a mapping costs least: through an IOMMU, what is cached of freed
+ *   addresses; else @max_size
+ * @merge_boundary_mask: buffers that end and begin at multiples of this plus one become one segment of
+ *   a list; 0: none do that are not contiguous
+ * @required_mask: the smallest mask, a power of two less one, with which nothing is out of reach: of
+ *   all memory that has bytes in this process, on a direct path; of the lowest 4 GiB of addresses,
+ *   through an IOMMU. On a flat system memory is where processes have it: below 2^48
+ * @is_addressing_limited: 1: with the streaming mask, the bus limit and the DMA ranges some of that
+ *   memory is out of reach directly, and there is no IOMMU to help; 0: none is
+ * @reserved: zero
+ */
+struct dmacore_mapping_limits {
+	size_t struct_size;
+	uint64_t max_size;
+	uint64_t optimal_size;
+	uint64_t merge_boundary_mask;
+	dmacore_dma_t required_mask;
+	uint32_t is_addressing_limited;
+	uint32_t reserved;
+};
+
 /**
  * struct dmacore_device_limits - what the device's hardware can be told in one piece
  * @struct_size: sizeof(struct dmacore_device_limits)
@@ -261,42 +385,171 @@ int dmacore_device_create(struct dmacore_system *system,
 void dmacore_device_destroy(struct dmacore_device *device);
 
 /**
- * dmacore_device_set_streaming_mask() - set the mask for buffers that are mapped
+ * dmacore_device_set_mask() - set the masks for what is mapped and for what is allocated
  * @device: the device
  * @mask: highest address that the device reaches; 0: it has no mask
- * @out_beyond: receives how many live mappings that a record is kept of lie above @mask, at least
- *   in part; may be NULL
+ * @out_beyond: receives which live mappings and allocations lie above @mask; may be NULL
  *
  * Live mappings stay as they are, and are synced and unmapped as they were made.
  *
- * Context: any thread; locked (device mappings, rank 4); looks at each live mapping if @out_beyond
- *   is given; calls nothing back.
+ * Context: any thread; locked (device mappings, rank 4); looks at each mapping above @mask if
+ *   @out_beyond is given; calls nothing back.
  * Ownership: nothing changes hands.
  * Return: 0, or
- *   -EINVAL  @device is NULL. Never succeeds if retried.
+ *   -EINVAL  @device is NULL, or the structure is too short; nothing changed. Never succeeds if retried.
+ *   -E2BIG   the structure's size is that of no structure; nothing changed. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_set_mask(struct dmacore_device *device, dmacore_dma_t mask,
+			    struct dmacore_beyond *out_beyond);
+
+/**
+ * dmacore_device_set_streaming_mask() - set the mask for buffers that are mapped
+ * @device: the device
+ * @mask: highest address that the device reaches; 0: it has no mask
+ * @out_beyond: receives which live mappings lie above @mask; may be NULL
+ *
+ * As dmacore_device_set_mask(), for mappings alone.
+ *
+ * Context: as dmacore_device_set_mask().
+ * Ownership: nothing changes hands.
+ * Return: 0, or as dmacore_device_set_mask().
  */
 DMACORE_MUST_CHECK
 int dmacore_device_set_streaming_mask(struct dmacore_device *device, dmacore_dma_t mask,
-				      uint64_t *out_beyond);
+				      struct dmacore_beyond *out_beyond);
 
 /**
  * dmacore_device_set_coherent_mask() - set the mask for memory that is allocated
  * @device: the device
  * @mask: highest address that the device reaches; 0: it has no mask
- * @out_beyond: receives how many live coherent allocations lie above @mask, at least in part; may
- *   be NULL
+ * @out_beyond: receives which live coherent allocations lie above @mask; may be NULL
  *
- * As dmacore_device_set_streaming_mask().
+ * As dmacore_device_set_mask(), for allocations alone.
  *
- * Context: any thread; locked (device mappings, rank 4); looks at each live mapping if @out_beyond
- *   is given; calls nothing back.
+ * Context: as dmacore_device_set_mask().
  * Ownership: nothing changes hands.
- * Return: 0, or
- *   -EINVAL  @device is NULL. Never succeeds if retried.
+ * Return: 0, or as dmacore_device_set_mask().
  */
 DMACORE_MUST_CHECK
 int dmacore_device_set_coherent_mask(struct dmacore_device *device, dmacore_dma_t mask,
-				     uint64_t *out_beyond);
+				     struct dmacore_beyond *out_beyond);
+
+/**
+ * dmacore_device_set_bus_limit() - set what the bus between device and memory passes
+ * @device: the device
+ * @limit: highest address that it passes; 0: all
+ * @out_beyond: receives which live mappings and allocations lie above @limit; may be NULL
+ *
+ * As dmacore_device_set_mask().
+ *
+ * Context: as dmacore_device_set_mask().
+ * Ownership: nothing changes hands.
+ * Return: 0, or as dmacore_device_set_mask().
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_set_bus_limit(struct dmacore_device *device, dmacore_dma_t limit,
+				 struct dmacore_beyond *out_beyond);
+
+/**
+ * dmacore_device_set_ranges() - set which physical memory the bus has, and where
+ * @device: the device
+ * @ranges: DMA ranges, as in struct dmacore_device_options; copied
+ * @range_count: how many; 0: bus addresses are physical addresses, and the bus has all of them
+ *
+ * Live mappings are synced and unmapped as they were made. Whether the device still reaches them is the
+ * bus's to say, and so the new ranges' for its views. The memory of ranges that are set for the first time
+ * is kept until the device ends.
+ *
+ * Context: any thread; takes no lock; calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  @device is NULL, or the ranges are none, as in dmacore_device_create(). Never succeeds if
+ *            retried.
+ *   -ENOMEM  no memory. May succeed later.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_set_ranges(struct dmacore_device *device, const struct dmacore_dma_range *ranges,
+			      size_t range_count);
+
+/**
+ * dmacore_device_list_mappings() - which mappings of a device live
+ * @device: the device
+ * @first: first address of a range
+ * @last: its last address, inclusive
+ * @out: receives those that a record is kept of and that overlap the range, those of lower addresses
+ *   first; may be NULL if @capacity is 0
+ * @capacity: how many there is room for
+ * @out_count: receives how many there are, which may be more than @capacity
+ *
+ * Context: any thread; locked (device mappings, rank 4); looks at each mapping in the range; calls
+ *   nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, or @last is below @first. Never succeeds if retried.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_list_mappings(struct dmacore_device *device, dmacore_dma_t first,
+				 dmacore_dma_t last, struct dmacore_mapping_info *out,
+				 size_t capacity, size_t *out_count);
+
+/**
+ * dmacore_device_explain() - say which path memory takes to a device, and why
+ * @device: the device
+ * @phys: first physical address of the memory
+ * @size: bytes, at least 1
+ * @kind: one of enum dmacore_mapping_kind
+ * @attributes: bits of enum dmacore_attributes (mapping.h)
+ * @out: receives the decision that a mapping call would make now; @out->struct_size says how much of it
+ *   there is room for
+ *
+ * Maps nothing.
+ *
+ * Context: any thread; lock-free; calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, @size is 0, the range wraps, @kind or an attribute is unknown, or the
+ *            structure is too short. Never succeeds if retried.
+ *   -E2BIG   the structure's size is that of no structure. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_explain(struct dmacore_device *device, dmacore_phys_t phys, uint64_t size,
+			   uint32_t kind, uint32_t attributes, struct dmacore_explanation *out);
+
+/**
+ * dmacore_explanation_describe() - put an explanation into words
+ * @explanation: what dmacore_device_explain() gave
+ * @out: receives one sentence without a line end, cut off where there is no room, and a null byte
+ * @size: bytes at @out, at least 1; 256 are enough
+ *
+ * Context: any thread; takes no lock; calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, @size is 0, the path is unknown, or the structure is too short. Never
+ *            succeeds if retried.
+ *   -E2BIG   the structure is longer than known and not zero there. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_explanation_describe(const struct dmacore_explanation *explanation, char *out,
+				 size_t size);
+
+/**
+ * dmacore_device_mapping_limits() - read what mapping calls of a device can do
+ * @device: the device
+ * @out: receives the limits, for the domain, masks and ranges that it has now; @out->struct_size says how
+ *   many of them there is room for
+ *
+ * A device that no mapping call succeeds for has a maximum of 0.
+ *
+ * Context: any thread; lock-free; looks at each memory region; calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.
+ *   -E2BIG   the size is that of no structure. Never.
+ */
+DMACORE_MUST_CHECK
+int dmacore_device_mapping_limits(struct dmacore_device *device,
+				  struct dmacore_mapping_limits *out);
 
 /**
  * dmacore_device_set_limits() - say what the device's hardware can be told in one piece

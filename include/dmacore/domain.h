@@ -28,7 +28,7 @@
  * A hybrid domain is both: the memory of the system that is in this process (memory.h) has its physical
  * addresses in it, all of it and for every device, and mapping calls map beside that. What a device
  * reaches at those addresses, under its mask, is mapped directly, without a page table and without a
- * record; the rest is mapped as in a DMA domain, at addresses that no memory has. Each mapping is undone
+ * record, though the domain counts such mappings; the rest is mapped as in a DMA domain, at addresses that no memory has. Each mapping is undone
  * as it was made, whatever the masks are by then. Memory that is added or removed is followed; what has
  * no room in the window is mapped like the rest: addresses that were given out by then, and memory that
  * comes back with other ends. Pages that are not whole, and reserved regions, are not in the window.
@@ -467,6 +467,30 @@ int dmacore_domain_sync(struct dmacore_domain *domain);
  */
 DMACORE_MUST_CHECK
 int dmacore_domain_flush(struct dmacore_domain *domain);
+
+/**
+ * dmacore_domain_set_bypass() - let memory be mapped directly in a hybrid domain, or not
+ * @domain: a hybrid domain
+ * @is_on: whether mapping calls may use the memory's own addresses; at first they may
+ *
+ * When it is turned off, mapping calls map everything as in a DMA domain, and devices no longer reach
+ * memory that is not mapped for them: what of the window has no live direct mapping is gone when this
+ * returns, and the rest goes piece by piece, each with the last unmap in it. A piece is the memory of one
+ * region. When it is turned on again the window is filled again. Addresses of memory are given out for
+ * nothing else all the while.
+ *
+ * Context: any thread, but not within a table allocator or a function of a backend; locked (IOVA store,
+ *   rank 9; notifiers, rank 13); waits for accesses in flight to end; may call the table allocator, the
+ *   backend and the domain's notifiers.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  @domain is NULL. Never succeeds if retried.
+ *   -EOPNOTSUPP  it is no hybrid domain. Never.
+ *   -ENOMEM  no memory for table pages: bypass is on, and a part of memory is not in the window. Succeeds
+ *            for the rest if it is turned on once more, and there is memory.
+ */
+DMACORE_MUST_CHECK
+int dmacore_domain_set_bypass(struct dmacore_domain *domain, bool is_on);
 
 /**
  * dmacore_domain_invalidate() - say that a guest has changed its tables

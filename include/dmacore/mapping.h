@@ -22,6 +22,10 @@
  *	   +------------------+
  *	          unmap
  *
+ * What the CPU writes while it has a part is the device's after dmacore_sync_for_device(), for just the part
+ * that it was lent. Unmapping hands back what the device has: where there is a copy, in a cache or a bounce
+ * buffer, what was lent and written and not given back is lost.
+ *
  * The mapping remembers how it was made. Where a record is kept of it (always where a page table is
  * filled in; on the direct path with DMACORE_DEVICE_TRACK_DIRECT) an unmap or sync with the wrong
  * address, size, direction or device is refused, reported and changes nothing.

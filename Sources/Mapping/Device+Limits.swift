@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import Domains
+import MemoryMap
+import PageTables
+import Primitives
+
+// What mapping calls of a device can do.
+
+extension Device {
+  /// The numbers that `device.h` explains.
+  public struct MappingLimits {
+    public var maxSize: UInt64 = 0
+    public var optimalSize: UInt64 = 0
+    public var mergeBoundaryMask: UInt64 = 0
+    public var requiredMask: UInt64 = 0
+    public var isAddressingLimited = false
+  }
+
+  public var mappingLimits: MappingLimits {
+    var limits = MappingLimits()
+    let highest = (try? limit(for: .streaming).highest) ?? 0
+    let (mask, isReached) = needs(highest)
+    let token = unsafe system.pointee.readers.enter()
+    defer { unsafe system.pointee.readers.leave(token) }
+    switch currentPath {
+    case .direct:
+      limits.requiredMask = mask
+      limits.isAddressingLimited = !isReached
+      if highest > 0 { limits.maxSize = UInt64.max }
+    case .translated(let translation, let domain)
+    where unsafe domain.pointee.kind.isForMappingCalls:
+      limits.requiredMask = unsafe domain.pointee.kind == .hybrid ? mask : UInt64(UInt32.max)
+      limits.mergeBoundaryMask = Self.granule.mask
+      unsafe limits.maxSize = translation.pointee.room(under: highest, in: ranges)
+    case .translated, .nested, .blocked:
+      break
+    }
+    // Freed addresses of every size are kept at hand.
+    limits.optimalSize = limits.maxSize
+    return limits
+  }
+
+  /// The mask that all memory with bytes in this process needs directly, and whether a limit is enough.
+  private func needs(_ limit: UInt64) -> (mask: UInt64, isReached: Bool) {
+    guard unsafe !system.pointee.memory.isFlat else {
+      // What processes have on x86-64 and ARM unless they ask for more.
+      let mask = UInt64.max >> 16
+      return (mask, limit >= mask && ranges.isEmpty)
+    }
+    var (highest, isReached) = (UInt64(0), limit > 0)
+    var next: UInt64? = 0
+    while let from = next, let (memory, _, _) = unsafe system.pointee.hostMemory(from: from) {
+      let last = memory.last.rawValue
+      next = last < UInt64.max ? last &+ 1 : nil
+      guard let range = ranges.bus(of: memory) else {
+        isReached = false
+        continue
+      }
+      highest = max(highest, range.last.rawValue)
+      if range.last.rawValue > limit { isReached = false }
+    }
+    // All bits up to the highest one.
+    return (highest == 0 ? 0 : UInt64.max &>> UInt64(highest.leadingZeroBitCount), isReached)
+  }
+}
