@@ -42,14 +42,15 @@ let coreTargets: [Target] = [
   .target(name: "CPlatform"),
   core("Primitives", ["CDMACore", "CPlatform"]),
   core("Addressing", ["Primitives"]),
+  core("Bounce", ["Addressing", "CPlatform", "Primitives"]),
   core("IOVAAllocation", ["Addressing", "CDMACore", "CPlatform", "Primitives"]),
   core("PageTables", ["Addressing", "CDMACore", "CPlatform", "Primitives"]),
   core("MemoryMap", ["Addressing", "CDMACore", "CPlatform", "Primitives"]),
   core(
     "Domains",
     [
-      "Addressing", "CDMACore", "CPlatform", "IOVAAllocation", "MemoryMap", "PageTables",
-      "Primitives",
+      "Addressing", "Bounce", "CDMACore", "CPlatform", "IOVAAllocation", "MemoryMap",
+      "PageTables", "Primitives",
     ], isSmall: true),
   core(
     "Translation",
@@ -57,7 +58,7 @@ let coreTargets: [Target] = [
   core(
     "Mapping",
     [
-      "Addressing", "CDMACore", "CPlatform", "Domains", "IOVAAllocation", "MemoryMap",
+      "Addressing", "Bounce", "CDMACore", "CPlatform", "Domains", "IOVAAllocation", "MemoryMap",
       "PageTables", "Primitives",
     ], isSmall: true),
   core(
@@ -85,19 +86,20 @@ let testTargets: [Target] = [
   tests("TestSupportTests", ["CDMACore"]),
   tests("PrimitivesTests", ["CPlatform", "MachineSupport", "Primitives"]),
   tests("AddressingTests", ["Addressing", "Primitives"]),
+  tests("BounceTests", ["Addressing", "Bounce", "Primitives"]),
   tests("IOVAAllocationTests", ["Addressing", "IOVAAllocation", "MachineSupport", "Primitives"]),
   tests("MemoryMapTests", ["Addressing", "CDMACore", "MemoryMap", "Primitives"]),
   tests("PageTablesTests", ["Addressing", "CDMACore", "PageTables", "Primitives"]),
   tests(
     "DomainsTests",
     [
-      "Addressing", "CDMACore", "Domains", "IOVAAllocation", "MachineSupport", "MemoryMap",
+      "Addressing", "Bounce", "CDMACore", "Domains", "IOVAAllocation", "MachineSupport", "MemoryMap",
       "PageTables", "Primitives",
     ]),
   tests(
     "MappingTests",
     [
-      "Addressing", "CDMACore", "Domains", "MachineSupport", "Mapping", "PageTables",
+      "Addressing", "Bounce", "CDMACore", "Domains", "MachineSupport", "Mapping", "PageTables",
       "Primitives",
     ]),
   tests(

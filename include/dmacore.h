@@ -4,6 +4,7 @@
 
 /* All of dmacore, for programs that want one line. */
 
+#include "dmacore/bounce.h"
 #include "dmacore/coherent.h"
 #include "dmacore/device.h"
 #include "dmacore/domain.h"

@@ -20,6 +20,7 @@ public func dmacore_device_create(
       let known =
         DMACORE_DEVICE_TRACK_DIRECT.rawValue | DMACORE_DEVICE_UNTRUSTED.rawValue
         | DMACORE_DEVICE_SHARES_SLOT.rawValue | DMACORE_DEVICE_NONCOHERENT.rawValue
+        | DMACORE_DEVICE_FORCE_BOUNCE.rawValue
       try require(unsafe options.flags & ~known == 0)
       // A PASID has 20 bits (PCI Express 5.0, 6.20).
       try require(unsafe options.pasid_count <= 1 << 20)

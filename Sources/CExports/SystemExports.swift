@@ -40,10 +40,23 @@ public func dmacore_system_destroy(_ system: OpaquePointer!) {
   guard let system = unsafe system else { return }
   // SAFETY: see `value`.
   let cell = unsafe UnsafeMutablePointer<System>(system)
+  unsafe cell.pointee.setBouncePool(nil)
   if unsafe Box.isShared(cell) {
     unsafe cell.pointee.reporter.reportEarlyDestroy(object: "system")
   }
   unsafe Box.letGo(cell)
+}
+
+@implementation @_cdecl("dmacore_system_set_bounce_pool")
+public func dmacore_system_set_bounce_pool(_ system: OpaquePointer!, _ pool: OpaquePointer!) -> CInt
+{
+  status { () throws(Failure) in
+    let system = unsafe try value(system, as: System.self)
+    // SAFETY: see `value`.
+    let pool = unsafe pool.map { unsafe UnsafeMutablePointer<BouncePool>($0) }
+    if let pool = unsafe pool { try require(unsafe pool.pointee.system == system) }
+    unsafe system.pointee.setBouncePool(pool)
+  }
 }
 
 @implementation @_cdecl("dmacore_system_tick")

@@ -30,8 +30,10 @@ public struct DeviceDescription {
   let pageRequestCapacity: Int
   let pageResponse: dmacore_page_response_fn?
   let pageResponseOpaque: UnsafeMutableRawPointer?
+  let bouncePool: UnsafeMutablePointer<BouncePool>?
+  let bouncesAll: Bool
 
-  /// - Throws: `invalidArgument` for an IOMMU or a group of another system, a name or a ring that is
+  /// - Throws: `invalidArgument` for an IOMMU, a group or a pool of another system, a name or a ring that is
   ///   too long, page requests that are too many or whose answers nobody receives.
   public init(
     _ options: dmacore_device_options, iommu: UnsafeMutablePointer<IOMMU>?,
@@ -52,6 +54,12 @@ public struct DeviceDescription {
     if let group = unsafe group {
       guard unsafe group.pointee.system == system else { throw .invalidArgument }
     }
+    // SAFETY: a handle that C gives for a pool is the address of one.
+    unsafe bouncePool = options.bounce_pool.map { unsafe UnsafeMutablePointer($0) }
+    if let pool = unsafe bouncePool {
+      guard unsafe pool.pointee.system == system else { throw .invalidArgument }
+    }
+    bouncesAll = unsafe options.flags & DMACORE_DEVICE_FORCE_BOUNCE.rawValue != 0
     self.topology = topology
     tracksDirect = unsafe options.flags & DMACORE_DEVICE_TRACK_DIRECT.rawValue != 0
     isUntrusted = unsafe options.flags & DMACORE_DEVICE_UNTRUSTED.rawValue != 0
@@ -140,6 +148,10 @@ public struct Device: ~Copyable, Held {
   private let currentRanges: Atomic<UInt>
   private let newestRanges: Atomic<UInt>
   private let busLimit: Atomic<UInt64>
+  /// A pool of its own, and the only one that it uses then.
+  let bouncePool: UnsafeMutablePointer<BouncePool>?
+  /// Whether all that is mapped for it is bounced.
+  public let bouncesAll: Bool
   /// What its hardware can be told in one piece.
   public let limits = DeviceLimits()
   private let streamingMask: Atomic<UInt64>
@@ -204,6 +216,7 @@ public struct Device: ~Copyable, Held {
     if let bridge = unsafe description.topology.bridge { unsafe Box.hold(bridge) }
     unsafe Box.hold(system)
     if let iommu = unsafe description.iommu { unsafe Box.hold(iommu) }
+    if let pool = unsafe description.bouncePool { unsafe Box.hold(pool) }
     unsafe self.system = system
     unsafe iommu = description.iommu
     unsafe self.group = group
@@ -218,6 +231,8 @@ public struct Device: ~Copyable, Held {
     currentRanges = Atomic(UInt(bitPattern: ranges))
     newestRanges = Atomic(UInt(bitPattern: ranges))
     busLimit = Atomic(description.busLimit)
+    unsafe bouncePool = description.bouncePool
+    bouncesAll = description.bouncesAll
     streamingMask = Atomic(description.streamingMask)
     coherentMask = Atomic(description.coherentMask)
     ownName = name
@@ -256,6 +271,7 @@ public struct Device: ~Copyable, Held {
     unsafe Box.destroy(member)
     unsafe Box.letGo(group)
     if let iommu = unsafe iommu { unsafe Box.letGo(iommu) }
+    if let pool = unsafe bouncePool { unsafe Box.letGo(pool) }
     unsafe Box.letGo(system)
     var next = unsafe Self.ranges(at: newestRanges.load(ordering: .relaxed))
     while let ranges = unsafe next {

@@ -66,6 +66,8 @@ public struct System: ~Copyable, Held {
   let windows: WindowList
   /// The time of the last tick.
   let lastTick = Atomic<UInt64>(0)
+  /// The address of the pool of devices that have none of their own, 0 for none.
+  let bouncePool = Atomic<UInt>(0)
   private let allocator: dmacore_memory_allocator?
   private let uses = UseCount()
 

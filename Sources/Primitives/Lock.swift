@@ -19,6 +19,7 @@ public enum LockRank: UInt32, Sendable {
   case topology = 12
   case notifiers = 13
   case windows = 14
+  case bounceArea = 15
 }
 
 /// Mutual exclusion between threads.

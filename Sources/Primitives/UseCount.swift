@@ -32,6 +32,14 @@ public struct UseCount: ~Copyable, Sendable {
     count.wrappingSubtract(1, ordering: .acquiringAndReleasing).newValue
   }
 
+  /// Counts so many holders more, or less, and returns how many there are then.
+  public func add(_ change: Int) -> Int {
+    // As in decrement.
+    count.wrappingAdd(change, ordering: .acquiringAndReleasing).newValue
+  }
+
+  public var current: Int { count.load(ordering: .relaxed) }
+
   /// Whether anybody but the caller, who is a holder, and so many others hold the object.
   public func isShared(beside others: Int = 0) -> Bool {
     count.load(ordering: .relaxed) > 1 + others

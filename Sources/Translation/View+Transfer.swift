@@ -6,38 +6,6 @@ import MemoryMap
 import Primitives
 
 extension View {
-  /// Which way bytes go, and where they are on the device's side.
-  @safe
-  private enum Transfer {
-    case read(into: UnsafeMutableRawPointer)
-    case write(from: UnsafeRawPointer)
-
-    var access: Access {
-      switch self {
-      case .read: .read
-      case .write: .write
-      }
-    }
-
-    func copy(_ host: UnsafeMutableRawPointer, offset: Int, size: Int) {
-      switch self {
-      case .read(let buffer): unsafe (buffer + offset).copyMemory(from: host, byteCount: size)
-      case .write(let buffer): unsafe host.copyMemory(from: buffer + offset, byteCount: size)
-      }
-    }
-
-    func callBack(
-      _ region: PhysicalMemory.Region, at regionOffset: UInt64, offset: Int, size: Int
-    ) throws(Failure) {
-      switch self {
-      case .read(let buffer):
-        try unsafe region.pointee.read(offset: regionOffset, into: buffer + offset, size: size)
-      case .write(let buffer):
-        try unsafe region.pointee.write(offset: regionOffset, from: buffer + offset, size: size)
-      }
-    }
-  }
-
   /// Reads a range of the device's addresses.
   ///
   /// - Throws: a refusal, after it has been made a fault; `notSupported`; what a callback fails with.
@@ -54,7 +22,7 @@ extension View {
     try unsafe transfer(range, .write(from: buffer))
   }
 
-  private func transfer(_ range: DMARange, _ transfer: Transfer) throws(Failure) {
+  private func transfer(_ range: DMARange, _ transfer: MemoryTransfer) throws(Failure) {
     if moveAtOnce(range, transfer) { return }
     try forEachRun(of: range, transfer.access) { (_, _) throws(Failure) in }
     var address = range.first.rawValue
@@ -66,7 +34,7 @@ extension View {
   }
 
   /// Moves the bytes of an access that one run of memory covers; or moves none.
-  private func moveAtOnce(_ range: DMARange, _ transfer: Transfer) -> Bool {
+  private func moveAtOnce(_ range: DMARange, _ transfer: MemoryTransfer) -> Bool {
     guard range.extent < Self.copySize else { return false }
     let token = unsafe device.pointee.system.pointee.readers.enter()
     defer { unsafe device.pointee.system.pointee.readers.leave(token) }
@@ -85,7 +53,9 @@ extension View {
 
   /// Lets the domain know what was written, once it is; a nested domain's parent, at its addresses.
   @inline(__always)
-  private func note(_ transfer: Transfer, _ first: UInt64, _ last: UInt64, by path: DevicePath) {
+  private func note(
+    _ transfer: MemoryTransfer, _ first: UInt64, _ last: UInt64, by path: DevicePath
+  ) {
     guard case .write = transfer, let translation = unsafe path.noting else { return }
     unsafe translation.pointee.noteWrite(first, last)
   }
@@ -94,7 +64,7 @@ extension View {
   /// to another domain they mean nothing.
   @inline(never)
   private func noteLate(
-    _ transfer: Transfer, _ first: UInt64, _ last: UInt64,
+    _ transfer: MemoryTransfer, _ first: UInt64, _ last: UInt64,
     in noting: UnsafeMutablePointer<Domain.Translation>?
   ) {
     let token = unsafe device.pointee.system.pointee.readers.enter()
@@ -105,7 +75,7 @@ extension View {
 
   /// Moves the first run of what is left of an access and returns where it ends.
   private func move(
-    from address: UInt64, through last: UInt64, _ range: DMARange, _ transfer: Transfer
+    from address: UInt64, through last: UInt64, _ range: DMARange, _ transfer: MemoryTransfer
   ) throws(Failure) -> UInt64 {
     // The buffer has the range's bytes, so that offsets and sizes fit a pointer's difference.
     let offset = Int(truncatingIfNeeded: address &- range.first.rawValue)

@@ -8,7 +8,7 @@ private let layers: [[String]] = [
   ["CDMACore", "CPlatform"],
   ["Primitives"],
   ["Addressing"],
-  ["IOVAAllocation", "MemoryMap", "PageTables"],
+  ["Bounce", "IOVAAllocation", "MemoryMap", "PageTables"],
   ["Domains"],
   ["Mapping", "Translation"],
   ["CExports"],

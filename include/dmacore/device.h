@@ -55,6 +55,7 @@
 
 DMACORE_BEGIN_DECLS
 
+struct dmacore_bounce_pool;
 struct dmacore_device;
 struct dmacore_group;
 struct dmacore_iommu;
@@ -85,6 +86,11 @@ enum dmacore_device_flags {
 	 * nowhere else.
 	 */
 	DMACORE_DEVICE_NONCOHERENT = 8,
+	/*
+	 * Whatever is mapped for it directly is bounced (bounce.h), within its reach or not, and through
+	 * an IOMMU what does not fill its pages.
+	 */
+	DMACORE_DEVICE_FORCE_BOUNCE = 16,
 };
 
 /* The longest name of a device, its terminating null byte included. */
@@ -137,6 +143,8 @@ struct dmacore_dma_range {
  *   memory for so many, of 24 bytes each, as long as it is there
  * @page_response: receives the answers to page requests; NULL only if it cannot ask
  * @page_response_opaque: passed to @page_response
+ * @bounce_pool: the pool that is used for it, and no other (bounce.h); NULL: the one that is set for the
+ *   system when something is mapped
  */
 struct dmacore_device_options {
 	size_t struct_size;
@@ -161,11 +169,12 @@ struct dmacore_device_options {
 	uint32_t page_request_capacity;
 	dmacore_page_response_fn page_response;
 	void *page_response_opaque;
+	struct dmacore_bounce_pool *bounce_pool;
 };
 
 #define DMACORE_DEVICE_OPTIONS_INIT \
 	{ sizeof(struct dmacore_device_options), 0, 0, NULL, NULL, 0, 0, 0, NULL, NULL, NULL, \
-	  NULL, 0, NULL, NULL, 0, NULL, 0, 0, 0, NULL, NULL }
+	  NULL, 0, NULL, NULL, 0, NULL, 0, 0, 0, NULL, NULL, NULL }
 
 /* For what a device uses an address: by which of its masks that must be reached. */
 enum dmacore_mapping_kind {
@@ -337,13 +346,13 @@ struct dmacore_device_statistics {
  * Context: any thread; locked (group, rank 3; device mappings, rank 4; topology, rank 12); may call the
  *   system's find_group.
  * Ownership: the caller gives the device back with dmacore_device_destroy(); it holds on to the
- *   system, to the IOMMU, to the bridge and to its group. What @options->fault_opaque and
+ *   system, to the IOMMU, to the bridge, to the bounce pool and to its group. What @options->fault_opaque and
  *   @options->page_response_opaque point to must outlive it.
  * Return: 0, or
  *   -EINVAL  @system or @out_device is NULL, a flag is unknown, @options->pasid_count is above
  *            2^20, the name or the ring is too long, page requests are too many or nobody receives their
  *            answers,
- *            the IOMMU or the group is of another system, the group's devices are behind another
+ *            the IOMMU, the group or the bounce pool is of another system, the group's devices are behind another
  *            IOMMU, it belongs to another group by the topology than to @options->group, a reserved
  *            region is none, there are too many of those or of IDs, the bridge is of another system,
  *            a function of a slot has no ID, the DMA ranges are too many or NULL, one of them is not

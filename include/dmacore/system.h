@@ -28,6 +28,7 @@
 
 DMACORE_BEGIN_DECLS
 
+struct dmacore_bounce_pool;
 struct dmacore_system;
 
 enum dmacore_system_flags {
@@ -145,9 +146,11 @@ int dmacore_system_create(const struct dmacore_system_options *options,
  * dmacore_system_destroy() - give a system back
  * @system: the system, or NULL
  *
- * Destroy its devices, domains and IOMMUs first; see the lifetime rule above.
+ * Destroy its devices, domains and IOMMUs first; see the lifetime rule above. Its bounce pool is taken from
+ * it, as by dmacore_system_set_bounce_pool().
  *
- * Context: any thread; takes no lock; may call the report callback.
+ * Context: any thread; takes no lock; may call the report callback; with a bounce pool, as
+ *   dmacore_system_set_bounce_pool().
  * Ownership: @system may not be used afterwards.
  * Return: nothing; cannot fail.
  */
@@ -173,6 +176,22 @@ void dmacore_system_destroy(struct dmacore_system *system);
  */
 DMACORE_MUST_CHECK
 int dmacore_system_tick(struct dmacore_system *system, uint64_t now);
+
+/**
+ * dmacore_system_set_bounce_pool() - say which bounce pool the system's devices use
+ * @system: the system
+ * @pool: a pool of this system (bounce.h); NULL: none
+ *
+ * For devices that have none of their own. What is mapped keeps its pool.
+ *
+ * Context: any thread; may wait for accesses in flight to end; may free a pool that was destroyed, and so
+ *   call the memory allocator.
+ * Ownership: the system holds on to the pool until another is set, or the system is destroyed.
+ * Return: 0, or
+ *   -EINVAL  @system is NULL, or the pool is of another system. Never succeeds if retried.
+ */
+DMACORE_MUST_CHECK
+int dmacore_system_set_bounce_pool(struct dmacore_system *system, struct dmacore_bounce_pool *pool);
 
 DMACORE_END_DECLS
 

@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import Bounce
+import CDMACore
+import Primitives
+import Synchronization
+
+/// Memory that a bounce pool was given in one piece, and its slots.
+@safe
+struct BounceChunk: ~Copyable {
+  let memory: CoherentMemory
+  let pool: UnsafeMutablePointer<BouncePool>
+  var slots: BounceSlots
+  /// The chunk that was added before this one. Set before anybody knows this one.
+  var next: UnsafeMutablePointer<BounceChunk>?
+}
+
+/// Memory for copies of what devices do not reach.
+///
+/// It grows by the chunk, which it keeps. What takes slots holds it, so that it may be taken from a device
+/// or a system whose mappings live.
+@safe
+public struct BouncePool: ~Copyable, Held {
+  /// The numbers that `bounce.h` explains.
+  public struct Counts {
+    public var slots: UInt64 = 0
+    public var used: UInt64 = 0
+    public var usedMax: UInt64 = 0
+    public var chunks: UInt64 = 0
+    public var full: UInt64 = 0
+    public var copiedIn: UInt64 = 0
+    public var copiedOut: UInt64 = 0
+  }
+
+  public let system: UnsafeMutablePointer<System>
+  // The highest physical address, and bytes.
+  private let limit: UInt64
+  private let step: UInt64
+  private let sizeMax: UInt64
+  // Bytes of the chunks, and of those that are about to be added.
+  private let size = Atomic<UInt64>(0)
+  // The address of the chunk that was added last, 0 for none.
+  private let newest = Atomic<UInt>(0)
+  private let usedMax = Atomic<Int>(0)
+  private let full = Atomic<UInt64>(0)
+  // A holder counts 1; slots that are taken are one, and each of them counts `slotHolder` beside.
+  private let uses = UseCount()
+
+  private static var slotHolder: Int { 1 << 32 }
+
+  // What it starts with and grows by, and what it grows to, where nobody says.
+  private static var sizeDefault: UInt64 { 1 << 20 }
+  private static var sizeMaxDefault: UInt64 { 64 << 20 }
+
+  /// A new pool with its first chunk, which holds the system.
+  ///
+  /// - Throws: `invalidArgument` for sizes that are none, `outOfRange` when the memory lies above the
+  ///   limit, what `System.allocateMemory` throws.
+  public static func place(
+    system: UnsafeMutablePointer<System>, _ options: dmacore_bounce_pool_options
+  ) throws(Failure) -> UnsafeMutablePointer<BouncePool> {
+    let size = options.size == 0 ? sizeDefault : options.size
+    let sizeMax = options.size_max == 0 ? max(size, sizeMaxDefault) : options.size_max
+    // Slots are counted in 31 bits.
+    guard options.flags == 0, options.reserved == 0, size <= sizeMax, sizeMax <= 1 << 41,
+      (size | sizeMax) & Device.granule.mask == 0
+    else { throw .invalidArgument }
+    let pool = unsafe try Box<BouncePool>.place { () throws(Failure) in
+      unsafe BouncePool(
+        system: system, limit: options.limit == 0 ? UInt64.max : options.limit, step: size,
+        sizeMax: sizeMax)
+    }
+    do throws(Failure) {
+      unsafe try grow(pool, by: size, limit: UInt64.max) { _ in 0 }
+    } catch {
+      unsafe Box.letGo(pool)
+      throw error
+    }
+    return unsafe pool
+  }
+
+  private init(
+    system: UnsafeMutablePointer<System>, limit: UInt64, step: UInt64, sizeMax: UInt64
+  ) {
+    unsafe Box.hold(system)
+    unsafe self.system = system
+    self.limit = limit
+    self.step = step
+    self.sizeMax = sizeMax
+  }
+
+  deinit {
+    var chunk = unsafe Self.chunk(newest.load(ordering: .acquiring))
+    while let last = unsafe chunk {
+      unsafe chunk = last.pointee.next
+      let memory = unsafe last.pointee.memory
+      unsafe Box.destroy(last)
+      unsafe system.pointee.freeMemory(memory)
+    }
+    unsafe Box.letGo(system)
+  }
+
+  public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }
+
+  private static func chunk(_ address: UInt) -> UnsafeMutablePointer<BounceChunk>? {
+    // SAFETY: only `add` publishes an address, that of a chunk that lives as long as the pool.
+    unsafe UnsafeMutablePointer(bitPattern: address)
+  }
+
+  private func forEachChunk(_ body: (UnsafeMutablePointer<BounceChunk>) -> Bool) {
+    // Acquiring: pairs with the release in `add`, so that the chunk is made whole.
+    var chunk = unsafe Self.chunk(newest.load(ordering: .acquiring))
+    while let this = unsafe chunk, unsafe body(this) { unsafe chunk = this.pointee.next }
+  }
+
+  // MARK: - Slots
+
+  /// Slots for a copy, in memory that is there. What takes them holds the pool.
+  ///
+  /// - Parameter base: the address at which the device has memory, or nil if it does not reach it.
+  /// - Throws: `noSpace`, or `outOfRange` if no memory of the pool is in reach.
+  @_optimize(speed)
+  func take(
+    _ request: BounceRequest, _ original: PhysicalRange, base: (PhysicalRange) -> UInt64?
+  ) throws(Failure) -> UnsafeMutablePointer<BounceRun> {
+    var isInReach = false
+    var found: UnsafeMutablePointer<BounceRun>? = nil
+    unsafe forEachChunk { chunk in
+      guard let base = base(unsafe chunk.pointee.memory.range) else { return true }
+      isInReach = true
+      unsafe found = chunk.pointee.slots.take(request, original: original, base: base)
+      return unsafe found == nil
+    }
+    guard let run = unsafe found else { throw isInReach ? .noSpace : .outOfRange }
+    let used = unsafe uses.add(run.pointee.count &* Self.slotHolder &+ 1) &>> 32
+    var most = usedMax.load(ordering: .relaxed)
+    while used > most {
+      let (isDone, now) = usedMax.weakCompareExchange(
+        expected: most, desired: used, ordering: .relaxed)
+      if isDone { break }
+      most = now
+    }
+    return unsafe run
+  }
+
+  /// As `take`, after having grown. The caller holds the pool.
+  ///
+  /// - Throws: `noSpace` when it may not grow so much, or others were faster; `outOfRange` when what it
+  ///   has and gets is not in reach; `noMemory`.
+  static func takeGrowing(
+    _ pool: UnsafeMutablePointer<BouncePool>, _ request: BounceRequest,
+    _ original: PhysicalRange, limit: UInt64, base: (PhysicalRange) -> UInt64?
+  ) throws(Failure) -> UnsafeMutablePointer<BounceRun> {
+    do throws(Failure) {
+      unsafe try grow(pool, by: request.room, limit: limit, base: base)
+      return unsafe try pool.pointee.take(request, original, base: base)
+    } catch {
+      if error == .noSpace { unsafe pool.pointee.full.wrappingAdd(1, ordering: .relaxed) }
+      throw error
+    }
+  }
+
+  /// Gives slots back, and ends the pool if nobody else holds it.
+  @_optimize(speed)
+  public static func giveBack(_ run: UnsafeMutablePointer<BounceRun>) {
+    let chunk = unsafe chunk(of: run.pointee)
+    let pool = unsafe chunk.pointee.pool
+    let holders = unsafe run.pointee.count &* slotHolder &+ 1
+    unsafe chunk.pointee.slots.giveBack(run)
+    if unsafe pool.pointee.uses.add(-holders) == 0 { unsafe Box.destroy(pool) }
+  }
+
+  private static func chunk(of run: BounceRun) -> UnsafeMutablePointer<BounceChunk> {
+    // SAFETY: `grow` made the slots' owner the chunk that they are in.
+    unsafe run.owner!.assumingMemoryBound(to: BounceChunk.self)
+  }
+
+  /// The pool whose slots these are, which they hold.
+  static func pool(of run: BounceRun) -> UnsafeMutablePointer<BouncePool> {
+    unsafe chunk(of: run).pointee.pool
+  }
+
+  /// Counts bytes that were copied after the slots were taken.
+  static func count(copied size: UInt64, out: Bool, of run: BounceRun) {
+    unsafe chunk(of: run).pointee.slots.count(copied: size, out: out, of: run)
+  }
+
+  // MARK: - Chunks
+
+  /// Adds a chunk of so many bytes, or of more.
+  private static func grow(
+    _ pool: UnsafeMutablePointer<BouncePool>, by room: UInt64, limit: UInt64,
+    base: (PhysicalRange) -> UInt64?
+  ) throws(Failure) {
+    guard let room = Device.granule.roundedUp(room) else { throw .noSpace }
+    let bytes = unsafe try pool.pointee.reserve(room)
+    do throws(Failure) {
+      unsafe try add(bytes, to: pool, limit: min(limit, pool.pointee.limit), base: base)
+    } catch {
+      unsafe pool.pointee.size.wrappingSubtract(bytes, ordering: .relaxed)
+      throw error
+    }
+  }
+
+  /// Counts bytes as the pool's that are yet to be allocated: so many, or more.
+  private func reserve(_ room: UInt64) throws(Failure) -> UInt64 {
+    var have = size.load(ordering: .relaxed)
+    while true {
+      let left = sizeMax &- have
+      guard room <= left else { throw .noSpace }
+      let bytes = min(max(room, step), left)
+      let (isDone, now) = size.weakCompareExchange(
+        expected: have, desired: have &+ bytes, ordering: .relaxed)
+      if isDone { return bytes }
+      have = now
+    }
+  }
+
+  private static func add(
+    _ bytes: UInt64, to pool: UnsafeMutablePointer<BouncePool>, limit: UInt64,
+    base: (PhysicalRange) -> UInt64?
+  ) throws(Failure) {
+    let system = unsafe pool.pointee.system
+    let memory = unsafe try system.pointee.allocateMemory(size: bytes, limit: limit)
+    do throws(Failure) {
+      guard memory.range.last.rawValue <= limit, base(memory.range) != nil else {
+        throw .outOfRange
+      }
+      let chunk = unsafe try Box<BounceChunk>.place { () throws(Failure) in
+        unsafe BounceChunk(
+          memory: memory, pool: pool,
+          slots: try BounceSlots(memory.host, size: Int(truncatingIfNeeded: bytes)), next: nil)
+      }
+      unsafe chunk.pointee.slots.owner = UnsafeMutableRawPointer(chunk)
+      unsafe pool.pointee.publish(chunk)
+    } catch {
+      unsafe system.pointee.freeMemory(memory)
+      throw error
+    }
+  }
+
+  private func publish(_ chunk: UnsafeMutablePointer<BounceChunk>) {
+    var last = newest.load(ordering: .relaxed)
+    while true {
+      unsafe chunk.pointee.next = Self.chunk(last)
+      // Releasing: pairs with the acquire in `forEachChunk`.
+      let (isDone, now) = newest.weakCompareExchange(
+        expected: last, desired: UInt(bitPattern: chunk),
+        successOrdering: .acquiringAndReleasing, failureOrdering: .relaxed)
+      if isDone { return }
+      last = now
+    }
+  }
+
+  // MARK: - Numbers
+
+  private var used: Int { uses.current &>> 32 }
+
+  public var counts: Counts {
+    var counts = Counts()
+    unsafe forEachChunk { chunk in
+      let copied = unsafe chunk.pointee.slots.copied
+      counts.chunks &+= 1
+      unsafe counts.slots &+= UInt64(chunk.pointee.slots.count)
+      counts.copiedIn &+= copied.into
+      counts.copiedOut &+= copied.out
+      return true
+    }
+    counts.used = UInt64(used)
+    // Slots are counted before the most of them.
+    counts.usedMax = UInt64(max(used, usedMax.load(ordering: .relaxed)))
+    counts.full = full.load(ordering: .relaxed)
+    return counts
+  }
+
+  /// Lets the most slots that were in use be those that are in use now.
+  public func resetUsedMax() { usedMax.store(used, ordering: .relaxed) }
+}
+
+extension System {
+  /// Gives the system's devices another pool, or none.
+  public func setBouncePool(_ pool: UnsafeMutablePointer<BouncePool>?) {
+    if let pool = unsafe pool { unsafe Box.hold(pool) }
+    // Acquiring and releasing: pairs with itself and the acquire in `Device.bounce`, so that the pool is
+    // made whole.
+    let old = unsafe UnsafeMutablePointer<BouncePool>(
+      bitPattern: bouncePool.exchange(
+        UInt(bitPattern: pool), ordering: .acquiringAndReleasing))
+    guard let old = unsafe old else { return }
+    readers.waitForReaders()
+    unsafe Box.letGo(old)
+  }
+}
+
+extension Device {
+  /// Slots for a copy of memory in the device's pool, or the system's.
+  ///
+  /// - Parameters:
+  ///   - limit: the highest physical address that the memory may have.
+  ///   - base: as in `BouncePool.take`.
+  /// - Throws: `outOfRange` when there is no pool in reach, `noSpace` when it is full and may not grow,
+  ///   `noMemory`.
+  @_optimize(speed)
+  func bounce(
+    _ request: BounceRequest, _ original: PhysicalRange, limit: UInt64,
+    base: (PhysicalRange) -> UInt64?
+  ) throws(Failure) -> UnsafeMutablePointer<BounceRun> {
+    let pool: UnsafeMutablePointer<BouncePool>
+    if let own = unsafe bouncePool {
+      unsafe pool = own
+      do throws(Failure) {
+        return unsafe try pool.pointee.take(request, original, base: base)
+      } catch {}
+      unsafe Box.hold(pool)
+    } else {
+      // The section keeps the pool, which may be taken away at the same time.
+      let token = unsafe system.pointee.readers.enter()
+      defer { unsafe system.pointee.readers.leave(token) }
+      guard
+        // SAFETY: only `setBouncePool` stores this, with the address of a pool that the system holds until
+        // no section is open that found it.
+        let found = unsafe UnsafeMutablePointer<BouncePool>(
+          bitPattern: system.pointee.bouncePool.load(ordering: .acquiring))
+      else { throw .outOfRange }
+      unsafe pool = found
+      do throws(Failure) {
+        return unsafe try pool.pointee.take(request, original, base: base)
+      } catch {}
+      unsafe Box.hold(pool)
+    }
+    defer { unsafe Box.letGo(pool) }
+    return unsafe try BouncePool.takeGrowing(pool, request, original, limit: limit, base: base)
+  }
+}
