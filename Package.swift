@@ -42,7 +42,7 @@ let coreTargets: [Target] = [
   .target(name: "CPlatform"),
   core("Primitives", ["CDMACore", "CPlatform"]),
   core("Addressing", ["Primitives"]),
-  core("Bounce", ["Addressing", "CPlatform", "Primitives"]),
+  core("Bounce", ["Addressing", "CPlatform", "Primitives"], isSmall: true),
   core("IOVAAllocation", ["Addressing", "CDMACore", "CPlatform", "Primitives"]),
   core("PageTables", ["Addressing", "CDMACore", "CPlatform", "Primitives"]),
   core("MemoryMap", ["Addressing", "CDMACore", "CPlatform", "Primitives"]),

@@ -43,7 +43,6 @@ public struct BounceRequest: Sendable {
   let count: UInt64
 
   /// - Parameters:
-  ///   - size: not 0.
   ///   - mask: bits of the address of the copy that are those of `low`; all below the highest count.
   ///   - boundary: a power of two less one.
   /// - Throws: `noSpace` for a size that no memory has.
@@ -51,7 +50,7 @@ public struct BounceRequest: Sendable {
     size: UInt64, low: UInt64 = 0, mask: UInt64 = 0, boundary: UInt64 = UInt64.max
   ) throws(Failure) {
     // More than a page table translates, and less than would wrap below.
-    guard size <= 1 << 60 else { throw .noSpace }
+    guard size &- 1 < 1 << 60 else { throw .noSpace }
     self.size = size
     self.mask = mask == 0 ? 0 : UInt64.max >> UInt64(mask.leadingZeroBitCount)
     self.low = low
@@ -61,9 +60,11 @@ public struct BounceRequest: Sendable {
       (offset &+ size &+ BounceSlots.granule.mask) &>> UInt64(BounceSlots.granule.shift)
   }
 
-  /// Bytes in which there is room for it, wherever they start at a multiple of a page.
+  /// Bytes in which there is room for it, at whichever multiple of 4096 they start.
   public var room: UInt64 {
-    count &* BounceSlots.granule.bytes &+ (mask <= 4095 ? mask : min(mask, 1 << 60))
+    // How far from there the first slot can be.
+    let distance = mask <= 4095 ? low & mask & BounceSlots.granule.bytes : min(mask, 1 << 60)
+    return count &* BounceSlots.granule.bytes &+ distance
   }
 }
 
@@ -72,9 +73,7 @@ public struct BounceRequest: Sendable {
 public struct BounceRun {
   /// Whose slots they are, for whoever made these.
   public let owner: UnsafeMutableRawPointer?
-  /// The first byte of the copy.
-  public let host: UnsafeMutableRawPointer
-  /// Where the device finds it, as the taker counts.
+  /// Where the device finds the first slot's part of the copy, as the taker counts.
   public let address: UInt64
   fileprivate let first: Int
   /// How many slots.
@@ -82,8 +81,9 @@ public struct BounceRun {
 
   // The taker's.
 
-  /// What is copied.
-  public var original: PhysicalRange
+  /// What is copied, and where its first byte is in the copy.
+  public let original: PhysicalRange
+  public var host: UnsafeMutableRawPointer
   /// Where that starts in its mapping.
   public var offset: UInt64 = 0
   /// Another part of the same mapping.
@@ -194,6 +194,8 @@ public struct BounceSlots: ~Copyable, @unchecked Sendable {
     return unsafe take(request, original, base, from: 0, through: areaCount &- 1)
   }
 
+  @inline(never)
+  @_optimize(speed)
   private func take(
     _ request: BounceRequest, _ original: PhysicalRange, _ base: UInt64, from low: Int,
     through high: Int
@@ -223,12 +225,13 @@ public struct BounceSlots: ~Copyable, @unchecked Sendable {
     let run = unsafe runs + slot
     unsafe run.initialize(
       to: BounceRun(
-        owner: owner, host: host + start, address: base &+ UInt64(start), first: slot,
-        count: needed, original: original))
+        owner: owner, address: base &+ UInt64(start), first: slot, count: needed,
+        original: original, host: host + start))
     return unsafe run
   }
 
   /// Gives slots back.
+  @_optimize(speed)
   public func giveBack(_ run: UnsafeMutablePointer<BounceRun>) {
     let (first, last) = unsafe (run.pointee.first, run.pointee.first &+ run.pointee.count &- 1)
     var slot = first
@@ -269,6 +272,8 @@ public struct BounceSlots: ~Copyable, @unchecked Sendable {
 
   /// The first of free slots in a row for a copy that starts in a word from `start` on, before `stop`, and
   /// ends before the word `end`.
+  @inline(never)
+  @_optimize(speed)
   private func find(_ place: BouncePlaces, from start: Int, to stop: Int, end: Int) -> Int? {
     let needed = place.count
     guard needed <= 64 else { return findLong(place, from: start, to: stop, end: end) }
@@ -313,6 +318,7 @@ public struct BounceSlots: ~Copyable, @unchecked Sendable {
   }
 
   /// The last of slots in a row, of which there is one, that is in use.
+  @inline(__always)
   private func lastUsed(_ first: Int, _ count: Int) -> Int? {
     var word = (first &+ count &- 1) &>> 6
     var mask = UInt64.max &>> UInt64(63 &- (first &+ count &- 1) & 63)

@@ -97,7 +97,7 @@ private func sync(
 @implementation @_cdecl("dmacore_need_sync")
 public func dmacore_need_sync(_ device: OpaquePointer!, _ dma: dmacore_dma_t) -> Bool {
   guard let device = unsafe try? value(device, as: Device.self) else { return false }
-  return unsafe device.pointee.needsSync
+  return unsafe device.pointee.needsSync(DMAAddress(dma))
 }
 
 @implementation @_cdecl("dmacore_need_unmap")

@@ -72,7 +72,7 @@ public struct BouncePool: ~Copyable, Held {
         sizeMax: sizeMax)
     }
     do throws(Failure) {
-      unsafe try grow(pool, by: size, limit: UInt64.max) { _ in 0 }
+      unsafe try grow(pool, by: size, DMARanges(), UInt64.max)
     } catch {
       unsafe Box.letGo(pool)
       throw error
@@ -108,29 +108,28 @@ public struct BouncePool: ~Copyable, Held {
     unsafe UnsafeMutablePointer(bitPattern: address)
   }
 
-  private func forEachChunk(_ body: (UnsafeMutablePointer<BounceChunk>) -> Bool) {
-    // Acquiring: pairs with the release in `add`, so that the chunk is made whole.
-    var chunk = unsafe Self.chunk(newest.load(ordering: .acquiring))
-    while let this = unsafe chunk, unsafe body(this) { unsafe chunk = this.pointee.next }
-  }
-
   // MARK: - Slots
 
   /// Slots for a copy, in memory that is there. What takes them holds the pool.
   ///
-  /// - Parameter base: the address at which the device has memory, or nil if it does not reach it.
+  /// - Parameter ranges, highest: where the bus has memory, and the highest address that is in reach there.
   /// - Throws: `noSpace`, or `outOfRange` if no memory of the pool is in reach.
+  @inline(never)
   @_optimize(speed)
   func take(
-    _ request: BounceRequest, _ original: PhysicalRange, base: (PhysicalRange) -> UInt64?
+    _ request: BounceRequest, _ original: PhysicalRange, _ ranges: borrowing DMARanges,
+    _ highest: UInt64
   ) throws(Failure) -> UnsafeMutablePointer<BounceRun> {
     var isInReach = false
     var found: UnsafeMutablePointer<BounceRun>? = nil
-    unsafe forEachChunk { chunk in
-      guard let base = base(unsafe chunk.pointee.memory.range) else { return true }
-      isInReach = true
-      unsafe found = chunk.pointee.slots.take(request, original: original, base: base)
-      return unsafe found == nil
+    // Acquiring: pairs with the release in `publish`, so that the chunk is made whole.
+    var chunk = unsafe Self.chunk(newest.load(ordering: .acquiring))
+    while let this = unsafe chunk, unsafe found == nil {
+      if let base = unsafe ranges.base(of: this.pointee.memory.range, under: highest) {
+        isInReach = true
+        unsafe found = this.pointee.slots.take(request, original: original, base: base)
+      }
+      unsafe chunk = this.pointee.next
     }
     guard let run = unsafe found else { throw isInReach ? .noSpace : .outOfRange }
     let used = unsafe uses.add(run.pointee.count &* Self.slotHolder &+ 1) &>> 32
@@ -150,11 +149,11 @@ public struct BouncePool: ~Copyable, Held {
   ///   has and gets is not in reach; `noMemory`.
   static func takeGrowing(
     _ pool: UnsafeMutablePointer<BouncePool>, _ request: BounceRequest,
-    _ original: PhysicalRange, limit: UInt64, base: (PhysicalRange) -> UInt64?
+    _ original: PhysicalRange, _ ranges: borrowing DMARanges, _ highest: UInt64
   ) throws(Failure) -> UnsafeMutablePointer<BounceRun> {
     do throws(Failure) {
-      unsafe try grow(pool, by: request.room, limit: limit, base: base)
-      return unsafe try pool.pointee.take(request, original, base: base)
+      unsafe try grow(pool, by: request.room, ranges, highest)
+      return unsafe try pool.pointee.take(request, original, ranges, highest)
     } catch {
       if error == .noSpace { unsafe pool.pointee.full.wrappingAdd(1, ordering: .relaxed) }
       throw error
@@ -163,7 +162,7 @@ public struct BouncePool: ~Copyable, Held {
 
   /// Gives slots back, and ends the pool if nobody else holds it.
   @_optimize(speed)
-  public static func giveBack(_ run: UnsafeMutablePointer<BounceRun>) {
+  private static func giveBack(_ run: UnsafeMutablePointer<BounceRun>) {
     let chunk = unsafe chunk(of: run.pointee)
     let pool = unsafe chunk.pointee.pool
     let holders = unsafe run.pointee.count &* slotHolder &+ 1
@@ -176,13 +175,42 @@ public struct BouncePool: ~Copyable, Held {
     unsafe run.owner!.assumingMemoryBound(to: BounceChunk.self)
   }
 
+  /// Gives back all parts of a mapping.
+  public static func giveBackAll(_ first: UnsafeMutablePointer<BounceRun>?) {
+    var run = unsafe first
+    while let this = unsafe run {
+      unsafe run = this.pointee.next
+      unsafe giveBack(this)
+    }
+  }
+
+  /// The first part of a mapping that does not end before an offset.
+  public static func part(
+    of first: UnsafeMutablePointer<BounceRun>?, from offset: UInt64
+  ) -> BounceRun? {
+    var run = unsafe first
+    while let this = unsafe run {
+      if unsafe this.pointee.offset &+ this.pointee.original.extent >= offset {
+        return unsafe this.pointee
+      }
+      unsafe run = this.pointee.next
+    }
+    return nil
+  }
+
+  /// The physical address of a copy.
+  public static func physical(of run: BounceRun) -> UInt64 {
+    let memory = unsafe chunk(of: run).pointee.memory
+    return unsafe memory.range.first.rawValue &+ UInt64(bitPattern: Int64(run.host - memory.host))
+  }
+
   /// The pool whose slots these are, which they hold.
-  static func pool(of run: BounceRun) -> UnsafeMutablePointer<BouncePool> {
+  public static func pool(of run: BounceRun) -> UnsafeMutablePointer<BouncePool> {
     unsafe chunk(of: run).pointee.pool
   }
 
   /// Counts bytes that were copied after the slots were taken.
-  static func count(copied size: UInt64, out: Bool, of run: BounceRun) {
+  public static func count(copied size: UInt64, out: Bool, of run: BounceRun) {
     unsafe chunk(of: run).pointee.slots.count(copied: size, out: out, of: run)
   }
 
@@ -190,13 +218,14 @@ public struct BouncePool: ~Copyable, Held {
 
   /// Adds a chunk of so many bytes, or of more.
   private static func grow(
-    _ pool: UnsafeMutablePointer<BouncePool>, by room: UInt64, limit: UInt64,
-    base: (PhysicalRange) -> UInt64?
+    _ pool: UnsafeMutablePointer<BouncePool>, by room: UInt64, _ ranges: borrowing DMARanges,
+    _ highest: UInt64
   ) throws(Failure) {
     guard let room = Device.granule.roundedUp(room) else { throw .noSpace }
+    guard let limit = ranges.lastPhysical(under: highest) else { throw .outOfRange }
     let bytes = unsafe try pool.pointee.reserve(room)
     do throws(Failure) {
-      unsafe try add(bytes, to: pool, limit: min(limit, pool.pointee.limit), base: base)
+      unsafe try add(bytes, to: pool, limit: min(limit, pool.pointee.limit), ranges, highest)
     } catch {
       unsafe pool.pointee.size.wrappingSubtract(bytes, ordering: .relaxed)
       throw error
@@ -219,14 +248,14 @@ public struct BouncePool: ~Copyable, Held {
 
   private static func add(
     _ bytes: UInt64, to pool: UnsafeMutablePointer<BouncePool>, limit: UInt64,
-    base: (PhysicalRange) -> UInt64?
+    _ ranges: borrowing DMARanges, _ highest: UInt64
   ) throws(Failure) {
     let system = unsafe pool.pointee.system
     let memory = unsafe try system.pointee.allocateMemory(size: bytes, limit: limit)
     do throws(Failure) {
-      guard memory.range.last.rawValue <= limit, base(memory.range) != nil else {
-        throw .outOfRange
-      }
+      guard memory.range.last.rawValue <= limit,
+        ranges.base(of: memory.range, under: highest) != nil
+      else { throw .outOfRange }
       let chunk = unsafe try Box<BounceChunk>.place { () throws(Failure) in
         unsafe BounceChunk(
           memory: memory, pool: pool,
@@ -244,7 +273,7 @@ public struct BouncePool: ~Copyable, Held {
     var last = newest.load(ordering: .relaxed)
     while true {
       unsafe chunk.pointee.next = Self.chunk(last)
-      // Releasing: pairs with the acquire in `forEachChunk`.
+      // Releasing: pairs with the acquire in `take`.
       let (isDone, now) = newest.weakCompareExchange(
         expected: last, desired: UInt(bitPattern: chunk),
         successOrdering: .acquiringAndReleasing, failureOrdering: .relaxed)
@@ -259,13 +288,15 @@ public struct BouncePool: ~Copyable, Held {
 
   public var counts: Counts {
     var counts = Counts()
-    unsafe forEachChunk { chunk in
-      let copied = unsafe chunk.pointee.slots.copied
+    // Acquiring: as in `take`.
+    var chunk = unsafe Self.chunk(newest.load(ordering: .acquiring))
+    while let this = unsafe chunk {
+      let copied = unsafe this.pointee.slots.copied
       counts.chunks &+= 1
-      unsafe counts.slots &+= UInt64(chunk.pointee.slots.count)
+      unsafe counts.slots &+= UInt64(this.pointee.slots.count)
       counts.copiedIn &+= copied.into
       counts.copiedOut &+= copied.out
-      return true
+      unsafe chunk = this.pointee.next
     }
     counts.used = UInt64(used)
     // Slots are counted before the most of them.
@@ -278,12 +309,28 @@ public struct BouncePool: ~Copyable, Held {
   public func resetUsedMax() { usedMax.store(used, ordering: .relaxed) }
 }
 
+extension DMARanges {
+  /// The bus address of memory, if all of it is in reach.
+  @inline(__always)
+  func base(of memory: PhysicalRange, under highest: UInt64) -> UInt64? {
+    guard let range = bus(of: memory), range.last.rawValue <= highest else { return nil }
+    return range.first.rawValue
+  }
+}
+
 extension System {
+  /// The pool at this moment. The caller is inside a read section while it uses the answer.
+  var currentBouncePool: UnsafeMutablePointer<BouncePool>? {
+    // SAFETY: only `setBouncePool` stores this, with the address of a pool that the system holds until no
+    // section is open that found it.
+    // Acquiring: pairs with the release there, so that the pool is made whole.
+    unsafe UnsafeMutablePointer(bitPattern: bouncePool.load(ordering: .acquiring))
+  }
+
   /// Gives the system's devices another pool, or none.
   public func setBouncePool(_ pool: UnsafeMutablePointer<BouncePool>?) {
     if let pool = unsafe pool { unsafe Box.hold(pool) }
-    // Acquiring and releasing: pairs with itself and the acquire in `Device.bounce`, so that the pool is
-    // made whole.
+    // Acquiring and releasing: pairs with itself, and the acquire in `currentBouncePool`.
     let old = unsafe UnsafeMutablePointer<BouncePool>(
       bitPattern: bouncePool.exchange(
         UInt(bitPattern: pool), ordering: .acquiringAndReleasing))
@@ -294,42 +341,34 @@ extension System {
 }
 
 extension Device {
+  /// Whether there is a pool for what it does not reach.
+  public var hasBouncePool: Bool {
+    unsafe bouncePool != nil || system.pointee.bouncePool.load(ordering: .relaxed) != 0
+  }
+
   /// Slots for a copy of memory in the device's pool, or the system's.
   ///
-  /// - Parameters:
-  ///   - limit: the highest physical address that the memory may have.
-  ///   - base: as in `BouncePool.take`.
+  /// - Parameter ranges, highest: as in `BouncePool.take`.
   /// - Throws: `outOfRange` when there is no pool in reach, `noSpace` when it is full and may not grow,
   ///   `noMemory`.
+  @inline(never)
   @_optimize(speed)
-  func bounce(
-    _ request: BounceRequest, _ original: PhysicalRange, limit: UInt64,
-    base: (PhysicalRange) -> UInt64?
+  public func bounce(
+    _ request: BounceRequest, _ original: PhysicalRange, _ ranges: borrowing DMARanges,
+    under highest: UInt64
   ) throws(Failure) -> UnsafeMutablePointer<BounceRun> {
-    let pool: UnsafeMutablePointer<BouncePool>
-    if let own = unsafe bouncePool {
-      unsafe pool = own
-      do throws(Failure) {
-        return unsafe try pool.pointee.take(request, original, base: base)
-      } catch {}
-      unsafe Box.hold(pool)
-    } else {
-      // The section keeps the pool, which may be taken away at the same time.
-      let token = unsafe system.pointee.readers.enter()
-      defer { unsafe system.pointee.readers.leave(token) }
-      guard
-        // SAFETY: only `setBouncePool` stores this, with the address of a pool that the system holds until
-        // no section is open that found it.
-        let found = unsafe UnsafeMutablePointer<BouncePool>(
-          bitPattern: system.pointee.bouncePool.load(ordering: .acquiring))
-      else { throw .outOfRange }
-      unsafe pool = found
-      do throws(Failure) {
-        return unsafe try pool.pointee.take(request, original, base: base)
-      } catch {}
-      unsafe Box.hold(pool)
+    // The section keeps the system's pool, which may be taken away at the same time.
+    let token = unsafe bouncePool == nil ? system.pointee.readers.enter() : nil
+    let pool = unsafe bouncePool ?? system.pointee.currentBouncePool
+    var found: UnsafeMutablePointer<BounceRun>? = nil
+    if let pool = unsafe pool {
+      unsafe found = try? pool.pointee.take(request, original, ranges, highest)
+      if unsafe found == nil { unsafe Box.hold(pool) }
     }
+    if let token { unsafe system.pointee.readers.leave(token) }
+    if let found = unsafe found { return unsafe found }
+    guard let pool = unsafe pool else { throw .outOfRange }
     defer { unsafe Box.letGo(pool) }
-    return unsafe try BouncePool.takeGrowing(pool, request, original, limit: limit, base: base)
+    return unsafe try BouncePool.takeGrowing(pool, request, original, ranges, highest)
   }
 }

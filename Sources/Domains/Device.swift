@@ -132,7 +132,7 @@ public struct Device: ~Copyable, Held {
   public let iommu: UnsafeMutablePointer<IOMMU>?
   public let group: UnsafeMutablePointer<Group>
   public let tracksDirect: Bool
-  let isUntrusted: Bool
+  public let isUntrusted: Bool
   /// Whether it sees the processors' caches.
   public let isCoherent: Bool
   private let pasidCount: UInt32
@@ -446,7 +446,8 @@ public struct Device: ~Copyable, Held {
   @inline(never)
   @_optimize(speed)
   public func undo(_ node: MappingTable.Link) -> Bool {
-    guard unsafe node.pointee.payload.kind == .streaming,
+    // What is copied back must be whole.
+    guard unsafe node.pointee.payload.kind == .streaming && node.pointee.payload.bounce == nil,
       let (translation, pages) = unsafe translated(node),
       let queue = unsafe translation.pointee.queue, unsafe queue.pointee.isLazy
     else {
@@ -503,6 +504,7 @@ public struct Device: ~Copyable, Held {
       unsafe node.pointee.payload.domain?.pointee.leaveWindow(
         node.pointee.first, node.pointee.last)
     }
+    unsafe BouncePool.giveBackAll(node.pointee.payload.bounce)
     unsafe mappings.giveBack(node)
   }
 

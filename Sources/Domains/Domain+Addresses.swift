@@ -42,39 +42,19 @@ extension Domain.Translation {
 
   /// Allocates an IOVA range for whole pages of memory and maps them there.
   ///
-  /// - Parameters limit, ranges: highest address that the device reaches, and which of them its bus
-  ///   passes.
+  /// - Parameters:
+  ///   - limit, ranges: highest address that the device reaches, and which of them its bus passes.
+  ///   - alignMask: bits of the memory's address that the IOVA has too, a power of two less one.
   /// - Throws: `notPermitted` in an unmanaged domain, `outOfRange` when no addresses of the space in a
   ///   row are so many, lie under the limit and are passed by the bus, or the memory is too wide for
   ///   the page table; `noSpace`, `noMemory`, what the backend fails with. Then nothing has changed.
   public func map(
-    _ pages: PhysicalRange, access: Access, limit: UInt64, in ranges: borrowing DMARanges
+    _ pages: PhysicalRange, access: Access, limit: UInt64, in ranges: borrowing DMARanges,
+    alignMask: UInt64 = 0
   ) throws(Failure) -> IOVARange {
-    guard let queue = unsafe queue else { throw .notPermitted }
-    let backend = unsafe queue.pointee.backend
-    guard pages.last <= table.facts.lastOutput else { throw .outOfRange }
-    let space = unsafe queue.pointee.space
-    let alignment = preferredAlignment(for: pages)
-    let range = try unsafe queue.pointee.retrying { () throws(Failure) in
-      do throws(Failure) {
-        return try unsafe Self.allocate(pages.extent, alignment, limit, ranges, from: space)
-      } catch {
-        guard error == .noSpace, alignment > Device.granule.bytes else { throw error }
-        // Small leaves at a place that is not aligned are better than no place.
-        return try unsafe Self.allocate(pages.extent, 0, limit, ranges, from: space)
-      }
-    }
+    let range = try allocate(for: pages, limit: limit, in: ranges, alignMask)
     do throws(Failure) {
-      // The space says that the range is free, whatever somebody wrote to the table's pages.
-      let access = table.expressible(access)
-      try table.map(range, to: pages.first, access: access, isKnownFree: true)
-      do throws(Failure) {
-        try backend.map(range, to: pages.first, access)
-      } catch {
-        unmap(range)
-        unsafe queue.pointee.settle(range)
-        throw error
-      }
+      try enter(range, pages.first, access)
       return range
     } catch {
       free(range)
@@ -82,14 +62,82 @@ extension Domain.Translation {
     }
   }
 
+  /// As `map`, where parts of whole pages stand for the pages, one behind the other.
+  public func map(
+    _ parts: UnsafeBufferPointer<PhysicalRange>, for pages: PhysicalRange, access: Access,
+    limit: UInt64, in ranges: borrowing DMARanges, alignMask: UInt64
+  ) throws(Failure) -> IOVARange {
+    let range = try allocate(for: pages, limit: limit, in: ranges, alignMask)
+    var next = range.first.rawValue
+    do throws(Failure) {
+      for index in 0..<parts.count {
+        let part = unsafe parts[index]
+        // The parts are as large as the range.
+        let target = try IOVARange(first: IOVA(next), last: IOVA(next &+ part.extent))
+        try enter(target, part.first, access)
+        next = target.last.rawValue &+ 1
+      }
+      return range
+    } catch {
+      if let done = try? IOVARange(first: range.first, size: next &- range.first.rawValue) {
+        unmap(done)
+        unsafe queue?.pointee.settle(done)
+      }
+      free(range)
+      throw error
+    }
+  }
+
+  private func allocate(
+    for pages: PhysicalRange, limit: UInt64, in ranges: borrowing DMARanges,
+    _ alignMask: UInt64
+  ) throws(Failure) -> IOVARange {
+    guard let queue = unsafe queue else { throw .notPermitted }
+    guard pages.last <= table.facts.lastOutput else { throw .outOfRange }
+    let space = unsafe queue.pointee.space
+    // Of all bits, the highest can be given up: no table translates it.
+    let required =
+      alignMask <= Device.granule.mask ? 0 : min(alignMask, UInt64.max &>> 1) &+ 1
+    let alignment = max(preferredAlignment(for: pages), required)
+    return try unsafe queue.pointee.retrying { () throws(Failure) in
+      do throws(Failure) {
+        return try unsafe Self.allocate(pages, alignment, limit, ranges, from: space)
+      } catch {
+        guard error == .noSpace, alignment > max(Device.granule.bytes, required) else {
+          throw error
+        }
+        // Small leaves at a place that is not aligned are better than no place.
+        return try unsafe Self.allocate(pages, required, limit, ranges, from: space)
+      }
+    }
+  }
+
+  /// Maps what `allocate` gave, or a part.
+  private func enter(
+    _ range: IOVARange, _ output: PhysicalAddress, _ access: Access
+  ) throws(Failure) {
+    // The space says that the range is free, whatever somebody wrote to the table's pages.
+    let access = table.expressible(access)
+    try table.map(range, to: output, access: access, isKnownFree: true)
+    do throws(Failure) {
+      try unsafe queue?.pointee.backend.map(range, to: output, access)
+    } catch {
+      unmap(range)
+      unsafe queue?.pointee.settle(range)
+      throw error
+    }
+  }
+
   /// Allocates from the highest run of bus addresses that has room.
   ///
-  /// - Parameter extent: the size less one. It fits a page table's output, so that it has a next number.
+  /// - Parameter pages: they fit a page table's output, so that there is a next number.
   private static func allocate(
-    _ extent: UInt64, _ alignment: UInt64, _ limit: UInt64, _ ranges: borrowing DMARanges,
+    _ pages: PhysicalRange, _ alignment: UInt64, _ limit: UInt64, _ ranges: borrowing DMARanges,
     from space: UnsafeMutablePointer<IOVASpace>
   ) throws(Failure) -> IOVARange {
     let bounds = unsafe space.pointee.bounds
+    let extent = pages.extent
+    let skew = alignment == 0 ? 0 : pages.first.rawValue & (alignment &- 1)
     var failure = Failure.outOfRange
     var index = ranges.runCount
     while index > 0 {
@@ -101,7 +149,8 @@ extension Domain.Translation {
       do throws(Failure) {
         let size = extent &+ 1
         let first = try unsafe space.pointee.allocate(
-          size: size, IOVAConstraints(alignment: alignment, first: run.first, last: highest))
+          size: size,
+          IOVAConstraints(alignment: alignment, skew: skew, first: run.first, last: highest))
         return try IOVARange(first: first, size: size)
       } catch {
         guard error == .noSpace else { throw error }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 import Addressing
+import Bounce
 import CPlatform
 import Primitives
 import Synchronization
@@ -37,13 +38,15 @@ public struct MappingRecord {
   public let memory: CoherentMemory?
   /// The physical address of its first byte.
   public let target: UInt64
+  /// The parts of it that are copied, in order; nil if none is.
+  public let bounce: UnsafeMutablePointer<BounceRun>?
   /// The pin table's stamp from before the mapping was made.
   public let stamp: UInt64
 
   public init(
     kind: Kind, path: MappingPath, direction: Direction, attributes: MappingAttributes = [],
     domain: UnsafeMutablePointer<Domain>?, memory: CoherentMemory?, target: UInt64 = 0,
-    stamp: UInt64
+    bounce: UnsafeMutablePointer<BounceRun>? = nil, stamp: UInt64
   ) {
     self.kind = kind
     self.path = path
@@ -52,6 +55,7 @@ public struct MappingRecord {
     unsafe self.domain = domain
     self.memory = memory
     self.target = target
+    unsafe self.bounce = bounce
     self.stamp = stamp
   }
 }
@@ -85,6 +89,8 @@ public struct MappingTable: ~Copyable {
   private let published = Atomic<UInt>(0)
   // Whether the domain was ever one in which mappings may be direct.
   private let hasBeenDirect = Atomic<Bool>(false)
+  // Live mappings that are bounced. Changed under the lock, read without it by whoever made one.
+  private let bounced = Atomic<Int>(0)
 
   init() throws(Failure) {
     state = try Guarded<State>(.deviceMappings) { () throws(Failure) in State() }
@@ -122,6 +128,7 @@ public struct MappingTable: ~Copyable {
       unsafe cell.initialize(
         to: Node(first: range.first.rawValue, last: range.last.rawValue, payload: record))
       unsafe state.tree.insert(cell)
+      if unsafe record.bounce != nil { bounced.wrappingAdd(1, ordering: .relaxed) }
       state.pending -= 1
       state.bytes &+= range.extent &+ 1
       state.total &+= 1
@@ -143,7 +150,7 @@ public struct MappingTable: ~Copyable {
   public func claim(_ range: DMARange, isWanted: (MappingRecord) -> Bool) -> Link? {
     unsafe state.withLock { state -> Link? in
       guard let node = unsafe Self.find(in: state.tree, range, isWanted) else { return nil }
-      unsafe Self.remove(node, &state)
+      unsafe remove(node, &state)
       return unsafe node
     }
   }
@@ -152,13 +159,14 @@ public struct MappingTable: ~Copyable {
   func claimAny() -> Link? {
     unsafe state.withLock { state -> Link? in
       guard let node = unsafe state.tree.root else { return nil }
-      unsafe Self.remove(node, &state)
+      unsafe remove(node, &state)
       return unsafe node
     }
   }
 
-  private static func remove(_ node: Link, _ state: inout State) {
+  private func remove(_ node: Link, _ state: inout State) {
     unsafe state.tree.remove(node)
+    if unsafe node.pointee.payload.bounce != nil { bounced.wrappingSubtract(1, ordering: .relaxed) }
     state.pending += 1
     unsafe state.bytes &-= node.pointee.last &- node.pointee.first &+ 1
   }
@@ -181,14 +189,44 @@ public struct MappingTable: ~Copyable {
 
   // MARK: - Looking up
 
-  /// What a record of a kind and direction says of a range that lies in it: its physical address, and the
-  /// mapping's attributes.
+  /// Whether there are mappings that are bounced. Whoever has the address of one knows that there are.
+  @inline(__always)
+  public var hasBounced: Bool { bounced.load(ordering: .relaxed) != 0 }
+
+  /// Whether an address lies in a mapping that is bounced.
+  public func isBounced(at address: UInt64) -> Bool {
+    unsafe hasBounced && describe(address)?.record.bounce != nil
+  }
+
+  /// Of the mapping that covers a range, the first part that is copied and does not end before `offset`;
+  /// and the mapping's first address. Holds the pool.
+  public func holdBounce(
+    of range: DMARange, from offset: UInt64
+  ) -> (run: BounceRun, first: UInt64)? {
+    state.withLock { state in
+      var found: (run: BounceRun, first: UInt64)? = nil
+      unsafe state.tree.visitOverlapping(
+        first: range.first.rawValue, last: range.first.rawValue
+      ) { node in
+        guard unsafe node.pointee.last >= range.last.rawValue else { return true }
+        if let run = unsafe BouncePool.part(of: node.pointee.payload.bounce, from: offset) {
+          found = unsafe (run, node.pointee.first)
+          unsafe Box.hold(BouncePool.pool(of: run))
+        }
+        return found == nil
+      }
+      return found
+    }
+  }
+
+  /// What a record of a kind and direction says of a range that lies in it: its physical address, the
+  /// mapping's attributes, and whether any of the mapping is copied.
   @inline(never)
   public func find(
     covering range: DMARange, _ kind: MappingRecord.Kind, _ direction: Direction
-  ) -> (target: UInt64, attributes: MappingAttributes)? {
+  ) -> (target: UInt64, attributes: MappingAttributes, isBounced: Bool)? {
     state.withLock { state in
-      var found: (UInt64, MappingAttributes)? = nil
+      var found: (UInt64, MappingAttributes, Bool)? = nil
       let first = range.first.rawValue
       unsafe state.tree.visitOverlapping(first: first, last: first) { node in
         guard unsafe node.pointee.last >= range.last.rawValue,
@@ -197,7 +235,7 @@ public struct MappingTable: ~Copyable {
         else { return true }
         found = unsafe (
           node.pointee.payload.target &+ (first &- node.pointee.first),
-          node.pointee.payload.attributes
+          node.pointee.payload.attributes, node.pointee.payload.bounce != nil
         )
         return false
       }

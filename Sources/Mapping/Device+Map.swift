@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 import Addressing
+import Bounce
 import CPlatform
 import Domains
 import PageTables
@@ -19,6 +20,9 @@ import Primitives
 //                                                                 else as in a DMA domain
 //   device behind an IOMMU, attached to anything else or nothing: refused
 //
+// What the device does not reach directly, and pages at the ends of a buffer that a device may not have
+// whole, are copied (Device+Bounce.swift).
+//
 // Policy.swift has the decision.
 //
 // 2. Implementation
@@ -28,15 +32,14 @@ import Primitives
 // 2.2 An unmapping call takes the record out first: of two calls for one mapping, one finds it. Then
 // it undoes the mapping, and gives the cell back last, which lets go of the domain.
 // 2.3 A direct mapping needs no record: its address is the record. Devices that track direct
-// mappings keep one all the same, to find misuse.
+// mappings keep one all the same, to find misuse. One that is copied always has a record.
 //
 // 3. Locking
 // The mapping table's lock (rank 4) twice a call, those of the IOVA space (ranks 8 and 9) or the
 // flush queue's (rank 7) once, none of them while anything is allocated or called back.
 //
 // 4. What this does not do
-// It does not bounce: memory that a device cannot reach is refused. Syncing orders accesses, has caches
-// maintained for a device that does not see them, and moves nothing.
+// It does not look for other memory: what can neither be reached nor copied is refused.
 
 extension Device {
   /// Maps memory for the device.
@@ -47,19 +50,10 @@ extension Device {
     _ memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes = []
   ) throws(Failure) -> DMAAddress {
     let limit = try limit(for: .streaming)
-    let address: DMAAddress
-    if isUntracked && !attributes.contains(.requireCoherent),
-      let range = ranges.bus(of: memory), range.last.rawValue <= limit.highest
-    {
-      address = range.first
-    } else {
-      address = try mapRecorded(memory, direction, attributes, limit)
+    if isUntracked, let range = ranges.bus(of: memory), range.last.rawValue <= limit.highest {
+      return range.first
     }
-    if !isCoherent {
-      let range = try DMARange(first: address, size: memory.extent &+ 1)
-      maintainCaches(at: memory.first.rawValue, range, direction, attributes, forCPU: false)
-    }
-    return address
+    return try mapRecorded(memory, direction, attributes, limit)
   }
 
   /// As `map`, where a record may have to be kept.
@@ -74,15 +68,24 @@ extension Device {
       let translating = unsafe translating(domain)
       let stamp = unsafe withPins(of: translating) { $0.stamp }
       let access = direction.access.union(attributes.access)
-      let (range, path) = unsafe try place(
-        memory, access, attributes, in: domain, limit: limit)
+      let decision = unsafe decide(memory, attributes, limit: limit, in: domain)
+      let range: DMARange
+      var (path, bounce) = unsafe (decision.path, nil as UnsafeMutablePointer<BounceRun>?)
+      if path == .bounced || path == .iommuBounced {
+        unsafe (range, bounce) = try placeBounced(
+          memory, direction, attributes, in: domain, limit, path)
+      } else {
+        unsafe (range, path) = try place(memory, access, attributes, in: domain, limit, decision)
+        if !isCoherent { maintainCaches(of: memory, direction, attributes, forCPU: false) }
+      }
       if path == .direct && !tracksDirect && isCoherent {
         unsafe mappings.giveBack(cell)
         return range.first
       }
       let record = unsafe MappingRecord(
         kind: .streaming, path: path, direction: direction, attributes: attributes,
-        domain: translating, memory: nil, target: memory.first.rawValue, stamp: stamp)
+        domain: translating, memory: nil, target: memory.first.rawValue, bounce: bounce,
+        stamp: stamp)
       unsafe mappings.insert(cell, range, record)
       return range.first
     } catch {
@@ -97,26 +100,32 @@ extension Device {
   public func unmap(
     _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes = []
   ) throws(Failure) {
-    if !isUntracked { try unmapRecorded(range, direction, attributes) }
+    if !isUntracked || mappings.hasBounced { try unmapRecorded(range, direction, attributes) }
   }
 
   /// What memory needs that is handed over, of a device that does not see the caches.
-  ///
-  /// - Parameters target, range: where it starts, and as the device has it.
   @inline(never)
-  private func maintainCaches(
-    at target: UInt64, _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes,
+  func maintainCaches(
+    of memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes = [],
     forCPU: Bool
   ) {
     guard attributes.isDisjoint(with: [.skipCPUSync, .mmio]) else { return }
     // What the device only reads stays good in the caches.
     guard !forCPU || direction.access.contains(.write) else { return }
+    unsafe system.pointee.maintainCaches(of: memory, direction, forCPU: forCPU)
+  }
+
+  /// As `maintainCaches`, of what a range of the device leads to, `target` and what follows.
+  private func maintainCaches(
+    at target: UInt64, _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes,
+    forCPU: Bool
+  ) {
     // It was memory when it was mapped, so that it does not wrap.
-    guard
+    guard !isCoherent,
       let memory = try? PhysicalRange(
         first: PhysicalAddress(target), last: PhysicalAddress(target &+ range.extent))
     else { return }
-    unsafe system.pointee.maintainCaches(of: memory, direction, forCPU: forCPU)
+    maintainCaches(of: memory, direction, attributes, forCPU: forCPU)
   }
 
   /// As `unmap`, where a record may be kept.
@@ -129,26 +138,36 @@ extension Device {
       record.kind == .streaming && record.direction == direction && record.attributes == attributes
     }
     guard let node = unsafe claimed else {
-      if !tracksDirect && isCoherent && leaveWindow(range) { return }
+      if endsWithoutRecord(range) { return }
       reportMisuse("unmap", of: range, direction, attributes)
       throw .invalidArgument
     }
     let target = unsafe node.pointee.payload.target
+    if unsafe node.pointee.payload.bounce != nil {
+      if unsafe undoBounced(node) { reportHeld(range) }
+      return
+    }
     if unsafe undo(node) { reportHeld(range) }
-    if !isCoherent { maintainCaches(at: target, range, direction, attributes, forCPU: true) }
+    maintainCaches(at: target, range, direction, attributes, forCPU: true)
+  }
+
+  /// Whether a range that is in no record that is asked for was a direct mapping, which ends.
+  private func endsWithoutRecord(_ range: DMARange) -> Bool {
+    if isUntracked { return !mappings.isBounced(at: range.first.rawValue) }
+    return !tracksDirect && isCoherent && leaveWindow(range)
   }
 
   /// Hands a part of a mapping from the device to the CPU or back.
   ///
-  /// - Throws: `invalidArgument` when the range lies in no mapping of this direction. That is
-  ///   reported too.
+  /// - Throws: `invalidArgument` when the range lies in no mapping of this direction, which is reported
+  ///   too; and what the callback of a memory region that is copied fails with.
   public func sync(
     _ range: DMARange, _ direction: Direction, forCPU: Bool
   ) throws(Failure) {
-    var found: (target: UInt64, attributes: MappingAttributes)? = nil
-    if !isUntracked {
+    var found: (target: UInt64, attributes: MappingAttributes, isBounced: Bool)? = nil
+    if !isUntracked || mappings.hasBounced {
       found = mappings.find(covering: range, .streaming, direction)
-      guard found != nil || (!tracksDirect && isCoherent && isInWindow(range)) else {
+      guard found != nil || isWithoutRecord(range) else {
         reportMisuse("sync", of: range, direction)
         throw .invalidArgument
       }
@@ -156,22 +175,30 @@ extension Device {
     // The device's thread and the CPU see each other's writes in the order of the hand-overs; the
     // processor keeps caches coherent by itself.
     cplatform_hand_over()
-    if !isCoherent, let found {
-      let attributes = found.attributes.intersection(.mmio)
-      maintainCaches(at: found.target, range, direction, attributes, forCPU: forCPU)
-    }
+    guard let found else { return }
+    if found.isBounced { return try syncBounced(range, direction, forCPU: forCPU) }
+    maintainCaches(
+      at: found.target, range, direction, found.attributes.intersection(.mmio), forCPU: forCPU)
   }
 
-  /// Whether syncing does anything for mappings.
-  public var needsSync: Bool { !isCoherent }
+  /// Whether a range that is in no record that is asked for can be in a direct mapping.
+  private func isWithoutRecord(_ range: DMARange) -> Bool {
+    if isUntracked { return !mappings.isBounced(at: range.first.rawValue) }
+    return !tracksDirect && isCoherent && isInWindow(range)
+  }
+
+  /// Whether syncing does anything for a mapping.
+  public func needsSync(_ address: DMAAddress) -> Bool {
+    !isCoherent || mappings.isBounced(at: address.rawValue)
+  }
 
   /// Whether unmapping does anything for mappings.
-  public var needsUnmap: Bool { !isUntracked }
+  public var needsUnmap: Bool { !isUntracked || mappings.hasBounced }
 
-  /// Whether mappings are direct and leave no record.
+  /// Whether mappings are direct and leave no record, but for those that are copied.
   @inline(__always)
   private var isUntracked: Bool {
-    unsafe !tracksDirect && isCoherent && (iommu == nil || mappings.hasIdentity)
+    unsafe !tracksDirect && isCoherent && !bouncesAll && (iommu == nil || mappings.hasIdentity)
   }
 
   /// The domain if it translates: what a record remembers.
@@ -193,12 +220,21 @@ extension Device {
     }
   }
 
-  /// Gives memory an address of the device, on the path that the policy chooses for it.
+  /// Gives memory an address of the device, on the path that the policy chooses for what may not be copied.
   func place(
     _ memory: PhysicalRange, _ access: Access, _ attributes: MappingAttributes = [],
     in domain: UnsafeMutablePointer<Domain>?, limit: AddressLimit
   ) throws(Failure) -> (DMARange, MappingPath) {
-    let decision = unsafe decide(memory, attributes, limit: limit, in: domain)
+    let decision = unsafe decide(
+      memory, attributes, limit: limit, in: domain, isStreaming: false)
+    return try unsafe place(memory, access, attributes, in: domain, limit, decision)
+  }
+
+  /// As above, on a path that has been chosen, and that copies nothing.
+  private func place(
+    _ memory: PhysicalRange, _ access: Access, _ attributes: MappingAttributes,
+    in domain: UnsafeMutablePointer<Domain>?, _ limit: AddressLimit, _ decision: PathDecision
+  ) throws(Failure) -> (DMARange, MappingPath) {
     switch decision.path {
     case .direct:
       guard let range = ranges.bus(of: memory) else { throw .outOfRange }
@@ -226,7 +262,8 @@ extension Device {
     guard let translation = unsafe domain.pointee.translation else { throw .notPermitted }
     let pages = memory.rounded(to: Self.granule)
     let range = try unsafe domain.pointee.takingTables { () throws(Failure) in
-      unsafe try translation.pointee.map(pages, access: access, limit: limit.highest, in: ranges)
+      unsafe try translation.pointee.map(
+        pages, access: access, limit: limit.highest, in: ranges, alignMask: limits.minAlignMask)
     }
     // The cell of the call keeps the domain while its listeners are told.
     unsafe domain.pointee.notifiers.tell(

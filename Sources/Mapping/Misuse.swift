@@ -75,4 +75,11 @@ extension Device {
       text.append(": a zero-copy mapping of the device still holds a part")
     }
   }
+
+  /// Reports that what a device wrote was not copied back, because a callback failed.
+  func reportLoss(_ failure: Failure) {
+    unsafe system.pointee.reporter.report(.warning, failure, object: name) { text in
+      text.append("unmap: what the device wrote cannot be copied back")
+    }
+  }
 }

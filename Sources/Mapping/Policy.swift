@@ -35,9 +35,12 @@ struct PathReasons: OptionSet {
   static var blocked: PathReasons { PathReasons(rawValue: 512) }
   static var owned: PathReasons { PathReasons(rawValue: 1024) }
   static var incoherent: PathReasons { PathReasons(rawValue: 2048) }
+  static var untrustedPage: PathReasons { PathReasons(rawValue: 4096) }
+  static var bounceForced: PathReasons { PathReasons(rawValue: 8192) }
+  static var noBounce: PathReasons { PathReasons(rawValue: 16384) }
   static var noBypass: PathReasons { PathReasons(rawValue: 1 << 17) }
 
-  static var all: PathReasons { PathReasons(rawValue: (1 << 12) - 1 | 1 << 17) }
+  static var all: PathReasons { PathReasons(rawValue: (1 << 15) - 1 | 1 << 17) }
 
   /// One of them in words, which go on behind "because ".
   private func append(to text: inout TextBuffer) {
@@ -54,6 +57,9 @@ struct PathReasons: OptionSet {
     case .blocked: text.append("the device is attached to nothing, or blocked")
     case .owned: text.append("the owner of its domain maps by itself")
     case .incoherent: text.append("the device is not coherent")
+    case .untrustedPage: text.append("the device is not trusted, and has not all of its pages")
+    case .bounceForced: text.append("all that is mapped for the device is bounced")
+    case .noBounce: text.append("there is no bounce pool")
     default: text.append("bypass is turned off")
     }
   }
@@ -133,7 +139,8 @@ extension Device {
     }
     let token = unsafe system.pointee.readers.enter()
     defer { unsafe system.pointee.readers.leave(token) }
-    let decision = unsafe decide(memory, attributes, limit: limit, in: mappings.domain)
+    let decision = unsafe decide(
+      memory, attributes, limit: limit, in: mappings.domain, isStreaming: kind == .streaming)
     return (
       decision.path, decision.reasons.rawValue,
       decision.path == .refused ? decision.failure : nil, limit.highest
@@ -141,11 +148,13 @@ extension Device {
   }
 
   /// The path of memory in a domain, under a limit.
+  ///
+  /// - Parameter isStreaming: whether it is a buffer, which may be copied.
   @inline(never)
   @_optimize(speed)
   func decide(
     _ memory: PhysicalRange, _ attributes: MappingAttributes, limit: AddressLimit,
-    in domain: UnsafeMutablePointer<Domain>?
+    in domain: UnsafeMutablePointer<Domain>?, isStreaming: Bool = true
   ) -> PathDecision {
     if attributes.contains(.requireCoherent) && !isCoherent {
       return .refused(.notSupported, .incoherent)
@@ -158,8 +167,12 @@ extension Device {
     case .direct:
       let reasons: PathReasons = unsafe iommu == nil ? .noIOMMU : .identity
       let reach = reach(of: memory, limit)
-      guard reach.isEmpty else { return .refused(.outOfRange, reasons.union(reach)) }
-      return PathDecision(.direct, reasons)
+      if bouncesAll && isStreaming {
+        return bounced(.bounced, attributes, reasons.union(reach).union(.bounceForced))
+      }
+      guard !reach.isEmpty else { return PathDecision(.direct, reasons) }
+      guard isStreaming else { return .refused(.outOfRange, reasons.union(reach)) }
+      return bounced(.bounced, attributes, reasons.union(reach))
     case .translated(let translation, let domain):
       guard unsafe domain.pointee.kind.isForMappingCalls else {
         return .refused(.notPermitted, .owned)
@@ -170,14 +183,31 @@ extension Device {
         var against = ranges.isEmpty ? reach(of: memory, limit) : .outsideRanges
         if unsafe !domain.pointee.isInWindow(memory) { against.insert(.outsideWindow) }
         if unsafe !domain.pointee.bypasses { against.insert(.noBypass) }
+        if bouncesAll && isStreaming { against.insert(.bounceForced) }
         if against.isEmpty { return PathDecision(.direct, .inWindow) }
         reasons.formUnion(against)
       }
       guard unsafe memory.last <= translation.pointee.table.facts.lastOutput else {
         return .refused(.outOfRange, reasons.union(.tooWide))
       }
-      return PathDecision(.iommu, reasons)
+      guard isStreaming, isUntrusted || bouncesAll, !memory.isAligned(to: Self.granule) else {
+        return PathDecision(.iommu, reasons)
+      }
+      return bounced(
+        .iommuBounced, attributes, reasons.union(isUntrusted ? .untrustedPage : .bounceForced))
     }
+  }
+
+  /// A path by which memory is copied, if it may be and there is a pool. Whether that has room, and where
+  /// the device reaches it, is for the call to find out.
+  private func bounced(
+    _ path: MappingPath, _ attributes: MappingAttributes, _ reasons: PathReasons
+  ) -> PathDecision {
+    guard hasBouncePool else { return .refused(.outOfRange, reasons.union(.noBounce)) }
+    if attributes.contains(.requireCoherent) { return .refused(.notSupported, reasons) }
+    // Registers are no memory, and are not read for a copy.
+    if attributes.contains(.mmio) { return .refused(.outOfRange, reasons) }
+    return PathDecision(path, reasons)
   }
 
   /// Why the device does not reach memory by itself; nothing if it does.

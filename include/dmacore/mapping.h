@@ -43,6 +43,9 @@
  * make caches and memory agree, by the system's @cache: all of the buffer when it is mapped, what is
  * synced, and when it is unmapped all of it, if the device writes.
  *
+ * What is bounced (bounce.h) is a copy, which these calls make: of all of the buffer when it is mapped, back
+ * when it is unmapped if the device writes, and of what is synced. Such a mapping always has a record.
+ *
  * Which path a mapping takes (enum dmacore_path) is decided when it is made, for the range that is mapped,
  * and dmacore_device_explain() tells it beforehand.
  *
@@ -72,7 +75,10 @@ enum dmacore_direction {
 enum dmacore_attributes {
 	/* The device's accesses may pass one another. A hint, without an effect on the path. */
 	DMACORE_ATTR_WEAK_ORDERING = 1 << 1,
-	/* Leave the processors' caches alone when mapping and unmapping: the caller syncs what is used. */
+	/*
+	 * Leave the processors' caches alone when mapping and unmapping, and copy nothing back when what is
+	 * bounced is unmapped: the caller syncs what is used.
+	 */
 	DMACORE_ATTR_SKIP_CPU_SYNC = 1 << 5,
 	/* Report no failure of this call: the caller copes. */
 	DMACORE_ATTR_NO_WARN = 1 << 8,
@@ -117,8 +123,9 @@ enum dmacore_path {
  * reaches the whole 4 KiB pages that the buffer lies in.
  *
  * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8;
- *   IOVA store, rank 9) where a record is kept, lock-free otherwise; may call the table allocator, the
- *   domain's notifiers (rank 13) and the system's cache, and wait for accesses in flight to end.
+ *   IOVA store, rank 9) where a record is kept, and to bounce (bounce area, rank 15), lock-free otherwise;
+ *   may call the table allocator, the domain's notifiers (rank 13) and the system's cache, and to bounce the
+ *   callbacks of memory regions and the memory allocator; may wait for accesses in flight to end.
  * Ownership: @buffer stays the caller's and must outlive the mapping.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, @size is 0, the buffer wraps, or the direction or an attribute is
@@ -127,13 +134,18 @@ enum dmacore_path {
  *   -EPERM   the device is behind an IOMMU and attached to no domain, a blocked one, or an unmanaged
  *            or a nested one, which is reported too. Not until it is attached to another.
  *   -EFAULT  the buffer is not in the system's memory. Never.
- *   -ERANGE  the buffer cannot be reached: on the direct path it lies above the mask or the bus
+ *   -ERANGE  the buffer cannot be reached, nor be bounced, because there is no pool in reach or it is
+ *            that of registers: on the direct path it lies above the mask or the bus
  *            limit, or in no DMA range of the device; through an IOMMU its physical address is too
  *            wide for the page table, or the addresses of the domain that lie in a row under the mask
- *            and the bus limit, and in a DMA range, are too few for it. Not under this mask.
- *   -EOPNOTSUPP  DMACORE_ATTR_REQUIRE_COHERENT, and the device is not coherent. Never.
- *   -ENOSPC  no free IOVA under the limit. May succeed later.
- *   -ENOMEM  no memory for table pages or for the record. May succeed later.
+ *            and the bus limit, and in a DMA range, are too few for it, or the device is not trusted and the
+ *            buffer not of whole pages. Not under this mask, or without a pool.
+ *   -EOPNOTSUPP  DMACORE_ATTR_REQUIRE_COHERENT, and the device is not coherent, or the buffer would be
+ *            bounced. Never.
+ *   -ENOSPC  no free IOVA under the limit, or no room in the bounce pool. May succeed later.
+ *   -ENOMEM  no memory for table pages, for the record, or for the bounce pool to grow. May succeed
+ *            later.
+ *   any other: what a memory region's callback returned to a buffer that is bounced.
  */
 DMACORE_MUST_CHECK
 int dmacore_map_single(struct dmacore_device *device, void *buffer, uint64_t size,
@@ -152,8 +164,8 @@ int dmacore_map_single(struct dmacore_device *device, void *buffer, uint64_t siz
  * system's memory; an access to a part that is not there faults.
  *
  * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8;
- *   IOVA store, rank 9) where a record is kept, lock-free otherwise; may call the table allocator, the
- *   domain's notifiers (rank 13) and the system's cache, and wait for accesses in flight to end.
+ *   IOVA store, rank 9) where a record is kept, and to bounce (bounce area, rank 15), lock-free otherwise;
+ *   may call what dmacore_map_single() may; may wait for accesses in flight to end.
  * Ownership: the memory stays whose it was and must outlive the mapping. On a flat system it must
  *   be memory of this process.
  * Return: 0, or as dmacore_map_single(), without -EFAULT.
@@ -197,9 +209,10 @@ int dmacore_map_resource(struct dmacore_device *device, dmacore_phys_t phys, uin
  * masks since it was made.
  *
  * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8;
- *   IOVA store, rank 9) where a record is kept, lock-free otherwise; waits for accesses in flight
- *   to end, in a lazy domain once for many calls; may call the domain's notifiers (rank 13), the
- *   system's cache and the report callback.
+ *   IOVA store, rank 9; bounce area, rank 15) where a record is kept, lock-free otherwise; waits for
+ *   accesses in flight to end, in a lazy domain once for many calls; may call the domain's notifiers
+ *   (rank 13), the system's cache, the report callback and, for what was bounced, the callbacks of memory
+ *   regions, whose failures are reported, and the memory allocator.
  * Ownership: the buffer is the CPU's again, whole; in a lazy domain after the next flush.
  * Return: 0, or
  *   -EINVAL  @device is NULL, @size is 0, the range wraps, the direction or an attribute is unknown,
@@ -220,12 +233,14 @@ int dmacore_unmap(struct dmacore_device *device, dmacore_dma_t dma, uint64_t siz
  * Afterwards the CPU sees what the device has written, and may touch these bytes until
  * dmacore_sync_for_device().
  *
- * Context: any thread; locked (device mappings, rank 4) where a record is kept, lock-free
- *   otherwise; may call the system's cache and the report callback.
+ * Context: any thread; locked (device mappings, rank 4; bounce area, rank 15) where a record is kept,
+ *   lock-free otherwise; may call the system's cache, the report callback and, for what is bounced, the
+ *   callbacks of memory regions.
  * Ownership: the bytes are lent to the CPU.
  * Return: 0, or
  *   -EINVAL  @device is NULL, @size is 0, the range wraps, the direction is unknown, or the range
  *            lies in no mapping of this device and direction. Never succeeds if retried.
+ *   any other: what a memory region's callback returned to a mapping that is bounced.
  */
 DMACORE_MUST_CHECK
 int dmacore_sync_for_cpu(struct dmacore_device *device, dmacore_dma_t dma, uint64_t size,
@@ -240,11 +255,11 @@ int dmacore_sync_for_cpu(struct dmacore_device *device, dmacore_dma_t dma, uint6
  *
  * Afterwards the device sees what the CPU has written.
  *
- * Context: any thread; locked (device mappings, rank 4) where a record is kept, lock-free
- *   otherwise; may call the system's cache and the report callback.
+ * Context: as dmacore_sync_for_cpu().
  * Ownership: the bytes are the device's.
  * Return: 0, or
  *   -EINVAL  as dmacore_sync_for_cpu(). Never succeeds if retried.
+ *   any other: likewise.
  */
 DMACORE_MUST_CHECK
 int dmacore_sync_for_device(struct dmacore_device *device, dmacore_dma_t dma, uint64_t size,
@@ -256,9 +271,10 @@ int dmacore_sync_for_device(struct dmacore_device *device, dmacore_dma_t dma, ui
  * @dma: an address inside it
  *
  * Who has asked may leave sync calls out for that mapping when they need not be. They need not be
- * where the device sees the caches of the processors, which see its writes.
+ * where the device sees the caches of the processors, which see its writes, and the mapping is not
+ * bounced.
  *
- * Context: any thread; lock-free.
+ * Context: any thread; locked (device mappings, rank 4) while something is bounced, lock-free otherwise.
  * Ownership: nothing changes hands.
  * Return: whether to call dmacore_sync_for_cpu() and dmacore_sync_for_device(); false if @device is NULL.
  */
@@ -269,8 +285,8 @@ bool dmacore_need_sync(struct dmacore_device *device, dmacore_dma_t dma);
  * @device: the device
  *
  * Who has asked may forget about mappings instead of unmapping them, if they need not be. To be asked
- * when all of them are made: of a device that is mapped directly, which sees the caches of the processors
- * and whose mappings are not tracked, none may be one that needs it.
+ * when all of them are made: of a device that is mapped directly, which sees the caches of the processors,
+ * and whose mappings are not tracked and none of them bounced, none may be one that needs it.
  *
  * Context: any thread; lock-free.
  * Ownership: nothing changes hands.
