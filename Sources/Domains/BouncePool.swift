@@ -153,6 +153,11 @@ public struct BouncePool: ~Copyable, Held {
   ) throws(Failure) -> UnsafeMutablePointer<BounceRun> {
     do throws(Failure) {
       unsafe try grow(pool, by: request.room, ranges, highest)
+    } catch {
+      // What is wrong with the memory that an allocator gave is no business of a mapping's.
+      guard error == .noSpace else { throw error == .outOfRange ? error : .noMemory }
+    }
+    do throws(Failure) {
       return unsafe try pool.pointee.take(request, original, ranges, highest)
     } catch {
       if error == .noSpace { unsafe pool.pointee.full.wrappingAdd(1, ordering: .relaxed) }

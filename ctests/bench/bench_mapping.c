@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define PAGE 4096
 
@@ -94,6 +95,33 @@ static void run_pairs(void *context, uint64_t count)
 		BENCH_CHECK(dma != 0 && dma % PAGE == 0);
 }
 
+/* As run_pairs, where the address is nobody's to know. */
+static void run_bounced(void *context, uint64_t count)
+{
+	struct path *path = context;
+	dmacore_dma_t dma = 0;
+	int errors = 0;
+
+	for (uint64_t i = 0; i < count; i++) {
+		errors |= dmacore_map_single(path->device, path->buffer, PAGE, DMACORE_TO_DEVICE, 0,
+					     &dma);
+		errors |= dmacore_unmap(path->device, dma, PAGE, DMACORE_TO_DEVICE, 0);
+	}
+	BENCH_CHECK(errors == 0);
+	BENCH_CHECK(dma != (uintptr_t)path->buffer && memcmp((void *)dma, path->buffer, PAGE) == 0);
+}
+
+static void run_copies(void *context, uint64_t count)
+{
+	uint8_t *pages = context;
+
+	for (uint64_t i = 0; i < count; i++) {
+		memcpy(pages + PAGE, pages, PAGE);
+		/* Somebody may look at it. */
+		__asm__ volatile("" : : "r"(pages) : "memory");
+	}
+}
+
 static void measure_translated(const char *name, uint32_t type, uint64_t count)
 {
 	struct path path;
@@ -122,6 +150,71 @@ static void measure_pairs(void)
 	}
 	measure_translated("mapping.iommu.strict", DMACORE_DOMAIN_DMA, count);
 	measure_translated("mapping.iommu.lazy", DMACORE_DOMAIN_DMA_LAZY, count);
+}
+
+/* A device whose mappings are all copied, to a pool of which @percent are in use, at random places. */
+static double time_bounced(unsigned int percent, uint64_t count)
+{
+	enum { PAGES = 1024 };
+	struct dmacore_system_options system_options = DMACORE_SYSTEM_OPTIONS_INIT;
+	struct dmacore_device_options device_options = DMACORE_DEVICE_OPTIONS_INIT;
+	struct dmacore_bounce_pool_options pool_options = DMACORE_BOUNCE_POOL_OPTIONS_INIT;
+	struct dmacore_bounce_pool *pool;
+	struct path path = { .buffer = aligned_alloc(PAGE, PAGE) };
+	dmacore_dma_t *live = calloc(PAGES, sizeof(*live));
+	uint64_t random = 1;
+	double time;
+
+	BENCH_CHECK(path.buffer != NULL && live != NULL);
+	memset(path.buffer, 1, PAGE);
+	system_options.flags = DMACORE_SYSTEM_FLAT;
+	pool_options.size = pool_options.size_max = PAGES * PAGE;
+	BENCH_CHECK(dmacore_system_create(&system_options, &path.system) == 0);
+	BENCH_CHECK(dmacore_bounce_pool_create(path.system, &pool_options, &pool) == 0);
+	device_options.flags = DMACORE_DEVICE_FORCE_BOUNCE;
+	device_options.streaming_mask = DMACORE_BIT_MASK(64);
+	device_options.bounce_pool = pool;
+	BENCH_CHECK(dmacore_device_create(path.system, &device_options, &path.device) == 0);
+	for (unsigned int i = 0; percent > 0 && i < PAGES; i++)
+		BENCH_CHECK(dmacore_map_single(path.device, path.buffer, PAGE, DMACORE_TO_DEVICE, 0,
+					       &live[i]) == 0);
+	for (unsigned int left = PAGES; percent > 0 && left > PAGES / 100 * percent;) {
+		unsigned int i = bench_random(&random) % PAGES;
+
+		if (live[i] == 0)
+			continue;
+		BENCH_CHECK(dmacore_unmap(path.device, live[i], PAGE, DMACORE_TO_DEVICE, 0) == 0);
+		live[i] = 0;
+		left--;
+	}
+	time = bench_time(run_bounced, &path, count);
+	for (unsigned int i = 0; i < PAGES; i++)
+		if (live[i] != 0)
+			BENCH_CHECK(dmacore_unmap(path.device, live[i], PAGE, DMACORE_TO_DEVICE,
+						  0) == 0);
+	dmacore_device_destroy(path.device);
+	dmacore_bounce_pool_destroy(pool);
+	dmacore_system_destroy(path.system);
+	free(path.buffer);
+	free(live);
+	return time;
+}
+
+static void measure_bounced(void)
+{
+	uint64_t count = bench_count(1000000, 100);
+	uint8_t *pages = aligned_alloc(PAGE, 2 * PAGE);
+	double copy;
+
+	BENCH_CHECK(pages != NULL);
+	memset(pages, 1, 2 * PAGE);
+	copy = bench_time(run_copies, pages, count);
+	if (bench_wants("mapping.bounce.4k"))
+		bench_row("mapping.bounce.4k", "ns", time_bounced(0, count), "memcpy", copy);
+	if (bench_wants("mapping.bounce.4k.full90"))
+		bench_row("mapping.bounce.4k.full90", "ns", time_bounced(90, count), "memcpy",
+			  copy);
+	free(pages);
 }
 
 struct worker {
@@ -295,6 +388,7 @@ static void measure_coherent(void)
 void bench_mapping(void)
 {
 	measure_pairs();
+	measure_bounced();
 	measure_threads();
 	measure_beside_reader();
 	measure_live();

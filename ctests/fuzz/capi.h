@@ -32,6 +32,7 @@ enum kind {
 	TABLE,
 	GROUP,
 	NOTIFIER,
+	POOL,
 	KIND_COUNT,
 };
 
@@ -93,6 +94,8 @@ struct world {
 	bool has_used_file;
 	/* A report said that coherent memory which a zero-copy mapping holds is never freed. */
 	bool may_leak;
+	/* A flat system has a bounce pool: from here on what is mapped there is memory, as it is copied. */
+	bool has_flat_pool;
 	/* Something that is not memory was mapped on a flat system: nothing may be touched now. */
 	bool has_lied;
 	/* Notifiers that have not been released. */
@@ -151,6 +154,8 @@ union storage {
 	struct dmacore_dma_owner owner;
 	struct dmacore_driver driver;
 	struct dmacore_notifier_options notifier;
+	struct dmacore_bounce_pool_options pool;
+	struct dmacore_bounce_pool_statistics pool_statistics;
 	struct dmacore_page_request_group_info page_group;
 	struct dmacore_iova_space_options space;
 	struct dmacore_iova_constraints constraints;

@@ -74,13 +74,36 @@ static void call_memory(void)
 	}
 }
 
+static void call_pool(uint8_t how)
+{
+	struct dmacore_bounce_pool *pool = pick(POOL);
+	union storage storage;
+
+	if (how >= 0xfc) {
+		structure(&storage, sizeof(storage.pool_statistics));
+		if (RESULT(dmacore_bounce_pool_statistics(pool, OUT(&storage.pool_statistics)),
+			   EINVAL, E2BIG) == 0)
+			CHECK(storage.pool_statistics.used_count <=
+				      storage.pool_statistics.used_count_max &&
+			      storage.pool_statistics.used_count <=
+				      storage.pool_statistics.slot_count);
+	} else if (how >= 0xfa) {
+		(void)RESULT(dmacore_bounce_pool_reset_high_water(pool), EINVAL);
+	} else {
+		(void)RESULT(dmacore_system_set_bounce_pool(pick(SYSTEM), one_in(4) ? NULL : pool),
+			     EINVAL);
+	}
+}
+
 static void call_domain(void)
 {
 	struct dmacore_domain *domain = pick(DOMAIN);
 	struct dmacore_device *device = pick(DEVICE);
 	uint8_t how = byte();
 
-	if (how >= 0xf0)
+	if (how >= 0xf4 && count_objects(POOL) > 0)
+		call_pool(how);
+	else if (how >= 0xf0)
 		(void)RESULT(dmacore_system_tick(pick(SYSTEM), byte()), EINVAL);
 	else if (how >= 0xe0)
 		(void)RESULT(dmacore_domain_flush(domain), EINVAL, EOPNOTSUPP);
@@ -469,17 +492,17 @@ static void call_map(void)
 
 	mapping.attributes = attributes();
 	mapping.direction = one_in(32) ? byte() : byte() % 3;
-	if (one_in(2) || (device->is_flat && !one_in(4)))
+	if (one_in(2) || (device->is_flat && (world.has_flat_pool || !one_in(4))))
 		buffer = ram_range(&mapping.size);
 	else
 		world.has_lied |= device->is_flat;
 	if (one_in(2)) {
 		if (buffer == NULL)
 			buffer = (void *)(uintptr_t)address("buffer");
-		result = RESULT(dmacore_map_single(mapping.device, buffer, mapping.size,
-						   mapping.direction, mapping.attributes,
-						   OUT(&mapping.dma)),
-				EINVAL, ENXIO, EPERM, EOPNOTSUPP, EFAULT, ERANGE, ENOSPC, ENOMEM);
+		result = RESULT(
+			dmacore_map_single(mapping.device, buffer, mapping.size, mapping.direction,
+					   mapping.attributes, OUT(&mapping.dma)),
+			EINVAL, ENXIO, EPERM, EOPNOTSUPP, EFAULT, ERANGE, ENOSPC, EIO, ENOMEM);
 	} else {
 		dmacore_phys_t phys = buffer != NULL ? (uintptr_t)buffer : address("phys");
 
@@ -490,7 +513,7 @@ static void call_map(void)
 					dmacore_map_phys(mapping.device, phys, mapping.size,
 							 mapping.direction, mapping.attributes,
 							 OUT(&mapping.dma)),
-				EINVAL, ENXIO, EPERM, EOPNOTSUPP, ERANGE, ENOSPC, ENOMEM);
+				EINVAL, ENXIO, EPERM, EOPNOTSUPP, ERANGE, ENOSPC, EIO, ENOMEM);
 	}
 	if (result == 0)
 		add_mapping(mapping);
@@ -501,7 +524,7 @@ static void call_alloc_coherent(void)
 	struct mapping mapping = { .device = pick(DEVICE), .size = length("size") };
 	int result = RESULT(dmacore_alloc_coherent(mapping.device, mapping.size, OUT(&mapping.cpu),
 						   OUT(&mapping.dma)),
-			    EINVAL, ENXIO, EPERM, EOPNOTSUPP, EFAULT, ERANGE, ENOSPC, ENOMEM);
+			    EINVAL, ENXIO, EPERM, EOPNOTSUPP, EFAULT, ERANGE, ENOSPC, EIO, ENOMEM);
 
 	if (result != 0)
 		return;
@@ -568,11 +591,11 @@ static void call_sync(void)
 	if (one_in(2))
 		(void)RESULT(dmacore_sync_for_cpu(mapping.device, mapping.dma, mapping.size,
 						  mapping.direction),
-			     EINVAL);
+			     EINVAL, EIO);
 	else
 		(void)RESULT(dmacore_sync_for_device(mapping.device, mapping.dma, mapping.size,
 						     mapping.direction),
-			     EINVAL);
+			     EINVAL, EIO);
 }
 
 /* A block must say what a translation says. */

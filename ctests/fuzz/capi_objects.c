@@ -15,6 +15,7 @@ union handle {
 	struct dmacore_pagetable *table;
 	struct dmacore_group *group;
 	struct dmacore_notifier *notifier;
+	struct dmacore_bounce_pool *pool;
 };
 
 static struct object *free_slot(void)
@@ -248,6 +249,12 @@ static int create_device(struct object *object, union handle *out)
 		choose_place(&options.device);
 	if (one_in(8))
 		choose_regions(&options.device, system->is_flat);
+	/* Inputs from before there were any mean the same. */
+	if (count_objects(POOL) > 0) {
+		options.device.bounce_pool = one_in(2) ? pick(POOL) : NULL;
+		options.device.flags |= one_in(2) ? DMACORE_DEVICE_FORCE_BOUNCE : 0;
+		options.device.flags |= one_in(4) ? DMACORE_DEVICE_UNTRUSTED : 0;
+	}
 	options.device.pasid_count = one_in(64) ? (uint32_t)number("PASIDs") : byte() % 8;
 	/* Inputs from before there were any mean the same. */
 	options.device.page_request_capacity = options.device.pasid_count;
@@ -374,6 +381,25 @@ static int create_space(union handle *out)
 		EINVAL, E2BIG, ENOMEM);
 }
 
+static int create_pool(struct object *object, union handle *out)
+{
+	struct object *system = pick_object(SYSTEM);
+	union storage options;
+
+	structure(&options, sizeof(options.pool));
+	options.pool.flags = one_in(64);
+	options.pool.reserved = one_in(64);
+	options.pool.size = one_in(32) ? number("size") : (1 + byte() % 8) * PAGE;
+	options.pool.size_max = one_in(32) ? number("most") : (8 + byte() % 64) * PAGE;
+	options.pool.limit = one_in(8) ? mask() : 0;
+	object->is_flat = system->is_flat;
+	world.has_flat_pool |= system->is_flat;
+	/* Larger than there is memory. */
+	world.is_starved |= options.pool.size > RAM_PAGES * PAGE;
+	return RESULT(dmacore_bounce_pool_create(system->handle, &options.pool, OUT(&out->pool)),
+		      EINVAL, E2BIG, EOPNOTSUPP, EFAULT, ERANGE, ENOMEM);
+}
+
 static int create_notifier(union handle *out)
 {
 	union storage options;
@@ -472,6 +498,9 @@ void create(void)
 	case NOTIFIER:
 		result = create_notifier(&handle);
 		break;
+	case POOL:
+		result = create_pool(&object, &handle);
+		break;
 	}
 	if (result != 0) {
 		/* It is also still set when the call was told to put it nowhere. */
@@ -551,7 +580,7 @@ void create_machine(void)
 	struct dmacore_domain_options domain_options = DMACORE_DOMAIN_OPTIONS_INIT;
 	struct dmacore_memory_region region = DMACORE_MEMORY_REGION_INIT;
 	struct dmacore_notifier_options notifier_options = DMACORE_NOTIFIER_OPTIONS_INIT;
-	union handle system, device, domain = { .any = NULL }, view, notifier;
+	union handle system, device, domain = { .any = NULL }, view, notifier, pool;
 	uint8_t how = byte();
 	bool is_flat = how & 1, has_backend;
 
@@ -603,6 +632,18 @@ void create_machine(void)
 		keep(NOTIFIER, notifier.any, is_flat);
 	}
 	device_options.flags = how & 8 ? DMACORE_DEVICE_TRACK_DIRECT : 0;
+	if ((how & 0x19) == 9) {
+		struct dmacore_bounce_pool_options pool_options = DMACORE_BOUNCE_POOL_OPTIONS_INIT;
+
+		pool_options.size = 4 * PAGE;
+		pool_options.size_max = 16 * PAGE;
+		(void)RESULT(dmacore_bounce_pool_create(system.system, &pool_options, &pool.pool),
+			     EINVAL, ENOMEM);
+		keep(POOL, pool.any, is_flat);
+		world.has_flat_pool = true;
+		device_options.flags |= DMACORE_DEVICE_FORCE_BOUNCE;
+		device_options.bounce_pool = pool.pool;
+	}
 	device_options.streaming_mask = UINT64_MAX;
 	device_options.coherent_mask = UINT64_MAX;
 	device_options.fault = on_fault;
@@ -700,6 +741,9 @@ void destroy(struct object *object)
 	case NOTIFIER:
 		DESTROY(dmacore_notifier_destroy(gone.handle));
 		break;
+	case POOL:
+		DESTROY(dmacore_bounce_pool_destroy(gone.handle));
+		break;
 	}
 }
 
@@ -715,4 +759,5 @@ void destroy_nothing(void)
 	dmacore_pagetable_destroy(NULL);
 	dmacore_group_destroy(NULL);
 	dmacore_notifier_destroy(NULL);
+	dmacore_bounce_pool_destroy(NULL);
 }
