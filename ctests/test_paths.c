@@ -23,6 +23,8 @@ struct stage {
 	struct dmacore_device *device;
 	struct dmacore_view *view;
 	uint8_t *memory;
+	struct dmacore_bounce_pool *pool;
+	uint8_t *pool_memory;
 	/* What the CPU sees: the memory, or its cache. */
 	uint8_t *cpu;
 };
@@ -34,22 +36,28 @@ struct way {
 	uint32_t flags;
 	unsigned mask_bits;
 	bool has_ranges;
+	bool has_pool;
 };
 
 static const struct way ways[] = {
-	{ "direct", 0, 0, 64, false },
-	{ "direct, tracked", 0, DMACORE_DEVICE_TRACK_DIRECT, 64, false },
-	{ "direct, by ranges", 0, 0, 31, true },
-	{ "direct, past the caches", 0, DMACORE_DEVICE_NONCOHERENT, 64, false },
-	{ "direct, by ranges, past the caches", 0, DMACORE_DEVICE_NONCOHERENT, 31, true },
-	{ "identity", DMACORE_DOMAIN_IDENTITY, 0, 64, false },
-	{ "IOMMU", DMACORE_DOMAIN_DMA, 0, 32, false },
-	{ "IOMMU, past the caches", DMACORE_DOMAIN_DMA, DMACORE_DEVICE_NONCOHERENT, 32, false },
-	{ "IOMMU, lazy", DMACORE_DOMAIN_DMA_LAZY, 0, 48, false },
-	{ "hybrid", DMACORE_DOMAIN_HYBRID, 0, 64, false },
-	{ "hybrid, out of reach", DMACORE_DOMAIN_HYBRID, 0, 31, false },
-	{ "hybrid, tracked", DMACORE_DOMAIN_HYBRID, DMACORE_DEVICE_TRACK_DIRECT, 64, false },
-	{ "hybrid, past the caches", DMACORE_DOMAIN_HYBRID, DMACORE_DEVICE_NONCOHERENT, 64, false },
+	{ "direct", 0, 0, 64, false, false },
+	{ "direct, tracked", 0, DMACORE_DEVICE_TRACK_DIRECT, 64, false, false },
+	{ "direct, by ranges", 0, 0, 31, true, false },
+	{ "direct, past the caches", 0, DMACORE_DEVICE_NONCOHERENT, 64, false, false },
+	{ "direct, by ranges, past the caches", 0, DMACORE_DEVICE_NONCOHERENT, 31, true, false },
+	{ "identity", DMACORE_DOMAIN_IDENTITY, 0, 64, false, false },
+	{ "IOMMU", DMACORE_DOMAIN_DMA, 0, 32, false, false },
+	{ "IOMMU, past the caches", DMACORE_DOMAIN_DMA, DMACORE_DEVICE_NONCOHERENT, 32, false,
+	  false },
+	{ "IOMMU, lazy", DMACORE_DOMAIN_DMA_LAZY, 0, 48, false, false },
+	{ "hybrid", DMACORE_DOMAIN_HYBRID, 0, 64, false, false },
+	{ "hybrid, out of reach", DMACORE_DOMAIN_HYBRID, 0, 31, false, false },
+	{ "hybrid, tracked", DMACORE_DOMAIN_HYBRID, DMACORE_DEVICE_TRACK_DIRECT, 64, false, false },
+	{ "hybrid, past the caches", DMACORE_DOMAIN_HYBRID, DMACORE_DEVICE_NONCOHERENT, 64, false,
+	  false },
+	{ "bounced", 0, 0, 32, false, true },
+	{ "bounced by force", 0, DMACORE_DEVICE_FORCE_BOUNCE, 64, false, true },
+	{ "IOMMU, bounced ends", DMACORE_DOMAIN_DMA, DMACORE_DEVICE_UNTRUSTED, 32, false, true },
 };
 
 #define WAYS (sizeof(ways) / sizeof(ways[0]))
@@ -68,14 +76,49 @@ static void cache_maintain(dmacore_phys_t phys, uint64_t size, uint32_t directio
 		memcpy(stage->memory + offset, stage->cpu + offset, size);
 }
 
+#define POOL_SIZE (128 * PAGE)
+
+/* All of the pool at once. */
+static void *pool_allocate(uint64_t size, uint64_t alignment, dmacore_phys_t limit, void *opaque)
+{
+	struct stage *stage = opaque;
+
+	assert_true(size == POOL_SIZE && alignment == PAGE && limit >= LOW_BASE + POOL_SIZE - 1);
+	return stage->pool_memory;
+}
+
+static void pool_free(void *host, uint64_t size, void *opaque)
+{
+	struct stage *stage = opaque;
+
+	assert_true(host == stage->pool_memory && size == POOL_SIZE);
+}
+
+static void pool_start(struct stage *stage)
+{
+	struct dmacore_bounce_pool_options options = DMACORE_BOUNCE_POOL_OPTIONS_INIT;
+
+	stage->pool_memory = aligned_alloc(PAGE, POOL_SIZE);
+	assert_non_null(stage->pool_memory);
+	add_host_region(stage->system, LOW_BASE, POOL_SIZE, stage->pool_memory, 0);
+	options.size = options.size_max = POOL_SIZE;
+	assert_ok(dmacore_bounce_pool_create(stage->system, &options, &stage->pool));
+	assert_ok(dmacore_system_set_bounce_pool(stage->system, stage->pool));
+}
+
 static void stage_start(struct stage *stage, const struct way *way)
 {
 	struct dmacore_system_options system = DMACORE_SYSTEM_OPTIONS_INIT;
 	struct dmacore_device_options device = DMACORE_DEVICE_OPTIONS_INIT;
 	struct dmacore_domain_options domain = DMACORE_DOMAIN_OPTIONS_INIT;
+	struct dmacore_memory_allocator allocator = DMACORE_MEMORY_ALLOCATOR_INIT;
 	const struct dmacore_dma_range range = { 0x40000000, HIGH_BASE, SIZE };
 
 	memset(stage, 0, sizeof(*stage));
+	allocator.allocate = pool_allocate;
+	allocator.free = pool_free;
+	allocator.opaque = stage;
+	system.memory_allocator = &allocator;
 	system.cache = cache_maintain;
 	system.cache_opaque = stage;
 	assert_ok(dmacore_system_create(&system, &stage->system));
@@ -88,6 +131,8 @@ static void stage_start(struct stage *stage, const struct way *way)
 		assert_non_null(stage->cpu);
 	}
 	add_host_region(stage->system, HIGH_BASE, SIZE, stage->memory, 0);
+	if (way->has_pool)
+		pool_start(stage);
 	device.flags = way->flags;
 	device.streaming_mask = device.coherent_mask = DMACORE_BIT_MASK(way->mask_bits);
 	device.ranges = &range;
@@ -110,7 +155,11 @@ static void stage_stop(struct stage *stage)
 	dmacore_device_destroy(stage->device);
 	dmacore_domain_destroy(stage->domain);
 	dmacore_iommu_destroy(stage->iommu);
+	if (stage->pool)
+		assert_ok(dmacore_system_set_bounce_pool(stage->system, NULL));
+	dmacore_bounce_pool_destroy(stage->pool);
 	dmacore_system_destroy(stage->system);
+	free(stage->pool_memory);
 	if (stage->cpu != stage->memory)
 		free(stage->cpu);
 	free(stage->memory);

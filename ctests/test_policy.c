@@ -71,7 +71,8 @@ static void explain__says_what_a_mapping_call_does(void **state)
 		assert_decided(machine, HIGH_BASE, path, reason, 0);
 	else
 		assert_decided(machine, HIGH_BASE, DMACORE_PATH_REFUSED,
-			       reason | DMACORE_REASON_ABOVE_LIMIT, ERANGE);
+			       reason | DMACORE_REASON_ABOVE_LIMIT | DMACORE_REASON_NO_POOL,
+			       ERANGE);
 	assert_ok(dmacore_device_set_streaming_mask(machine->device, 0, NULL));
 	assert_decided(machine, LOW_BASE, DMACORE_PATH_REFUSED, DMACORE_REASON_NO_MASK, ENXIO);
 	assert_ok(dmacore_device_set_streaming_mask(machine->device, UINT64_MAX, NULL));
@@ -159,7 +160,7 @@ static void describe__has_words_for_everything(void **state)
 		assert_ok(dmacore_explanation_describe(&explanation, text, sizeof(text)));
 		assert_true(strlen(text) > 0 && !strstr(text, "because"));
 	}
-	for (uint32_t bit = 1; bit <= DMACORE_REASON_NOT_COHERENT; bit <<= 1) {
+	for (uint32_t bit = 1; bit <= DMACORE_REASON_NO_POOL; bit <<= 1) {
 		explanation.reasons = bit;
 		assert_ok(dmacore_explanation_describe(&explanation, text, sizeof(text)));
 		assert_non_null(strstr(text, "because "));

@@ -210,6 +210,12 @@ enum dmacore_path_reason {
 	DMACORE_REASON_OWNED = 1024,
 	/* DMACORE_ATTR_REQUIRE_COHERENT, and the device is not coherent. */
 	DMACORE_REASON_NOT_COHERENT = 2048,
+	/* The device is not trusted, and others may have something on the pages at the buffer's ends. */
+	DMACORE_REASON_UNTRUSTED_PAGE = 4096,
+	/* The device is made with DMACORE_DEVICE_FORCE_BOUNCE. */
+	DMACORE_REASON_FORCED_BOUNCE = 8192,
+	/* There is no bounce pool (bounce.h). */
+	DMACORE_REASON_NO_POOL = 16384,
 	/* Bypass is turned off (dmacore_domain_set_bypass()). */
 	DMACORE_REASON_NO_BYPASS = 1 << 17,
 };
