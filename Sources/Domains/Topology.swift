@@ -3,6 +3,7 @@
 import Addressing
 import CDMACore
 import Primitives
+import Synchronization
 
 // Theory of operation: topology.
 //
@@ -17,33 +18,47 @@ import Primitives
 // Only devices that are listed are a reason for a group: a creation that fails leaves nothing behind.
 //
 // 3. Locking
-// One lock a system (rank 12), in which no other is taken.
+// One lock a system (rank 12), in which no other is taken. Whether a bridge isolates changes under it, and
+// who asks which way a request goes (Peer.swift) reads that without.
 //
 // 4. What this does not do
-// Groups that exist are never joined into one: a device that would need that is refused.
+// Groups that exist are never joined into one: a device, or a bridge that no longer isolates, that would
+// need that is refused. Nor are they ever split.
 
-/// A bridge between buses. It never changes.
+/// A bridge between buses. Only whether it isolates changes.
 @safe
 public struct Bridge: ~Copyable, Held {
   public let system: UnsafeMutablePointer<System>
-  let isolates: Bool
   let parent: UnsafeMutablePointer<Bridge>?
+  /// What the host bridge passes that it is on.
+  let hostPasses: HostPasses
+  private let isIsolating: Atomic<Bool>
   private let uses = UseCount()
+
+  public enum HostPasses: UInt8, Sendable {
+    case nothing
+    case below
+    case across
+  }
 
   /// Holds the system and the parent until it ends.
   ///
-  /// - Throws: `invalidArgument` for a parent of another system.
+  /// - Throws: `invalidArgument` for a parent of another system, or for one below a host bridge alone.
   public init(
-    system: UnsafeMutablePointer<System>, parent: UnsafeMutablePointer<Bridge>?, isolates: Bool
+    system: UnsafeMutablePointer<System>, parent: UnsafeMutablePointer<Bridge>?, isolates: Bool,
+    hostPasses: HostPasses = .nothing
   ) throws(Failure) {
     if let parent = unsafe parent {
-      guard unsafe parent.pointee.system == system else { throw .invalidArgument }
+      guard unsafe parent.pointee.system == system, hostPasses == .nothing else {
+        throw .invalidArgument
+      }
       unsafe Box.hold(parent)
     }
     unsafe Box.hold(system)
     unsafe self.system = system
     unsafe self.parent = parent
-    self.isolates = isolates
+    isIsolating = Atomic(isolates)
+    self.hostPasses = hostPasses
   }
 
   deinit {
@@ -52,9 +67,25 @@ public struct Bridge: ~Copyable, Held {
   }
 
   public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }
+
+  // Relaxed: nothing else follows from it.
+  var isolates: Bool { isIsolating.load(ordering: .relaxed) }
+
+  fileprivate func setIsolating(_ isolates: Bool) {
+    isIsolating.store(isolates, ordering: .relaxed)
+  }
+
+  /// Says whether a bridge isolates from now on.
+  ///
+  /// - Throws: `busy` when devices in several groups would belong to one.
+  public static func setIsolation(
+    of bridge: UnsafeMutablePointer<Bridge>, _ isolates: Bool
+  ) throws(Failure) {
+    unsafe try bridge.pointee.system.pointee.topology.setIsolation(of: bridge, isolates)
+  }
 }
 
-/// Where a device is. It does not change while the device is listed.
+/// Where a device is. While the device is listed nothing of it changes but the anchor.
 @safe
 struct Place {
   var bridge: UnsafeMutablePointer<Bridge>? = nil
@@ -86,11 +117,6 @@ struct Place {
       guard unsafe bridge.pointee.system == system else { throw .invalidArgument }
     }
     unsafe self.bridge = bridge
-    var next = unsafe bridge
-    while let bridge = unsafe next {
-      if unsafe !bridge.pointee.isolates { unsafe anchor = bridge }
-      unsafe next = bridge.pointee.parent
-    }
     unsafe self.iommu = iommu
     idCount = count
     for index in 0..<count { ids[index] = unsafe options.ids[index] }
@@ -109,6 +135,22 @@ struct Place {
   /// Whether there is anything to find a group by.
   var isKnown: Bool { unsafe bridge != nil || idCount > 0 }
 
+  /// Called under the topology's lock.
+  fileprivate mutating func findAnchor() {
+    unsafe anchor = nil
+    var next = unsafe bridge
+    while let bridge = unsafe next {
+      if unsafe !bridge.pointee.isolates { unsafe anchor = bridge }
+      unsafe next = bridge.pointee.parent
+    }
+  }
+
+  func isBelow(_ bridge: UnsafeMutablePointer<Bridge>) -> Bool {
+    var next = unsafe self.bridge
+    while let other = unsafe next, unsafe other != bridge { unsafe next = other.pointee.parent }
+    return unsafe next != nil
+  }
+
   /// Whether the two devices cannot be kept apart.
   func isLike(_ other: Place) -> Bool {
     if unsafe anchor != nil && anchor == other.anchor { return true }
@@ -117,8 +159,13 @@ struct Place {
         for index in 0..<other.idCount where ids[own] == other.ids[index] { return true }
       }
     }
+    return sharesSlot(with: other)
+  }
+
+  /// Whether the two are functions of one slot that may reach each other.
+  func sharesSlot(with other: Place) -> Bool {
     // A requester ID has the function in its lowest three bits (PCI Express 5.0, 2.2.4.2).
-    return unsafe sharesSlot && other.sharesSlot && bridge == other.bridge
+    unsafe sharesSlot && other.sharesSlot && bridge == other.bridge
       && ids[0] >> 3 == other.ids[0] >> 3
   }
 }
@@ -151,6 +198,7 @@ struct Topology: ~Copyable {
     isGiven: Bool
   ) throws(Failure) -> UnsafeMutablePointer<Group> {
     try unsafe state.withLock { (state) throws(Failure) -> UnsafeMutablePointer<Group> in
+      unsafe member.pointee.place.findAnchor()
       var found: UnsafeMutablePointer<Group>? = nil
       var next = unsafe state.first
       while let other = unsafe next {
@@ -183,6 +231,29 @@ struct Topology: ~Copyable {
         unsafe previous.pointee.place.next = next
       } else {
         unsafe state.first = next
+      }
+    }
+  }
+
+  /// - Throws: as `Bridge.setIsolation`.
+  fileprivate func setIsolation(
+    of bridge: UnsafeMutablePointer<Bridge>, _ isolates: Bool
+  ) throws(Failure) {
+    try state.withLock { (state) throws(Failure) in
+      var group: UnsafeMutablePointer<Group>? = nil
+      var next = unsafe state.first
+      while let member = unsafe next, !isolates {
+        if unsafe member.pointee.place.isBelow(bridge) {
+          guard unsafe group == nil || group == member.pointee.place.group else { throw .busy }
+          unsafe group = member.pointee.place.group
+        }
+        unsafe next = member.pointee.place.next
+      }
+      unsafe bridge.pointee.setIsolating(isolates)
+      unsafe next = state.first
+      while let member = unsafe next {
+        unsafe member.pointee.place.findAnchor()
+        unsafe next = member.pointee.place.next
       }
     }
   }

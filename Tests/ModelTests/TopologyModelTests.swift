@@ -6,7 +6,7 @@ import Testing
 @Suite("Topology against a model")
 struct TopologyModelTests {
   private static func step(_ generator: inout SeededGenerator) -> TopologyStep {
-    switch generator.below(10) {
+    switch generator.below(12) {
     case 0:
       let below = generator.onceIn(3) ? nil : generator.below(60)
       return .addBridge(below: below, isolates: !generator.onceIn(3))
@@ -19,6 +19,8 @@ struct TopologyModelTests {
         sharesSlot: generator.onceIn(3),
         iommu: generator.one(of: [0, 0, 0, 0, 1, nil]),
         group: generator.onceIn(4) ? generator.below(2) : nil)
+    case 10, 11:
+      return .setIsolation(bridge: generator.below(60), generator.onceIn(2))
     default: return .remove(generator.below(60), isHeld: generator.onceIn(3))
     }
   }

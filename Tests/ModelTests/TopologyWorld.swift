@@ -10,6 +10,7 @@ import TestSupport
 enum TopologyStep {
   case addBridge(below: Int?, isolates: Bool)
   case giveBack(bridge: Int)
+  case setIsolation(bridge: Int, Bool)
   case add(bridge: Int?, ids: [UInt32], sharesSlot: Bool, iommu: Int?, group: Int?)
   /// A view may hold on to the device for a while.
   case remove(Int, isHeld: Bool)
@@ -57,6 +58,11 @@ final class TopologyWorld: World {
     case .giveBack(let index):
       guard !bridges.isEmpty else { return }
       dmacore_bridge_destroy(bridges.remove(at: index % bridges.count).handle)
+    case .setIsolation(let index, let isolates):
+      guard let bridge = bridge(index) else { return }
+      try demandSame(
+        dmacore_bridge_set_isolation(bridge.handle, isolates),
+        model.setIsolation(of: bridge.number, isolates), "set the isolation")
     case .add(let below, let ids, let sharesSlot, let iommu, let group):
       guard devices.count < Self.devicesMax else { return }
       let bridge = bridge(below)

@@ -22,7 +22,7 @@ public struct TopologyModel {
 
   private struct Bridge {
     let parent: Int?
-    let isolates: Bool
+    var isolates: Bool
   }
 
   // All that there were: devices and bridges may be below one that was given back.
@@ -37,6 +37,15 @@ public struct TopologyModel {
   public mutating func addBridge(below parent: Int?, isolates: Bool) -> Int {
     bridges.append(Bridge(parent: parent, isolates: isolates))
     return bridges.count - 1
+  }
+
+  /// Says whether a bridge isolates from now on: not if two groups had to become one.
+  public mutating func setIsolation(of bridge: Int, _ isolates: Bool) -> Int32 {
+    let before = bridges[bridge].isolates
+    bridges[bridge].isolates = isolates
+    if isSound { return 0 }
+    bridges[bridge].isolates = before
+    return -EBUSY
   }
 
   public mutating func remove(_ device: Int) { devices[device] = nil }

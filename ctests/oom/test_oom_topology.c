@@ -43,6 +43,8 @@ static void device_create__with_a_place_leaves_none_when_an_allocation_fails(voi
 	dmacore_group_destroy(same);
 	dmacore_group_destroy(group);
 	assert_needs_no_memory({
+		assert_ok(dmacore_bridge_set_isolation(bridge, true));
+		assert_ok(dmacore_bridge_set_isolation(bridge, false));
 		dmacore_device_destroy(other);
 		dmacore_device_destroy(device);
 		dmacore_bridge_destroy(bridge);

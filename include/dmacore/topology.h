@@ -44,6 +44,13 @@ struct dmacore_system;
 enum dmacore_bridge_flags {
 	/* Requests from below go up to the IOMMU, never to another device. */
 	DMACORE_BRIDGE_ISOLATES = 1,
+	/*
+	 * Of a bridge on a root bus: the host bridge that it is on passes requests from devices below it to
+	 * others below it (peer.h).
+	 */
+	DMACORE_BRIDGE_HOST_PASSES = 2,
+	/* The same, and to devices below other bridges that have this flag. */
+	DMACORE_BRIDGE_HOST_PASSES_ACROSS = 4,
 };
 
 /**
@@ -73,8 +80,9 @@ struct dmacore_bridge_options {
  * Ownership: the caller gives the bridge back with dmacore_bridge_destroy(); it holds on to the system
  *   and to its parent.
  * Return: 0, or
- *   -EINVAL  @system or @out_bridge is NULL, a flag is unknown, @reserved is not zero, the parent is of
- *            another system, or the structure is too short. Never succeeds if retried.
+ *   -EINVAL  @system or @out_bridge is NULL, a flag is unknown or for a bridge on a root bus alone,
+ *            @reserved is not zero, the parent is of another system, or the structure is too short. Never
+ *            succeeds if retried.
  *   -E2BIG   the structure is longer than known and not zero there. Never.
  *   -ENOMEM  no memory. May succeed later.
  */
@@ -94,6 +102,25 @@ int dmacore_bridge_create(struct dmacore_system *system,
  * Return: nothing; cannot fail.
  */
 void dmacore_bridge_destroy(struct dmacore_bridge *bridge);
+
+/**
+ * dmacore_bridge_set_isolation() - say that a bridge isolates from now on, or no longer does
+ * @bridge: the bridge
+ * @isolates: whether it does
+ *
+ * As when its access control is switched on or off. Groups stay what they are: devices that can be kept
+ * apart now stay together, and those that come later are put where they belong by then. Routes between
+ * peers (peer.h) follow at once; live mappings are not touched.
+ *
+ * Context: any thread; locked (topology, rank 12); calls nothing back.
+ * Ownership: nothing changes hands.
+ * Return: 0, or
+ *   -EINVAL  @bridge is NULL. Never succeeds if retried.
+ *   -EBUSY   devices below it are in several groups, and would belong to one. Not until those of all but
+ *            one group are gone.
+ */
+DMACORE_MUST_CHECK
+int dmacore_bridge_set_isolation(struct dmacore_bridge *bridge, bool isolates);
 
 DMACORE_END_DECLS
 
