@@ -165,6 +165,12 @@ static void describe__has_words_for_everything(void **state)
 		assert_ok(dmacore_explanation_describe(&explanation, text, sizeof(text)));
 		assert_non_null(strstr(text, "because "));
 	}
+	explanation.reasons = DMACORE_REASON_PEER;
+	assert_ok(dmacore_explanation_describe(&explanation, text, sizeof(text)));
+	assert_non_null(strstr(text, "because it is memory of a peer"));
+	explanation.reasons = DMACORE_REASON_PEER_UNREACHABLE;
+	assert_ok(dmacore_explanation_describe(&explanation, text, sizeof(text)));
+	assert_non_null(strstr(text, "does not reach the peer"));
 	explanation.reasons = DMACORE_REASON_NO_BYPASS;
 	assert_ok(dmacore_explanation_describe(&explanation, text, sizeof(text)));
 	assert_non_null(strstr(text, "bypass is turned off"));

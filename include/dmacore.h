@@ -18,6 +18,7 @@
 #include "dmacore/notifier.h"
 #include "dmacore/page_request.h"
 #include "dmacore/pagetable.h"
+#include "dmacore/peer.h"
 #include "dmacore/reserved.h"
 #include "dmacore/sys/backend.h"
 #include "dmacore/system.h"

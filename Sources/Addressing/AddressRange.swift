@@ -56,6 +56,13 @@ public struct AddressRange<A: Address>: Equatable, Sendable {
     self.first = first
     self.last = last
   }
+
+  /// - Precondition: the ends are the right way round.
+  public init(_ first: A, through last: A) {
+    precondition(first <= last, "The ends are the wrong way round.")
+    self.first = first
+    self.last = last
+  }
 }
 
 public typealias IOVARange = AddressRange<IOVA>

@@ -29,7 +29,7 @@ public struct DMARanges: ~Copyable {
     }
 
     /// - Throws: `invalidArgument` for a range that is empty, wraps or is not of whole pages.
-    fileprivate init(_ range: dmacore_dma_range) throws(Failure) {
+    init(_ range: dmacore_dma_range) throws(Failure) {
       bus = try DMARange(first: DMAAddress(range.bus), size: range.size)
       physical = try PhysicalRange(first: PhysicalAddress(range.phys), size: range.size)
       guard bus.isAligned(to: Device.granule), physical.isAligned(to: Device.granule) else {
@@ -42,7 +42,24 @@ public struct DMARanges: ~Copyable {
       self.physical = physical
     }
 
-    fileprivate func overlaps(_ other: Window) -> Bool {
+    /// Addresses that lead to themselves, of which there are some.
+    @inline(never)
+    init(_ first: UInt64, _ last: UInt64) {
+      bus = DMARange(DMAAddress(first), through: DMAAddress(last))
+      physical = PhysicalRange(PhysicalAddress(first), through: PhysicalAddress(last))
+    }
+
+    /// The part of it that lies between two bus addresses, of which there is some.
+    func part(from lowest: UInt64, through highest: UInt64) -> Window {
+      let part = part(lowest, highest, to: 0, isDirect: true)
+      return Window(
+        bus: DMARange(DMAAddress(part.first), through: DMAAddress(part.last)),
+        physical: PhysicalRange(
+          PhysicalAddress(part.target),
+          through: PhysicalAddress(part.target &+ (part.last &- part.first))))
+    }
+
+    func overlaps(_ other: Window) -> Bool {
       bus.overlaps(other.bus) || physical.overlaps(other.physical)
     }
 

@@ -147,6 +147,9 @@ public struct Device: ~Copyable, Held {
   // made are there until the device ends: who reads them takes no lock.
   private let currentRanges: Atomic<UInt>
   private let newestRanges: Atomic<UInt>
+  let seat: Seat
+  // How addresses may lead elsewhere than its path says; `DetourBits`.
+  private let detours: Atomic<UInt8>
   private let busLimit: Atomic<UInt64>
   /// A pool of its own, and the only one that it uses then.
   let bouncePool: UnsafeMutablePointer<BouncePool>?
@@ -230,6 +233,8 @@ public struct Device: ~Copyable, Held {
     self.pins = pins
     currentRanges = Atomic(UInt(bitPattern: ranges))
     newestRanges = Atomic(UInt(bitPattern: ranges))
+    seat = description.topology.seat
+    detours = Atomic(unsafe ranges.pointee.isEmpty ? 0 : DetourBits.ranges)
     busLimit = Atomic(description.busLimit)
     unsafe bouncePool = description.bouncePool
     bouncesAll = description.bouncesAll
@@ -281,6 +286,27 @@ public struct Device: ~Copyable, Held {
   }
 
   public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }
+
+  // MARK: - Detours
+
+  private enum DetourBits {
+    static var ranges: UInt8 { 1 }
+    static var peers: UInt8 { 2 }
+  }
+
+  /// Whether its bus passes some addresses alone, or may lead some to peers.
+  @inline(__always)
+  public var hasDetours: Bool { detours.load(ordering: .relaxed) != 0 }
+
+  /// Whether its bus may lead addresses to peers.
+  @inline(__always)
+  public var meetsPeers: Bool { detours.load(ordering: .relaxed) & DetourBits.peers != 0 }
+
+  /// Says that from now on it may.
+  func meetPeers() { detours.bitwiseOr(DetourBits.peers, ordering: .relaxed) }
+
+  /// Whether it was destroyed.
+  var isGone: Bool { hasLeft.load(ordering: .relaxed) }
 
   public var name: UnsafePointer<CChar> { unsafe ownName.cString }
 
@@ -353,6 +379,8 @@ public struct Device: ~Copyable, Held {
     let new = unsafe try Box<DMARanges>.place { () throws(Failure) in
       unsafe try DMARanges(given, count: count)
     }
+    // It stays, whatever comes later.
+    if unsafe !new.pointee.isEmpty { detours.bitwiseOr(DetourBits.ranges, ordering: .relaxed) }
     var newest = newestRanges.load(ordering: .acquiring)
     while true {
       var next = unsafe Self.ranges(at: newest)
@@ -503,6 +531,8 @@ public struct Device: ~Copyable, Held {
       // The record's cell keeps the domain.
       unsafe node.pointee.payload.domain?.pointee.leaveWindow(
         node.pointee.first, node.pointee.last)
+    } else if unsafe node.pointee.payload.path == .busAddress {
+      unsafe system.pointee.endMapping(byBusAddress: node.pointee.first)
     }
     unsafe BouncePool.giveBackAll(node.pointee.payload.bounce)
     unsafe mappings.giveBack(node)

@@ -99,17 +99,19 @@ extension Domain.Translation {
     let required =
       alignMask <= Device.granule.mask ? 0 : min(alignMask, UInt64.max &>> 1) &+ 1
     let alignment = max(preferredAlignment(for: pages), required)
-    return try unsafe queue.pointee.retrying { () throws(Failure) in
+    let range = try unsafe queue.pointee.retrying { () throws(Failure) in
       do throws(Failure) {
-        return try unsafe Self.allocate(pages, alignment, limit, ranges, from: space)
+        return try unsafe Self.allocate(pages, alignment, 0, limit, ranges, from: space)
       } catch {
         guard error == .noSpace, alignment > max(Device.granule.bytes, required) else {
           throw error
         }
         // Small leaves at a place that is not aligned are better than no place.
-        return try unsafe Self.allocate(pages, required, limit, ranges, from: space)
+        return try unsafe Self.allocate(pages, required, 0, limit, ranges, from: space)
       }
     }
+    if unsafe queue.pointee.system.pointee.peers.isEmpty { return range }
+    return try unsafe queue.pointee.clearOfPeers(range, pages, required, limit, ranges)
   }
 
   /// Maps what `allocate` gave, or a part.
@@ -131,9 +133,9 @@ extension Domain.Translation {
   /// Allocates from the highest run of bus addresses that has room.
   ///
   /// - Parameter pages: they fit a page table's output, so that there is a next number.
-  private static func allocate(
-    _ pages: PhysicalRange, _ alignment: UInt64, _ limit: UInt64, _ ranges: borrowing DMARanges,
-    from space: UnsafeMutablePointer<IOVASpace>
+  fileprivate static func allocate(
+    _ pages: PhysicalRange, _ alignment: UInt64, _ lowest: UInt64, _ limit: UInt64,
+    _ ranges: borrowing DMARanges, from space: UnsafeMutablePointer<IOVASpace>
   ) throws(Failure) -> IOVARange {
     let bounds = unsafe space.pointee.bounds
     let extent = pages.extent
@@ -143,14 +145,16 @@ extension Domain.Translation {
     while index > 0 {
       index -= 1
       let run = ranges.run(index)
-      let lowest = max(run.first, bounds.first.rawValue)
+      let start = max(run.first, lowest)
       let highest = min(run.last, limit, bounds.last.rawValue)
-      guard highest >= lowest, highest &- lowest >= extent else { continue }
+      guard highest >= max(start, bounds.first.rawValue),
+        highest &- max(start, bounds.first.rawValue) >= extent
+      else { continue }
       do throws(Failure) {
         let size = extent &+ 1
         let first = try unsafe space.pointee.allocate(
           size: size,
-          IOVAConstraints(alignment: alignment, skew: skew, first: run.first, last: highest))
+          IOVAConstraints(alignment: alignment, skew: skew, first: start, last: highest))
         return try IOVARange(first: first, size: size)
       } catch {
         guard error == .noSpace else { throw error }
@@ -185,6 +189,54 @@ extension Domain.Translation {
     } catch {
       // The range is whole pages, and no leaf of another mapping reaches into it.
       assertionFailure("A mapping's range cannot be unmapped.")
+    }
+  }
+}
+
+extension FlushQueue {
+  /// The same range that was just allocated, if no part of it is a peer's by bus address; else another.
+  ///
+  /// - Throws: `noSpace` when there is none.
+  @inline(never)
+  fileprivate func clearOfPeers(
+    _ range: IOVARange, _ pages: PhysicalRange, _ alignment: UInt64, _ limit: UInt64,
+    _ ranges: borrowing DMARanges
+  ) throws(Failure) -> IOVARange {
+    let bounds = unsafe space.pointee.bounds
+    guard let bus = unsafe system.pointee.peerBus(range.first.rawValue, range.last.rawValue) else {
+      return range
+    }
+    unsafe try space.pointee.free(first: range.first, size: range.extent &+ 1)
+    // So that it does not come again. Where that is too late, each call looks beside it.
+    if let part = try? IOVARange(
+      first: max(IOVA(bus.first), bounds.first), last: min(IOVA(bus.last), bounds.last))
+    {
+      unsafe try? space.pointee.reserve(part)
+    }
+    return try retrying { () throws(Failure) in
+      try allocateBesidePeers(pages, alignment, limit, ranges)
+    }
+  }
+
+  /// - Throws: `noSpace`, `noMemory`.
+  private func allocateBesidePeers(
+    _ pages: PhysicalRange, _ alignment: UInt64, _ limit: UInt64,
+    _ ranges: borrowing DMARanges
+  ) throws(Failure) -> IOVARange {
+    var highest = limit
+    while true {
+      let bus = unsafe system.pointee.peerBus(0, highest)
+      // What is left above those, if they do not go up to the highest.
+      if bus == nil || bus!.last < highest {
+        do throws(Failure) {
+          return try unsafe Domain.Translation.allocate(
+            pages, alignment, bus.map { $0.last &+ 1 } ?? 0, highest, ranges, from: space)
+        } catch {
+          guard error == .noSpace || error == .outOfRange else { throw error }
+        }
+      }
+      guard let below = bus?.first, below > 0 else { throw .noSpace }
+      highest = below &- 1
     }
   }
 }

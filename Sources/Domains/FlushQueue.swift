@@ -100,7 +100,7 @@ public struct FlushQueue: ~Copyable, Held {
   /// The domain's, which is known to it before anybody knows the queue.
   var backend: BackendDomain
   // The domain holds it.
-  private let system: UnsafeMutablePointer<System>
+  let system: UnsafeMutablePointer<System>
   private let limits: Limits
   // One allocation has the lock's word, the state, and the links. They are no parts of one value,
   // which threads would access as a whole.

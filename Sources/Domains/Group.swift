@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
+import Addressing
 import CDMACore
 import Primitives
 
@@ -61,6 +62,8 @@ public struct Group: ~Copyable, Held {
     /// The PASIDs that somebody has asked for; see PASID.swift.
     var slots: UnsafeMutablePointer<PASIDSlot>? = nil
     var isLeavingPASIDs = false
+    /// Whether one of its devices provides, or provided, memory to others.
+    var meetsPeers = false
     /// What was pending in the domains that PASIDs are leaving.
     var leftPageRequests: PageRequestGroup.Link? = nil
     var owner: UnsafeRawPointer? = nil
@@ -138,6 +141,7 @@ public struct Group: ~Copyable, Held {
         unsafe member.pointee.device = nil
         throw error
       }
+      if state.meetsPeers { unsafe device.pointee.meetPeers() }
       unsafe member.pointee.next = state.members
       unsafe state.members = member
       state.memberCount += 1
@@ -179,6 +183,21 @@ public struct Group: ~Copyable, Held {
     // Until it is blocked, another device with its IDs belongs to the same group.
     unsafe system.pointee.topology.remove(member)
     letGo(of: left)
+  }
+
+  /// Says that bus addresses lead to a peer from now on.
+  ///
+  /// - Throws: `busy` when a device has mapped something there, or a mapping call is under way that has
+  ///   begun before.
+  func keepClear(of bus: DMARange) throws(Failure) {
+    try state.withLock { (state) throws(Failure) in
+      state.meetsPeers = true
+      let inTheWay = unsafe Self.first(in: state) { member in
+        unsafe member.device!.pointee.meetPeers()
+        return unsafe !member.device!.pointee.mappings.isClear(of: bus)
+      }
+      guard unsafe inTheWay == nil else { throw .busy }
+    }
   }
 
   /// The reserved regions of all devices.

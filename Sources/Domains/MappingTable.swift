@@ -220,7 +220,7 @@ public struct MappingTable: ~Copyable {
   }
 
   /// What a record of a kind and direction says of a range that lies in it: its physical address, the
-  /// mapping's attributes, and whether any of the mapping is copied.
+  /// mapping's attributes, and whether any of it is copied. What is mapped by bus address is MMIO.
   @inline(never)
   public func find(
     covering range: DMARange, _ kind: MappingRecord.Kind, _ direction: Direction
@@ -235,11 +235,26 @@ public struct MappingTable: ~Copyable {
         else { return true }
         found = unsafe (
           node.pointee.payload.target &+ (first &- node.pointee.first),
-          node.pointee.payload.attributes, node.pointee.payload.bounce != nil
+          node.pointee.payload.path == .busAddress ? .mmio : node.pointee.payload.attributes,
+          node.pointee.payload.bounce != nil
         )
         return false
       }
       return found
+    }
+  }
+
+  /// Whether nothing is mapped in a range, and no call is under way that maps or unmaps something.
+  func isClear(of range: DMARange) -> Bool {
+    state.withLock { state in
+      var isClear = state.pending == 0
+      unsafe state.tree.visitOverlapping(
+        first: range.first.rawValue, last: range.last.rawValue
+      ) { _ in
+        isClear = false
+        return false
+      }
+      return isClear
     }
   }
 
@@ -266,13 +281,17 @@ public struct MappingTable: ~Copyable {
     case unmapped(last: UInt64)
   }
 
-  /// Whether the device may access an address that is mapped directly.
-  public func permission(at address: UInt64, _ access: Access) -> Permission {
+  /// Whether the device may access an address that is mapped directly; or by bus address, for one that
+  /// leads to a peer.
+  public func permission(
+    at address: UInt64, _ access: Access, byBusAddress: Bool = false
+  ) -> Permission {
     state.withLock { state in
       var permitted: (first: UInt64, last: UInt64, access: Access)? = nil
       var deniedLast: UInt64? = nil
       unsafe state.tree.visitOverlapping(first: address, last: address) { node in
         let (first, last) = unsafe (node.pointee.first, node.pointee.last)
+        if unsafe (node.pointee.payload.path == .busAddress) != byBusAddress { return true }
         let granted = unsafe node.pointee.payload.direction.access
         if granted.isSuperset(of: access) {
           if permitted == nil || last > permitted!.last { permitted = (first, last, granted) }

@@ -58,6 +58,7 @@ public struct System: ~Copyable, Held {
   let defaultType: DefaultType
   let bindings: Bindings
   let topology: Topology
+  public let peers: PeerList
   private let findGroup: dmacore_find_group_fn?
   private let findGroupOpaque: UnsafeMutableRawPointer?
   private let cache: dmacore_cache_fn?
@@ -83,12 +84,14 @@ public struct System: ~Copyable, Held {
     let readers = try ReadSections()
     let bindings = try Bindings()
     let topology = try Topology()
+    let peers = try PeerList()
     let lazyDomains = try FlushQueueList()
     let windows = try WindowList()
     self.memory = memory
     self.readers = readers
     self.bindings = bindings
     self.topology = topology
+    self.peers = peers
     unsafe self.findGroup = findGroup
     unsafe self.findGroupOpaque = findGroupOpaque
     unsafe self.cache = cache

@@ -145,11 +145,8 @@ struct Place {
     }
   }
 
-  func isBelow(_ bridge: UnsafeMutablePointer<Bridge>) -> Bool {
-    var next = unsafe self.bridge
-    while let other = unsafe next, unsafe other != bridge { unsafe next = other.pointee.parent }
-    return unsafe next != nil
-  }
+  /// What of it never changes.
+  var seat: Seat { unsafe Seat(bridge: bridge, slot: sharesSlot ? ids[0] >> 3 : nil) }
 
   /// Whether the two devices cannot be kept apart.
   func isLike(_ other: Place) -> Bool {
@@ -159,14 +156,28 @@ struct Place {
         for index in 0..<other.idCount where ids[own] == other.ids[index] { return true }
       }
     }
-    return sharesSlot(with: other)
+    return seat.sharesSlot(with: other.seat)
+  }
+}
+
+/// Where a device is, as far as requests to another one go by it. It never changes: who asks for their way
+/// takes no lock.
+@safe
+struct Seat {
+  let bridge: UnsafeMutablePointer<Bridge>?
+  /// Of a function that may reach others of its slot. A requester ID has the function in its lowest three
+  /// bits (PCI Express 5.0, 2.2.4.2).
+  let slot: UInt32?
+
+  func isBelow(_ bridge: UnsafeMutablePointer<Bridge>) -> Bool {
+    var next = unsafe self.bridge
+    while let other = unsafe next, unsafe other != bridge { unsafe next = other.pointee.parent }
+    return unsafe next != nil
   }
 
   /// Whether the two are functions of one slot that may reach each other.
-  func sharesSlot(with other: Place) -> Bool {
-    // A requester ID has the function in its lowest three bits (PCI Express 5.0, 2.2.4.2).
-    unsafe sharesSlot && other.sharesSlot && bridge == other.bridge
-      && ids[0] >> 3 == other.ids[0] >> 3
+  func sharesSlot(with other: Seat) -> Bool {
+    unsafe slot != nil && slot == other.slot && bridge == other.bridge
   }
 }
 
@@ -243,7 +254,7 @@ struct Topology: ~Copyable {
       var group: UnsafeMutablePointer<Group>? = nil
       var next = unsafe state.first
       while let member = unsafe next, !isolates {
-        if unsafe member.pointee.place.isBelow(bridge) {
+        if unsafe member.pointee.place.seat.isBelow(bridge) {
           guard unsafe group == nil || group == member.pointee.place.group else { throw .busy }
           unsafe group = member.pointee.place.group
         }

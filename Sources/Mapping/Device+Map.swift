@@ -19,6 +19,8 @@ import Primitives
 //   device attached to a hybrid domain:                           direct where it reaches the memory,
 //                                                                 else as in a DMA domain
 //   device behind an IOMMU, attached to anything else or nothing: refused
+//   memory of a peer, by bus address:                             as the bus has it, in none of these
+//                                                                 but the last
 //
 // What the device does not reach directly, and pages at the ends of a buffer that a device may not have
 // whole, are copied (Device+Bounce.swift).
@@ -50,7 +52,9 @@ extension Device {
     _ memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes = []
   ) throws(Failure) -> DMAAddress {
     let limit = try limit(for: .streaming)
-    if isUntracked, let range = ranges.bus(of: memory), range.last.rawValue <= limit.highest {
+    if isUntracked, unsafe system.pointee.peers.isEmpty,
+      let range = ranges.bus(of: memory), range.last.rawValue <= limit.highest
+    {
       return range.first
     }
     return try mapRecorded(memory, direction, attributes, limit)
@@ -78,7 +82,7 @@ extension Device {
         unsafe (range, path) = try place(memory, access, attributes, in: domain, limit, decision)
         if !isCoherent { maintainCaches(of: memory, direction, attributes, forCPU: false) }
       }
-      if path == .direct && !tracksDirect && isCoherent {
+      if path == .direct && leavesDirectUnrecorded {
         unsafe mappings.giveBack(cell)
         return range.first
       }
@@ -112,6 +116,10 @@ extension Device {
     guard attributes.isDisjoint(with: [.skipCPUSync, .mmio]) else { return }
     // What the device only reads stays good in the caches.
     guard !forCPU || direction.access.contains(.write) else { return }
+    // Nobody caches what is another device's.
+    if unsafe !system.pointee.peers.isEmpty, peerRoute(to: memory, isHolding: false) != nil {
+      return
+    }
     unsafe system.pointee.maintainCaches(of: memory, direction, forCPU: forCPU)
   }
 
@@ -142,19 +150,23 @@ extension Device {
       reportMisuse("unmap", of: range, direction, attributes)
       throw .invalidArgument
     }
-    let target = unsafe node.pointee.payload.target
+    let (target, path) = unsafe (node.pointee.payload.target, node.pointee.payload.path)
     if unsafe node.pointee.payload.bounce != nil {
       if unsafe undoBounced(node) { reportHeld(range) }
       return
     }
     if unsafe undo(node) { reportHeld(range) }
-    maintainCaches(at: target, range, direction, attributes, forCPU: true)
+    if path != .busAddress {
+      maintainCaches(at: target, range, direction, attributes, forCPU: true)
+    }
   }
 
   /// Whether a range that is in no record that is asked for was a direct mapping, which ends.
   private func endsWithoutRecord(_ range: DMARange) -> Bool {
-    if isUntracked { return !mappings.isBounced(at: range.first.rawValue) }
-    return !tracksDirect && isCoherent && leaveWindow(range)
+    guard leavesDirectUnrecorded && !mappings.isBounced(at: range.first.rawValue) else {
+      return false
+    }
+    return isDirect || leaveWindow(range)
   }
 
   /// Hands a part of a mapping from the device to the CPU or back.
@@ -183,8 +195,10 @@ extension Device {
 
   /// Whether a range that is in no record that is asked for can be in a direct mapping.
   private func isWithoutRecord(_ range: DMARange) -> Bool {
-    if isUntracked { return !mappings.isBounced(at: range.first.rawValue) }
-    return !tracksDirect && isCoherent && isInWindow(range)
+    guard leavesDirectUnrecorded && !mappings.isBounced(at: range.first.rawValue) else {
+      return false
+    }
+    return isDirect || isInWindow(range)
   }
 
   /// Whether syncing does anything for a mapping.
@@ -198,8 +212,17 @@ extension Device {
   /// Whether mappings are direct and leave no record, but for those that are copied.
   @inline(__always)
   private var isUntracked: Bool {
-    unsafe !tracksDirect && isCoherent && !bouncesAll && (iommu == nil || mappings.hasIdentity)
+    leavesDirectUnrecorded && !meetsPeers && isDirect
   }
+
+  /// Whether no record is kept of a direct mapping. Of one for a device that does not see the caches it is
+  /// what they are maintained by, and a device for which all is bounced has few of them.
+  @inline(__always)
+  private var leavesDirectUnrecorded: Bool { !tracksDirect && isCoherent && !bouncesAll }
+
+  /// Whether all memory is mapped directly, but that of peers.
+  @inline(__always)
+  private var isDirect: Bool { unsafe iommu == nil || mappings.hasIdentity }
 
   /// The domain if it translates: what a record remembers.
   func translating(_ domain: UnsafeMutablePointer<Domain>?) -> UnsafeMutablePointer<Domain>? {
@@ -245,7 +268,12 @@ extension Device {
         return (try unsafe placeTranslated(memory, access, in: domain, limit), .iommu)
       }
       return (range, .direct)
+    case .busAddress:
+      // It may have changed its mind.
+      guard let bus = peerRoute(to: memory, isHolding: true)?.bus else { throw .notReachable }
+      return (bus, .busAddress)
     case .iommu:
+      let access = decision.reasons.contains(.peer) ? access.union(.mmio) : access
       return (try unsafe placeTranslated(memory, access, in: domain!, limit), .iommu)
     default:
       if decision.reasons.contains(.owned) && !attributes.contains(.noWarn) { reportRefusal() }

@@ -38,9 +38,11 @@ struct PathReasons: OptionSet {
   static var untrustedPage: PathReasons { PathReasons(rawValue: 4096) }
   static var bounceForced: PathReasons { PathReasons(rawValue: 8192) }
   static var noBounce: PathReasons { PathReasons(rawValue: 16384) }
+  static var peer: PathReasons { PathReasons(rawValue: 1 << 15) }
+  static var peerUnreachable: PathReasons { PathReasons(rawValue: 1 << 16) }
   static var noBypass: PathReasons { PathReasons(rawValue: 1 << 17) }
 
-  static var all: PathReasons { PathReasons(rawValue: (1 << 15) - 1 | 1 << 17) }
+  static var all: PathReasons { PathReasons(rawValue: (1 << 18) - 1) }
 
   /// One of them in words, which go on behind "because ".
   private func append(to text: inout TextBuffer) {
@@ -60,6 +62,9 @@ struct PathReasons: OptionSet {
     case .untrustedPage: text.append("the device is not trusted, and has not all of its pages")
     case .bounceForced: text.append("all that is mapped for the device is bounced")
     case .noBounce: text.append("there is no bounce pool")
+    case .peer: text.append("it is memory of a peer, or has bus addresses of one")
+    case .peerUnreachable:
+      text.append("the device does not reach the peer, or only a part is of it")
     default: text.append("bypass is turned off")
     }
   }
@@ -159,42 +164,52 @@ extension Device {
     if attributes.contains(.requireCoherent) && !isCoherent {
       return .refused(.notSupported, .incoherent)
     }
+    var known: PathReasons = []
+    if unsafe !system.pointee.peers.isEmpty,
+      let decision = unsafe decide(aboutPeer: memory, limit, in: domain, &known)
+    {
+      return decision
+    }
     switch unsafe path(with: domain) {
     case .blocked:
       return .refused(.notPermitted, .blocked)
     case .nested:
       return .refused(.notPermitted, .owned)
     case .direct:
-      let reasons: PathReasons = unsafe iommu == nil ? .noIOMMU : .identity
-      let reach = reach(of: memory, limit)
-      if bouncesAll && isStreaming {
+      let reasons = known.union(unsafe iommu == nil ? .noIOMMU : .identity)
+      let reach = reach(of: memory, limit, known)
+      if bouncesAll && isStreaming && known.isEmpty {
         return bounced(.bounced, attributes, reasons.union(reach).union(.bounceForced))
       }
       guard !reach.isEmpty else { return PathDecision(.direct, reasons) }
-      guard isStreaming else { return .refused(.outOfRange, reasons.union(reach)) }
+      // Memory of a peer is that device's, and is not read for a copy.
+      guard isStreaming && known.isEmpty else { return .refused(.outOfRange, reasons.union(reach)) }
       return bounced(.bounced, attributes, reasons.union(reach))
     case .translated(let translation, let domain):
       guard unsafe domain.pointee.kind.isForMappingCalls else {
         return .refused(.notPermitted, .owned)
       }
-      var reasons: PathReasons = .translates
+      var reasons = known.union(.translates)
       if unsafe domain.pointee.kind == .hybrid {
         // A bus that moves addresses has no window on them.
-        var against = ranges.isEmpty ? reach(of: memory, limit) : .outsideRanges
+        var against = ranges.isEmpty ? reach(of: memory, limit, known) : .outsideRanges
         if unsafe !domain.pointee.isInWindow(memory) { against.insert(.outsideWindow) }
         if unsafe !domain.pointee.bypasses { against.insert(.noBypass) }
-        if bouncesAll && isStreaming { against.insert(.bounceForced) }
-        if against.isEmpty { return PathDecision(.direct, .inWindow) }
+        if bouncesAll && isStreaming && known.isEmpty { against.insert(.bounceForced) }
+        if against.isEmpty { return PathDecision(.direct, known.union(.inWindow)) }
         reasons.formUnion(against)
       }
       guard unsafe memory.last <= translation.pointee.table.facts.lastOutput else {
         return .refused(.outOfRange, reasons.union(.tooWide))
       }
-      guard isStreaming, isUntrusted || bouncesAll, !memory.isAligned(to: Self.granule) else {
+      guard isStreaming, isUntrusted || (bouncesAll && known.isEmpty),
+        !memory.isAligned(to: Self.granule)
+      else {
         return PathDecision(.iommu, reasons)
       }
-      return bounced(
-        .iommuBounced, attributes, reasons.union(isUntrusted ? .untrustedPage : .bounceForced))
+      reasons.insert(isUntrusted ? .untrustedPage : .bounceForced)
+      guard known.isEmpty else { return .refused(.outOfRange, reasons) }
+      return bounced(.iommuBounced, attributes, reasons)
     }
   }
 
@@ -210,9 +225,36 @@ extension Device {
     return PathDecision(path, reasons)
   }
 
+  /// The decision about memory of a peer; nil if it is like that about other memory.
+  @inline(never)
+  private func decide(
+    aboutPeer memory: PhysicalRange, _ limit: AddressLimit,
+    in domain: UnsafeMutablePointer<Domain>?, _ known: inout PathReasons
+  ) -> PathDecision? {
+    switch unsafe path(with: domain) {
+    case .direct: break
+    case .translated(_, let domain) where unsafe domain.pointee.kind.isForMappingCalls: break
+    case .translated, .nested, .blocked: return nil
+    }
+    guard let (route, bus) = peerRoute(to: memory, isHolding: false) else { return nil }
+    known = .peer
+    if route == .hostBridge { return nil }
+    guard let bus else { return .refused(.notReachable, .peerUnreachable) }
+    return bus.last.rawValue <= limit.highest
+      ? PathDecision(.busAddress, .peer) : .refused(.outOfRange, [.peer, .aboveLimit])
+  }
+
   /// Why the device does not reach memory by itself; nothing if it does.
-  private func reach(of memory: PhysicalRange, _ limit: AddressLimit) -> PathReasons {
+  private func reach(
+    of memory: PhysicalRange, _ limit: AddressLimit, _ known: PathReasons
+  ) -> PathReasons {
     guard let range = ranges.bus(of: memory) else { return .outsideRanges }
+    // Other memory at the bus addresses of a peer would lead the device to that.
+    if meetsPeers && !known.contains(.peer),
+      unsafe system.pointee.peerBus(range.first.rawValue, range.last.rawValue, of: group) != nil
+    {
+      return [.outsideRanges, .peer]
+    }
     return range.last.rawValue <= limit.highest ? [] : .aboveLimit
   }
 }

@@ -32,4 +32,5 @@ public struct Failure: Error, Equatable, Sendable {
   public static var noSpace: Failure { Failure(code: 28) }  // ENOSPC
   public static var outOfRange: Failure { Failure(code: 34) }  // ERANGE
   public static var notSupported: Failure { Failure(code: 95) }  // EOPNOTSUPP
+  public static var notReachable: Failure { Failure(code: 121) }  // EREMOTEIO
 }

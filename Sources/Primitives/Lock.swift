@@ -20,6 +20,7 @@ public enum LockRank: UInt32, Sendable {
   case notifiers = 13
   case windows = 14
   case bounceArea = 15
+  case peers = 16
 }
 
 /// Mutual exclusion between threads.

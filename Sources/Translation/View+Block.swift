@@ -23,7 +23,7 @@ extension View {
     let token = unsafe device.pointee.system.pointee.readers.enter()
     let path = currentPath
     var found = lookUp(address, access, by: path)
-    if unsafe !device.pointee.ranges.isEmpty { found = inRanges(found, address, by: path) }
+    if unsafe device.pointee.hasDetours { found = withDetours(found, address, access, by: path) }
     unsafe device.pointee.system.pointee.readers.leave(token)
     let isPermitted = found.isMapped && found.access.permits(access)
     let offset = isPermitted ? found.first &- found.target : 0
@@ -37,7 +37,7 @@ extension View {
 
   /// What is known of an address and those around it. The caller is inside a read section.
   private func lookUp(
-    _ address: UInt64, _ access: Access, by path: DevicePath
+    _ address: UInt64, _ access: Access, by path: DevicePath, byBusAddress: Bool = false
   ) -> PageTableLookup {
     switch path {
     case .blocked:
@@ -48,7 +48,9 @@ extension View {
       return unsafe nesting.pointee.lookUp(address, for: access)
     case .direct where unsafe device.pointee.tracksDirect:
       // A look-up of records does not tell what lies below an address that is in none.
-      switch unsafe device.pointee.mappings.permission(at: address, access) {
+      switch unsafe device.pointee.mappings.permission(
+        at: address, access, byBusAddress: byBusAddress)
+      {
       case .permitted(let first, let last, let granted):
         return PageTableLookup(first: first, last: last, target: first, access: granted)
       case .denied(let last), .unmapped(let last):
@@ -59,17 +61,22 @@ extension View {
     }
   }
 
-  /// What is left of that where the bus passes some addresses alone.
-  private func inRanges(
-    _ found: PageTableLookup, _ address: UInt64, by path: DevicePath
+  /// What becomes of that where the bus passes some addresses alone, or leads some to peers.
+  private func withDetours(
+    _ found: PageTableLookup, _ address: UInt64, _ access: Access, by path: DevicePath
   ) -> PageTableLookup {
     if case .blocked = path { return found }
-    let (window, holeLast) = unsafe device.pointee.ranges.find(address)
-    guard let window else {
-      return PageTableLookup(first: address, last: holeLast, target: 0, access: [])
+    let (kind, window) = unsafe device.pointee.detour(at: address, isGoingUp: slot != nil)
+    var found = found
+    switch kind {
+    case .hole:
+      return PageTableLookup(
+        first: address, last: window.bus.last.rawValue, target: 0, access: [])
+    case .none: break
+    case .peer: found = unsafe lookUp(address, access, by: .direct(nil), byBusAddress: true)
     }
     let part = window.part(
-      found.first, found.last, to: found.target, isDirect: path.isDirect)
+      found.first, found.last, to: found.target, isDirect: kind == .peer || path.isDirect)
     return PageTableLookup(
       first: part.first, last: part.last, target: part.target, access: found.access)
   }

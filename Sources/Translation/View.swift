@@ -39,7 +39,7 @@ public struct View: ~Copyable {
   let device: UnsafeMutablePointer<Device>
   /// What the PASID of its requests leads to; nil if they carry none. It lives as long as the device's
   /// group.
-  private let slot: UnsafeMutablePointer<PASIDSlot>?
+  let slot: UnsafeMutablePointer<PASIDSlot>?
   private let pasid: UInt32
 
   /// Holds the device until it ends.
@@ -151,23 +151,25 @@ extension View {
     _ address: UInt64, _ access: Access, by path: DevicePath
   ) -> Translated {
     let found = allTranslated(address, access, by: path)
-    return unsafe device.pointee.ranges.isEmpty ? found : inRanges(found, address, by: path)
+    if unsafe !device.pointee.hasDetours { return found }
+    return withDetours(found, address, access, by: path)
   }
 
-  /// What is left of a translation where the bus passes some addresses alone.
+  /// What becomes of a translation where the bus passes some addresses alone, or leads some to peers.
   @inline(never)
-  private func inRanges(
-    _ found: Translated, _ address: UInt64, by path: DevicePath
+  private func withDetours(
+    _ found: Translated, _ address: UInt64, _ access: Access, by path: DevicePath
   ) -> Translated {
     if case .blocked = path { return found }
-    let (window, holeLast) = unsafe device.pointee.ranges.find(address)
-    guard let window else { return .refused(.notMapped, last: holeLast) }
-    switch found {
+    let (kind, window) = unsafe device.pointee.detour(at: address, isGoingUp: slot != nil)
+    if kind == .hole { return .refused(.notMapped, last: window.bus.last.rawValue) }
+    let isPeer = kind == .peer
+    switch isPeer ? direct(address, access, byBusAddress: true) : found {
     case .refused(let reason, let last):
       return .refused(reason, last: min(last, window.bus.last.rawValue))
     case .found(let whole):
       let part = window.part(
-        whole.first, whole.last, to: whole.target, isDirect: path.isDirect)
+        whole.first, whole.last, to: whole.target, isDirect: isPeer || path.isDirect)
       return .found(
         DeviceTranslation(
           first: part.first, last: part.last, target: part.target, access: whole.access))
@@ -212,16 +214,20 @@ extension View {
     } catch {
       found = .refused(FaultReason(error), last: error.last)
     }
-    if unsafe !device.pointee.ranges.isEmpty { found = inRanges(found, address, by: path) }
+    if unsafe device.pointee.hasDetours { found = withDetours(found, address, access, by: path) }
     return (found, middle)
   }
 
-  private func direct(_ address: UInt64, _ access: Access) -> Translated {
+  private func direct(
+    _ address: UInt64, _ access: Access, byBusAddress: Bool = false
+  ) -> Translated {
     guard unsafe device.pointee.tracksDirect else {
       return .found(
         DeviceTranslation(first: 0, last: UInt64.max, target: 0, access: [.read, .write]))
     }
-    switch unsafe device.pointee.mappings.permission(at: address, access) {
+    switch unsafe device.pointee.mappings.permission(
+      at: address, access, byBusAddress: byBusAddress)
+    {
     case .permitted(let first, let last, let granted):
       return .found(
         DeviceTranslation(first: first, last: last, target: first, access: granted))
@@ -262,6 +268,7 @@ extension View {
 
   /// Resolves the run that starts at `address` and goes no further than `last`, by a path that was
   /// read in the read section the caller is inside.
+  @inline(never)
   func step(
     from address: UInt64, through last: UInt64, _ access: Access, by path: DevicePath
   ) -> Step {

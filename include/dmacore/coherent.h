@@ -51,6 +51,7 @@ struct dmacore_device;
  *   -ERANGE  on the direct path the memory lies above the coherent mask or the bus limit, or in no
  *            DMA range of the device; through an IOMMU too few addresses of the domain lie under them
  *            and in such a range. Not under this mask.
+ *   -EREMOTEIO  the memory allocator gave memory of a peer (peer.h) that the device does not reach. Never.
  *   -ENOSPC  no free IOVA under the limit. May succeed later.
  *   -ENOMEM  no memory. May succeed later.
  */

@@ -216,6 +216,10 @@ enum dmacore_path_reason {
 	DMACORE_REASON_FORCED_BOUNCE = 8192,
 	/* There is no bounce pool (bounce.h). */
 	DMACORE_REASON_NO_POOL = 16384,
+	/* It is memory of a peer (peer.h), or would have bus addresses of one. */
+	DMACORE_REASON_PEER = 1 << 15,
+	/* The device does not reach that peer, or only a part of the memory is of one. */
+	DMACORE_REASON_PEER_UNREACHABLE = 1 << 16,
 	/* Bypass is turned off (dmacore_domain_set_bypass()). */
 	DMACORE_REASON_NO_BYPASS = 1 << 17,
 };

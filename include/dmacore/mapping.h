@@ -139,7 +139,10 @@ enum dmacore_path {
  *            limit, or in no DMA range of the device; through an IOMMU its physical address is too
  *            wide for the page table, or the addresses of the domain that lie in a row under the mask
  *            and the bus limit, and in a DMA range, are too few for it, or the device is not trusted and the
- *            buffer not of whole pages. Not under this mask, or without a pool.
+ *            buffer not of whole pages; or a peer's bus addresses are not under the mask and the bus limit, or
+ *            what the direct path would give. Not under this mask, or without a pool.
+ *   -EREMOTEIO  it is memory of a peer (peer.h) that the device does not reach, or only in part that of one.
+ *            Not until access control changes.
  *   -EOPNOTSUPP  DMACORE_ATTR_REQUIRE_COHERENT, and the device is not coherent, or the buffer would be
  *            bounced. Never.
  *   -ENOSPC  no free IOVA under the limit, or no room in the bounce pool. May succeed later.
@@ -212,7 +215,8 @@ int dmacore_map_resource(struct dmacore_device *device, dmacore_phys_t phys, uin
  *   IOVA store, rank 9; bounce area, rank 15) where a record is kept, lock-free otherwise; waits for
  *   accesses in flight to end, in a lazy domain once for many calls; may call the domain's notifiers
  *   (rank 13), the system's cache, the report callback and, for what was bounced, the callbacks of memory
- *   regions, whose failures are reported, and the memory allocator.
+ *   regions, whose failures are reported, and the memory allocator; of a mapping by bus address may end a
+ *   peer (peers, rank 16) and a device that were destroyed before.
  * Ownership: the buffer is the CPU's again, whole; in a lazy domain after the next flush.
  * Return: 0, or
  *   -EINVAL  @device is NULL, @size is 0, the range wraps, the direction or an attribute is unknown,
