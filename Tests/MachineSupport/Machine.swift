@@ -56,7 +56,8 @@ package final class Machine: @unchecked Sendable {
     options.coherent_mask = UInt64.max
     change(&options)
     let description = try DeviceDescription(
-      options, iommu: behindIOMMU ? iommu : nil, group: group, system: system)
+      options, iommu: behindIOMMU ? iommu : nil, group: group,
+      bridge: options.bridge.map { UnsafeMutablePointer($0) }, system: system)
     let device = try Device.place(system: system, description)
     devices.append(device)
     return device

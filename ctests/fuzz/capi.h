@@ -4,7 +4,8 @@
 
 /*
  * What the parts of the fuzzer of the whole C API share: capi_fuzz.c makes the calls,
- * capi_objects.c creates and destroys objects, capi_drivers.c has drivers, capi_backend.c has hardware,
+ * capi_objects.c creates and destroys objects, capi_drivers.c has drivers, capi_peers.c has bridges and
+ * peers, capi_backend.c has hardware,
  * capi_world.c has arguments, results and callbacks.
  */
 
@@ -33,6 +34,8 @@ enum kind {
 	GROUP,
 	NOTIFIER,
 	POOL,
+	BRIDGE,
+	PEER,
 	KIND_COUNT,
 };
 
@@ -103,6 +106,9 @@ struct world {
 	/* Page request groups that are to be answered. */
 	struct dmacore_page_request_group *page_groups[PAGE_GROUPS_MAX];
 	size_t page_group_count;
+	/* Between which the bus addresses of all peers are that there were; 0 and 0: there were none. */
+	uint64_t bus_first;
+	uint64_t bus_last;
 	/* Given out by the allocators below. */
 	long table_pages;
 	long pool_ranges;
@@ -156,6 +162,8 @@ union storage {
 	struct dmacore_notifier_options notifier;
 	struct dmacore_bounce_pool_options pool;
 	struct dmacore_bounce_pool_statistics pool_statistics;
+	struct dmacore_bridge_options bridge;
+	struct dmacore_peer_options peer;
 	struct dmacore_page_request_group_info page_group;
 	struct dmacore_iova_space_options space;
 	struct dmacore_iova_constraints constraints;
@@ -225,6 +233,10 @@ void answer_page_group(void);
 
 /* Binds and what belongs to it. */
 void call_driver(void);
+
+/* Bridges, and devices that reach each other. */
+void call_peer(void);
+bool may_be_bus_address(uint64_t dma);
 
 /* No call is under way that could be hurt by ends of objects. */
 bool may_end_things(void);

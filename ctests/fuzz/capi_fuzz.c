@@ -499,21 +499,22 @@ static void call_map(void)
 	if (one_in(2)) {
 		if (buffer == NULL)
 			buffer = (void *)(uintptr_t)address("buffer");
-		result = RESULT(
-			dmacore_map_single(mapping.device, buffer, mapping.size, mapping.direction,
-					   mapping.attributes, OUT(&mapping.dma)),
-			EINVAL, ENXIO, EPERM, EOPNOTSUPP, EFAULT, ERANGE, ENOSPC, EIO, ENOMEM);
+		result = RESULT(dmacore_map_single(mapping.device, buffer, mapping.size,
+						   mapping.direction, mapping.attributes,
+						   OUT(&mapping.dma)),
+				EINVAL, ENXIO, EPERM, EOPNOTSUPP, EFAULT, ERANGE, EREMOTEIO, ENOSPC,
+				EIO, ENOMEM);
 	} else {
 		dmacore_phys_t phys = buffer != NULL ? (uintptr_t)buffer : address("phys");
 
-		result = RESULT(one_in(8) ?
-					dmacore_map_resource(mapping.device, phys, mapping.size,
-							     mapping.direction, mapping.attributes,
-							     OUT(&mapping.dma)) :
-					dmacore_map_phys(mapping.device, phys, mapping.size,
+		result = RESULT(
+			one_in(8) ? dmacore_map_resource(mapping.device, phys, mapping.size,
 							 mapping.direction, mapping.attributes,
-							 OUT(&mapping.dma)),
-				EINVAL, ENXIO, EPERM, EOPNOTSUPP, ERANGE, ENOSPC, EIO, ENOMEM);
+							 OUT(&mapping.dma)) :
+				    dmacore_map_phys(mapping.device, phys, mapping.size,
+						     mapping.direction, mapping.attributes,
+						     OUT(&mapping.dma)),
+			EINVAL, ENXIO, EPERM, EOPNOTSUPP, ERANGE, EREMOTEIO, ENOSPC, EIO, ENOMEM);
 	}
 	if (result == 0)
 		add_mapping(mapping);
@@ -524,7 +525,8 @@ static void call_alloc_coherent(void)
 	struct mapping mapping = { .device = pick(DEVICE), .size = length("size") };
 	int result = RESULT(dmacore_alloc_coherent(mapping.device, mapping.size, OUT(&mapping.cpu),
 						   OUT(&mapping.dma)),
-			    EINVAL, ENXIO, EPERM, EOPNOTSUPP, EFAULT, ERANGE, ENOSPC, EIO, ENOMEM);
+			    EINVAL, ENXIO, EPERM, EOPNOTSUPP, EFAULT, ERANGE, EREMOTEIO, ENOSPC,
+			    EIO, ENOMEM);
 
 	if (result != 0)
 		return;
@@ -635,8 +637,9 @@ static void call_view(void)
 			   ENOENT, EACCES, EPERM, EFAULT) == 0) {
 			CHECK(translation.first <= dma && dma <= translation.last);
 			CHECK((translation.access & access) == access);
-			compare_backend(object.device, object.pasid, dma,
-					translation.target + (dma - translation.first));
+			if (!may_be_bus_address(dma))
+				compare_backend(object.device, object.pasid, dma,
+						translation.target + (dma - translation.first));
 		}
 		compare_block(view, dma, access);
 		break;
@@ -953,6 +956,8 @@ void step(void)
 	case 25:
 		if (call < 0x80)
 			touch(pick_object(VIEW_MAPPING));
+		else if (call >= 0xc0)
+			call_peer();
 		else
 			call_driver();
 		break;

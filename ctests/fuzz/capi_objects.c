@@ -255,6 +255,10 @@ static int create_device(struct object *object, union handle *out)
 		options.device.flags |= one_in(2) ? DMACORE_DEVICE_FORCE_BOUNCE : 0;
 		options.device.flags |= one_in(4) ? DMACORE_DEVICE_UNTRUSTED : 0;
 	}
+	if (count_objects(BRIDGE) != 0) {
+		options.device.bridge = pick(BRIDGE);
+		options.device.flags |= one_in(8) ? DMACORE_DEVICE_UNTRUSTED : 0;
+	}
 	options.device.pasid_count = one_in(64) ? (uint32_t)number("PASIDs") : byte() % 8;
 	/* Inputs from before there were any mean the same. */
 	options.device.page_request_capacity = options.device.pasid_count;
@@ -455,6 +459,8 @@ void create(void)
 		return;
 	switch (object.kind) {
 	case NOTHING:
+	case BRIDGE:
+	case PEER:
 	case KIND_COUNT:
 	case SYSTEM:
 		result = create_system(&object, &handle);
@@ -744,6 +750,12 @@ void destroy(struct object *object)
 	case POOL:
 		DESTROY(dmacore_bounce_pool_destroy(gone.handle));
 		break;
+	case BRIDGE:
+		DESTROY(dmacore_bridge_destroy(gone.handle));
+		break;
+	case PEER:
+		DESTROY(dmacore_peer_destroy(gone.handle));
+		break;
 	}
 }
 
@@ -760,4 +772,6 @@ void destroy_nothing(void)
 	dmacore_group_destroy(NULL);
 	dmacore_notifier_destroy(NULL);
 	dmacore_bounce_pool_destroy(NULL);
+	dmacore_bridge_destroy(NULL);
+	dmacore_peer_destroy(NULL);
 }
