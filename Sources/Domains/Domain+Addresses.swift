@@ -52,9 +52,10 @@ extension Domain.Translation {
     _ pages: PhysicalRange, access: Access, limit: UInt64, in ranges: borrowing DMARanges,
     alignMask: UInt64 = 0
   ) throws(Failure) -> IOVARange {
-    let range = try allocate(for: pages, limit: limit, in: ranges, alignMask)
+    guard pages.last <= table.facts.lastOutput else { throw .outOfRange }
+    let range = try allocate(pages.extent, for: pages, limit, ranges, alignMask)
     do throws(Failure) {
-      try enter(range, pages.first, access)
+      try fill(range, pages, access)
       return range
     } catch {
       free(range)
@@ -67,79 +68,100 @@ extension Domain.Translation {
     _ parts: UnsafeBufferPointer<PhysicalRange>, for pages: PhysicalRange, access: Access,
     limit: UInt64, in ranges: borrowing DMARanges, alignMask: UInt64
   ) throws(Failure) -> IOVARange {
-    let range = try allocate(for: pages, limit: limit, in: ranges, alignMask)
+    let range = try allocate(pages.extent, for: pages, limit, ranges, alignMask)
     var next = range.first.rawValue
     do throws(Failure) {
       for index in 0..<parts.count {
         let part = unsafe parts[index]
         // The parts are as large as the range.
         let target = try IOVARange(first: IOVA(next), last: IOVA(next &+ part.extent))
-        try enter(target, part.first, access)
+        try fill(target, part, access)
         next = target.last.rawValue &+ 1
       }
       return range
     } catch {
       if let done = try? IOVARange(first: range.first, size: next &- range.first.rawValue) {
-        unmap(done)
-        unsafe queue?.pointee.settle(done)
+        undo(done)
       }
       free(range)
       throw error
     }
   }
 
-  private func allocate(
-    for pages: PhysicalRange, limit: UInt64, in ranges: borrowing DMARanges,
-    _ alignMask: UInt64
-  ) throws(Failure) -> IOVARange {
-    guard let queue = unsafe queue else { throw .notPermitted }
-    guard pages.last <= table.facts.lastOutput else { throw .outOfRange }
-    let space = unsafe queue.pointee.space
-    // Of all bits, the highest can be given up: no table translates it.
-    let required =
-      alignMask <= Device.granule.mask ? 0 : min(alignMask, UInt64.max &>> 1) &+ 1
-    let alignment = max(preferredAlignment(for: pages), required)
-    let range = try unsafe queue.pointee.retrying { () throws(Failure) in
-      do throws(Failure) {
-        return try unsafe Self.allocate(pages, alignment, 0, limit, ranges, from: space)
-      } catch {
-        guard error == .noSpace, alignment > max(Device.granule.bytes, required) else {
-          throw error
-        }
-        // Small leaves at a place that is not aligned are better than no place.
-        return try unsafe Self.allocate(pages, required, 0, limit, ranges, from: space)
-      }
-    }
-    if unsafe queue.pointee.system.pointee.peers.isEmpty { return range }
-    return try unsafe queue.pointee.clearOfPeers(range, pages, required, limit, ranges)
-  }
-
-  /// Maps what `allocate` gave, or a part.
-  private func enter(
-    _ range: IOVARange, _ output: PhysicalAddress, _ access: Access
+  /// Maps an IOVA range that `allocate` returned, or a part of it.
+  ///
+  /// - Throws: as `map`.
+  @inline(never)
+  func fill(
+    _ range: IOVARange, _ pages: PhysicalRange, _ access: Access
   ) throws(Failure) {
+    guard let queue = unsafe queue, pages.last <= table.facts.lastOutput else {
+      throw .outOfRange
+    }
     // The space says that the range is free, whatever somebody wrote to the table's pages.
     let access = table.expressible(access)
-    try table.map(range, to: output, access: access, isKnownFree: true)
+    try table.map(range, to: pages.first, access: access, isKnownFree: true)
     do throws(Failure) {
-      try unsafe queue?.pointee.backend.map(range, to: output, access)
+      try unsafe queue.pointee.backend.map(range, to: pages.first, access)
     } catch {
-      unmap(range)
-      unsafe queue?.pointee.settle(range)
+      undo(range)
       throw error
     }
   }
 
+  /// Unmaps what `fill` has mapped. The device may have used it already.
+  func undo(_ range: IOVARange) {
+    unmap(range)
+    unsafe queue?.pointee.settle(range)
+  }
+
+  /// Allocates an IOVA range to map memory in that starts with these pages.
+  ///
+  /// - Parameter alignMask: bits of the memory's address that the IOVA has too, a power of two less one.
+  /// - Throws: as `map`.
+  @inline(never)
+  func allocate(
+    _ extent: UInt64, for pages: PhysicalRange, _ limit: UInt64, _ ranges: borrowing DMARanges,
+    _ alignMask: UInt64 = 0
+  ) throws(Failure) -> IOVARange {
+    guard let queue = unsafe queue else { throw .notPermitted }
+    let space = unsafe queue.pointee.space
+    // Of all bits, the highest can be given up: no table translates it.
+    let required =
+      alignMask <= Device.granule.mask ? 0 : min(alignMask, UInt64.max &>> 1) &+ 1
+    let preferred = max(preferredAlignment(for: pages), required)
+    let first = pages.first.rawValue
+    let range = try unsafe queue.pointee.retrying { () throws(Failure) in
+      var alignment = preferred
+      while true {
+        do throws(Failure) {
+          return try unsafe Self.allocate(extent, first, alignment, 0, limit, ranges, from: space)
+        } catch {
+          guard error == .noSpace, alignment > max(Device.granule.bytes, required) else {
+            throw error
+          }
+          // Small leaves at a place that is not aligned are better than no place.
+          alignment = required
+        }
+      }
+    }
+    if unsafe queue.pointee.system.pointee.peers.isEmpty { return range }
+    return try unsafe queue.pointee.clearOfPeers(range, first, required, limit, ranges)
+  }
+
   /// Allocates from the highest run of bus addresses that has room.
   ///
-  /// - Parameter pages: they fit a page table's output, so that there is a next number.
+  /// - Parameters:
+  ///   - extent: the size less one. It fits the space, so that it has a next number.
+  ///   - target, alignment: an address, and the power of two to which the range's first is congruent with it;
+  ///     0: to none.
+  @inline(never)
   fileprivate static func allocate(
-    _ pages: PhysicalRange, _ alignment: UInt64, _ lowest: UInt64, _ limit: UInt64,
+    _ extent: UInt64, _ target: UInt64, _ alignment: UInt64, _ lowest: UInt64, _ limit: UInt64,
     _ ranges: borrowing DMARanges, from space: UnsafeMutablePointer<IOVASpace>
   ) throws(Failure) -> IOVARange {
     let bounds = unsafe space.pointee.bounds
-    let extent = pages.extent
-    let skew = alignment == 0 ? 0 : pages.first.rawValue & (alignment &- 1)
+    let skew = alignment == 0 ? 0 : target & (alignment &- 1)
     var failure = Failure.outOfRange
     var index = ranges.runCount
     while index > 0 {
@@ -199,7 +221,7 @@ extension FlushQueue {
   /// - Throws: `noSpace` when there is none.
   @inline(never)
   fileprivate func clearOfPeers(
-    _ range: IOVARange, _ pages: PhysicalRange, _ alignment: UInt64, _ limit: UInt64,
+    _ range: IOVARange, _ target: UInt64, _ alignment: UInt64, _ limit: UInt64,
     _ ranges: borrowing DMARanges
   ) throws(Failure) -> IOVARange {
     let bounds = unsafe space.pointee.bounds
@@ -214,13 +236,13 @@ extension FlushQueue {
       unsafe try? space.pointee.reserve(part)
     }
     return try retrying { () throws(Failure) in
-      try allocateBesidePeers(pages, alignment, limit, ranges)
+      try allocateBesidePeers(range.extent, target, alignment, limit, ranges)
     }
   }
 
   /// - Throws: `noSpace`, `noMemory`.
   private func allocateBesidePeers(
-    _ pages: PhysicalRange, _ alignment: UInt64, _ limit: UInt64,
+    _ extent: UInt64, _ target: UInt64, _ alignment: UInt64, _ limit: UInt64,
     _ ranges: borrowing DMARanges
   ) throws(Failure) -> IOVARange {
     var highest = limit
@@ -230,7 +252,7 @@ extension FlushQueue {
       if bus == nil || bus!.last < highest {
         do throws(Failure) {
           return try unsafe Domain.Translation.allocate(
-            pages, alignment, bus.map { $0.last &+ 1 } ?? 0, highest, ranges, from: space)
+            extent, target, alignment, bus.map { $0.last &+ 1 } ?? 0, highest, ranges, from: space)
         } catch {
           guard error == .noSpace || error == .outOfRange else { throw error }
         }

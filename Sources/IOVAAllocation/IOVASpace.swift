@@ -73,6 +73,7 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
   let reporter: Reporter
 
   /// - Throws: `invalidArgument` when the bounds are not aligned to the granule, `noMemory`.
+  @inline(never)
   public init(
     bounds: IOVARange, granule: Granule, isChecked: Bool, reporter: Reporter
   ) throws(Failure) {
