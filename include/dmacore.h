@@ -15,6 +15,7 @@
 #include "dmacore/iova.h"
 #include "dmacore/mapping.h"
 #include "dmacore/memory.h"
+#include "dmacore/noncontiguous.h"
 #include "dmacore/notifier.h"
 #include "dmacore/page_request.h"
 #include "dmacore/pagetable.h"

@@ -9,7 +9,8 @@ import Synchronization
 /// Memory that a bounce pool was given in one piece, and its slots.
 @safe
 struct BounceChunk: ~Copyable {
-  let memory: CoherentMemory
+  let memory: Allocation.Link
+  let range: PhysicalRange
   let pool: UnsafeMutablePointer<BouncePool>
   var slots: BounceSlots
   /// The chunk that was added before this one. Set before anybody knows this one.
@@ -125,7 +126,7 @@ public struct BouncePool: ~Copyable, Held {
     // Acquiring: pairs with the release in `publish`, so that the chunk is made whole.
     var chunk = unsafe Self.chunk(newest.load(ordering: .acquiring))
     while let this = unsafe chunk, unsafe found == nil {
-      if let base = unsafe ranges.base(of: this.pointee.memory.range, under: highest) {
+      if let base = unsafe ranges.base(of: this.pointee.range, under: highest) {
         isInReach = true
         unsafe found = this.pointee.slots.take(request, original: original, base: base)
       }
@@ -258,13 +259,14 @@ public struct BouncePool: ~Copyable, Held {
     let system = unsafe pool.pointee.system
     let memory = unsafe try system.pointee.allocateMemory(size: bytes, limit: limit)
     do throws(Failure) {
-      guard memory.range.last.rawValue <= limit,
-        ranges.base(of: memory.range, under: highest) != nil
+      let range = try unsafe memory.pointee.memory(0)
+      guard range.last.rawValue <= limit, ranges.base(of: range, under: highest) != nil
       else { throw .outOfRange }
       let chunk = unsafe try Box<BounceChunk>.place { () throws(Failure) in
         unsafe BounceChunk(
-          memory: memory, pool: pool,
-          slots: try BounceSlots(memory.host, size: Int(truncatingIfNeeded: bytes)), next: nil)
+          memory: memory, range: range, pool: pool,
+          slots: try BounceSlots(
+            memory.pointee.segments.pointee.cpu, size: Int(truncatingIfNeeded: bytes)), next: nil)
       }
       unsafe chunk.pointee.slots.owner = UnsafeMutableRawPointer(chunk)
       unsafe pool.pointee.publish(chunk)

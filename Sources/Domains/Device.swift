@@ -475,7 +475,7 @@ public struct Device: ~Copyable, Held {
   @_optimize(speed)
   public func undo(_ node: MappingTable.Link) -> Bool {
     // What is copied back must be whole.
-    guard unsafe node.pointee.payload.kind == .streaming && node.pointee.payload.bounce == nil,
+    guard unsafe node.pointee.payload.memory == nil && node.pointee.payload.bounce == nil,
       let (translation, pages) = unsafe translated(node),
       let queue = unsafe translation.pointee.queue, unsafe queue.pointee.isLazy
     else {
@@ -562,8 +562,9 @@ public struct Device: ~Copyable, Held {
       let isHeld = unsafe undo(node)
       count += 1
       bytes &+= size
-      guard let memory = record.memory else { continue }
-      if isHeld { keptBytes &+= size } else { unsafe system.pointee.freeMemory(memory) }
+      guard let allocation = unsafe record.memory else { continue }
+      if isHeld { keptBytes &+= size }
+      unsafe system.pointee.freeMemory(allocation, isHeld: isHeld)
     }
     guard count > 0 else { return }
     unsafe system.pointee.reporter.report(.warning, .busy, object: name) { text in

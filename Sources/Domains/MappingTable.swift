@@ -34,8 +34,8 @@ public struct MappingRecord {
   public let attributes: MappingAttributes
   /// The domain that the device's accesses go through, if it translates.
   public let domain: UnsafeMutablePointer<Domain>?
-  /// The memory of a coherent allocation.
-  public let memory: CoherentMemory?
+  /// The memory of an allocation. One that is streaming is of noncontiguous memory.
+  public let memory: Allocation.Link?
   /// The physical address of its first byte.
   public let target: UInt64
   /// The parts of it that are copied, in order; nil if none is.
@@ -45,7 +45,7 @@ public struct MappingRecord {
 
   public init(
     kind: Kind, path: MappingPath, direction: Direction, attributes: MappingAttributes = [],
-    domain: UnsafeMutablePointer<Domain>?, memory: CoherentMemory?, target: UInt64 = 0,
+    domain: UnsafeMutablePointer<Domain>?, memory: Allocation.Link? = nil, target: UInt64 = 0,
     bounce: UnsafeMutablePointer<BounceRun>? = nil, stamp: UInt64
   ) {
     self.kind = kind
@@ -53,7 +53,7 @@ public struct MappingRecord {
     self.direction = direction
     self.attributes = attributes
     unsafe self.domain = domain
-    self.memory = memory
+    unsafe self.memory = memory
     self.target = target
     unsafe self.bounce = bounce
     self.stamp = stamp
@@ -235,7 +235,9 @@ public struct MappingTable: ~Copyable {
         else { return true }
         found = unsafe (
           node.pointee.payload.target &+ (first &- node.pointee.first),
-          node.pointee.payload.path == .busAddress ? .mmio : node.pointee.payload.attributes,
+          // What is allocated for a device that does not see the caches is not cached.
+          node.pointee.payload.path == .busAddress || node.pointee.payload.memory != nil
+            ? .mmio : node.pointee.payload.attributes,
           node.pointee.payload.bounce != nil
         )
         return false

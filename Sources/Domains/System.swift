@@ -40,14 +40,6 @@ import Synchronization
 // Groups are in Group.swift, drivers in Driver.swift, what devices ask for in PageRequests.swift, what
 // hardware is told in Backend.swift.
 
-/// The pages of a coherent allocation. The region that they lie in stays while they are allocated.
-@safe
-public struct CoherentMemory {
-  public let host: UnsafeMutableRawPointer
-  public let range: PhysicalRange
-  let region: PhysicalMemory.Region?
-}
-
 /// One machine.
 @safe
 public struct System: ~Copyable, Held {
@@ -201,22 +193,23 @@ public struct System: ~Copyable, Held {
     unsafe lazyDomains.endFlushes(due)
   }
 
-  /// Whole pages of zeroes for a coherent allocation.
+  /// Whether there is an allocator to ask, beside the process's heap.
+  var canBeAsked: Bool { unsafe allocator != nil }
+
+  /// Whole pages, for a device that need not be coherent.
   ///
-  /// - Throws: `notSupported` when nobody can say where the memory comes from, `noMemory`,
-  ///   `badAddress` when the caller's allocator gave memory that is not the system's, not writable
-  ///   or not whole pages.
-  public func allocateMemory(
-    size: UInt64, limit: UInt64, isCoherent: Bool = true
-  ) throws(Failure) -> CoherentMemory {
+  /// - Throws: as `allocateMemory`.
+  func takePages(
+    size: UInt64, limit: UInt64, isCoherent: Bool
+  ) throws(Failure) -> dmacore_memory_segment {
     // The heap is cached.
     if unsafe allocator == nil && (!memory.isFlat || !isCoherent) { throw .notSupported }
-    guard let bytes = Int(exactly: size) else { throw .noMemory }
     guard let allocator = unsafe allocator else {
+      guard let bytes = Int(exactly: size) else { throw .noMemory }
       let host = unsafe try RawMemory.allocate(bytes, alignment: Int(Device.granule.bytes))
-      unsafe host.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
-      return unsafe CoherentMemory(
-        host: host, range: try memory.range(of: host, size: size), region: nil)
+      // The memory is flat.
+      return unsafe dmacore_memory_segment(
+        cpu: host, phys: UInt64(UInt(bitPattern: host)), size: size)
     }
     ThreadRules.willCallBack()
     guard
@@ -224,9 +217,7 @@ public struct System: ~Copyable, Held {
     else { throw .noMemory }
     do throws(Failure) {
       let memory = unsafe try claim(host, size: size)
-      unsafe host.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
-      if !isCoherent { maintainCaches(of: memory.range, .bidirectional, forCPU: false) }
-      return memory
+      return unsafe dmacore_memory_segment(cpu: host, phys: memory.first.rawValue, size: size)
     } catch {
       ThreadRules.willCallBack()
       unsafe allocator.free(host, size, allocator.opaque)
@@ -234,30 +225,40 @@ public struct System: ~Copyable, Held {
     }
   }
 
-  /// Checks memory that the caller's allocator gave, and pins the region it lies in.
-  private func claim(
-    _ host: UnsafeMutableRawPointer, size: UInt64
-  ) throws(Failure) -> CoherentMemory {
+  /// Checks that bytes of the process are whole pages of the system's that devices may write, and pins the
+  /// region that they lie in.
+  ///
+  /// - Throws: `badAddress`.
+  func claim(_ host: UnsafeMutableRawPointer, size: UInt64) throws(Failure) -> PhysicalRange {
     let token = readers.enter()
     defer { readers.leave(token) }
     let range = unsafe try memory.range(of: host, size: size)
     guard range.isAligned(to: Device.granule),
       UInt64(UInt(bitPattern: host)) & Device.granule.mask == 0
     else { throw .badAddress }
-    if memory.isFlat { return unsafe CoherentMemory(host: host, range: range, region: nil) }
+    if memory.isFlat { return range }
     guard let region = unsafe memory.find(range.first).region,
       unsafe !region.pointee.isReadOnly && region.pointee.pin()
     else { throw .badAddress }
-    return unsafe CoherentMemory(host: host, range: range, region: region)
+    return range
   }
 
-  public func freeMemory(_ memory: CoherentMemory) {
-    if let allocator = unsafe allocator {
-      ThreadRules.willCallBack()
-      unsafe allocator.free(memory.host, memory.range.extent &+ 1, allocator.opaque)
-    } else {
-      unsafe RawMemory.free(memory.host)
+  /// Lets go of the region that `claim` pinned for a range. It is there, as it is pinned.
+  func unpin(_ range: PhysicalRange) {
+    if memory.isFlat { return }
+    let token = readers.enter()
+    defer { readers.leave(token) }
+    unsafe memory.find(range.first).region?.pointee.unpin()
+  }
+
+  func givePagesBack(_ segment: dmacore_memory_segment) {
+    guard let allocator = unsafe allocator else { return unsafe RawMemory.free(segment.cpu) }
+    ThreadRules.willCallBack()
+    unsafe allocator.free(segment.cpu, segment.size, allocator.opaque)
+    if let range = try? unsafe PhysicalRange(
+      first: PhysicalAddress(segment.phys), size: segment.size)
+    {
+      unpin(range)
     }
-    if let region = unsafe memory.region { unsafe region.pointee.unpin() }
   }
 }

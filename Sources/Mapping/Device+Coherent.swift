@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 import Addressing
+import CDMACore
 import Domains
+import PageTables
 import Primitives
 
 extension Device {
@@ -13,36 +15,76 @@ extension Device {
   public func allocateCoherent(
     size: UInt64
   ) throws(Failure) -> (cpu: UnsafeMutableRawPointer, address: DMAAddress) {
+    let (allocation, address) = unsafe try allocate(
+      size, .coherent, .bidirectional, [])
+    return unsafe (allocation.pointee.segments.pointee.cpu, address)
+  }
+
+  /// Allocates memory that is one range for the device, in as few segments as there are, and starts out as
+  /// the device's.
+  ///
+  /// - Throws: as `allocateCoherent`, and `notSupported` when it must not need syncing and does.
+  public func allocateNoncontiguous(
+    size: UInt64, _ direction: Direction, _ attributes: MappingAttributes
+  ) throws(Failure) -> (Allocation.Link, DMAAddress) {
+    unsafe try allocate(size, .streaming, direction, attributes)
+  }
+
+  func allocate(
+    _ size: UInt64, _ kind: MappingRecord.Kind, _ direction: Direction,
+    _ attributes: MappingAttributes
+  ) throws(Failure) -> (Allocation.Link, DMAAddress) {
     guard let size = Self.granule.roundedUp(size) else { throw .invalidArgument }
-    let limit = try limit(for: .coherent)
+    let limit = try limit(for: kind)
     let (cell, domain) = unsafe try mappings.take()
     do throws(Failure) {
-      var memoryLimit = UInt64.max
       unsafe try requireMappingCalls(in: domain)
-      if unsafe path(with: domain).isDirect {
+      var memoryLimit = UInt64.max
+      let isDirect = unsafe path(with: domain).isDirect
+      if isDirect {
         guard let last = ranges.lastPhysical(under: limit.highest) else { throw .outOfRange }
         memoryLimit = last
       }
-      let memory = unsafe try system.pointee.allocateMemory(
-        size: size, limit: memoryLimit, isCoherent: isCoherent)
+      let allocation = unsafe try system.pointee.allocateMemory(
+        size: size, limit: memoryLimit, isCoherent: isCoherent,
+        isWhole: isDirect || kind == .coherent)
       do throws(Failure) {
         let translating = unsafe translating(domain)
         let stamp = unsafe withPins(of: translating) { $0.stamp }
+        let access = direction.access.union(attributes.access)
         let (range, path) = unsafe try place(
-          memory.range, [.read, .write], in: domain, limit: limit)
+          allocation, access, attributes, in: domain, limit: limit)
         let record = unsafe MappingRecord(
-          kind: .coherent, path: path, direction: .bidirectional, domain: translating,
-          memory: memory, stamp: stamp)
+          kind: kind, path: path, direction: direction, attributes: attributes,
+          domain: translating, memory: allocation, stamp: stamp)
         unsafe mappings.insert(cell, range, record)
-        return unsafe (memory.host, range.first)
+        return unsafe (allocation, range.first)
       } catch {
-        unsafe system.pointee.freeMemory(memory)
+        unsafe system.pointee.freeMemory(allocation)
         throw error
       }
     } catch {
       unsafe mappings.giveBack(cell)
       throw error
     }
+  }
+
+  /// Gives an allocation an address of the device. In several segments it is behind an IOMMU.
+  private func place(
+    _ allocation: Allocation.Link, _ access: Access, _ attributes: MappingAttributes,
+    in domain: UnsafeMutablePointer<Domain>?, limit: AddressLimit
+  ) throws(Failure) -> (DMARange, MappingPath) {
+    guard unsafe allocation.pointee.count > 1, let domain = unsafe translating(domain) else {
+      return unsafe try place(
+        allocation.pointee.memory(0), access, attributes, in: domain, limit: limit)
+    }
+    if attributes.contains(.requireCoherent) && !isCoherent { throw .notSupported }
+    let range = try unsafe domain.pointee.map(
+      allocation, access: access, limit: limit.highest, in: ranges)
+    return (
+      try DMARange(
+        first: DMAAddress(range.first.rawValue), last: DMAAddress(range.last.rawValue)), .iommu
+    )
   }
 
   /// Frees what `allocateCoherent` returned, strictly.
@@ -52,44 +94,57 @@ extension Device {
   public func freeCoherent(
     _ cpu: UnsafeMutableRawPointer, _ address: DMAAddress, size: UInt64
   ) throws(Failure) {
+    unsafe try free(address, size, .coherent, cpu)
+  }
+
+  /// Frees what `allocateNoncontiguous` returned, likewise.
+  public func freeNoncontiguous(_ address: DMAAddress, size: UInt64) throws(Failure) {
+    unsafe try free(address, size, .streaming, nil)
+  }
+
+  /// Frees an allocation.
+  ///
+  /// - Parameter cpu: where its first segment is, if the caller knows.
+  /// - Throws: as `freeCoherent`.
+  @inline(never)
+  func free(
+    _ address: DMAAddress, _ size: UInt64, _ kind: MappingRecord.Kind,
+    _ cpu: UnsafeMutableRawPointer?
+  ) throws(Failure) {
     guard let size = Self.granule.roundedUp(size) else { throw .invalidArgument }
     let range = try DMARange(first: address, size: size)
     // While the range is closed no view can pin it, so that nobody is left with a pointer to memory
     // that is free. The node lives as long as this call. The range is opened before the addresses
     // are anybody else's.
-    let memory = try unsafe withUnsafeTemporaryAllocation(of: PinTable.Node.self, capacity: 1) {
-      (storage) throws(Failure) -> CoherentMemory? in
+    let allocation = try unsafe withUnsafeTemporaryAllocation(
+      of: PinTable.Node.self, capacity: 1
+    ) { (storage) throws(Failure) -> Allocation.Link? in
       let node = storage.baseAddress!
-      let record = unsafe try claimCoherent(range, cpu, closing: node)
-      let memory = unsafe record.pointee.payload.memory
+      var isHeld = false
+      let claimed = unsafe mappings.claim(range) { record in
+        guard let allocation = unsafe record.memory, record.kind == kind,
+          unsafe cpu == nil || allocation.pointee.segments.pointee.cpu == cpu
+        else { return false }
+        unsafe node.initialize(
+          to: PinTable.Node(
+            first: range.first.rawValue, last: range.last.rawValue,
+            payload: .closed(of: record.stamp)))
+        isHeld = unsafe withPins(of: record.domain) { unsafe !$0.add(node) }
+        return !isHeld
+      }
+      guard let record = unsafe claimed else {
+        if isHeld { throw .busy }
+        reportMisuse(
+          kind == .coherent ? "free of coherent memory" : "free of noncontiguous memory",
+          of: range, nil)
+        throw .invalidArgument
+      }
+      let allocation = unsafe record.pointee.payload.memory
       _ = unsafe end(record)
       unsafe withPins(of: record.pointee.payload.domain) { unsafe $0.remove(node) }
       unsafe release(record)
-      return memory
+      return unsafe allocation
     }
-    if let memory { unsafe system.pointee.freeMemory(memory) }
-  }
-
-  /// Takes the record of an allocation out, and closes its range to views.
-  private func claimCoherent(
-    _ range: DMARange, _ cpu: UnsafeMutableRawPointer,
-    closing node: UnsafeMutablePointer<PinTable.Node>
-  ) throws(Failure) -> MappingTable.Link {
-    var isHeld = false
-    let claimed = unsafe mappings.claim(range) { record in
-      guard let memory = record.memory, unsafe memory.host == cpu else { return false }
-      unsafe node.initialize(
-        to: PinTable.Node(
-          first: range.first.rawValue, last: range.last.rawValue,
-          payload: .closed(of: record.stamp)))
-      isHeld = unsafe withPins(of: record.domain) { unsafe !$0.add(node) }
-      return !isHeld
-    }
-    guard let record = unsafe claimed else {
-      if isHeld { throw .busy }
-      reportMisuse("free of coherent memory", of: range, nil)
-      throw .invalidArgument
-    }
-    return unsafe record
+    if let allocation = unsafe allocation { unsafe system.pointee.freeMemory(allocation) }
   }
 }

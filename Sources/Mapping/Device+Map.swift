@@ -143,7 +143,8 @@ extension Device {
     _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes
   ) throws(Failure) {
     let claimed = unsafe mappings.claim(range) { record in
-      record.kind == .streaming && record.direction == direction && record.attributes == attributes
+      unsafe record.kind == .streaming && record.memory == nil
+        && record.direction == direction && record.attributes == attributes
     }
     guard let node = unsafe claimed else {
       if endsWithoutRecord(range) { return }

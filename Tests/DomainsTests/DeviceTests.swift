@@ -162,7 +162,7 @@ struct DeviceTests {
   /// Maps a page of memory for a device in a domain, as a mapping call does.
   private func map(
     _ device: UnsafeMutablePointer<Device>, at physicalFirst: UInt64,
-    memory: CoherentMemory? = nil
+    memory: Allocation.Link? = nil
   ) throws -> IOVARange {
     let (cell, domain) = try device.pointee.mappings.take()
     let translation = domain!.pointee.translation!
@@ -183,7 +183,7 @@ struct DeviceTests {
       try device.pointee.attach(domain)
       for page in UInt64(1)...3 { _ = try map(device, at: page << 12) }
       let memory = try machine.system.pointee.allocateMemory(size: 4096, limit: UInt64.max)
-      _ = try map(device, at: memory.range.first.rawValue, memory: memory)
+      _ = try map(device, at: memory.pointee.segments.pointee.phys, memory: memory)
       Device.close(device)
       #expect(domain.pointee.statistics.mappingCount == 0)
       #expect(domain.pointee.statistics.mappedBytes == 0)
@@ -218,7 +218,8 @@ struct DeviceTests {
       let device = try machine.device()
       try device.pointee.attach(domain)
       let memory = try machine.system.pointee.allocateMemory(size: 4096, limit: UInt64.max)
-      let range = try map(device, at: memory.range.first.rawValue, memory: memory)
+      let host = memory.pointee.segments.pointee.cpu
+      let range = try map(device, at: memory.pointee.segments.pointee.phys, memory: memory)
       let node = UnsafeMutablePointer<PinTable.Node>.allocate(capacity: 1)
       defer { node.deallocate() }
       let first = range.first.rawValue
@@ -232,7 +233,8 @@ struct DeviceTests {
             + "mapping holds coherent memory among them, and 4096 bytes are never freed"
         ])
       domain.pointee.pins.remove(node)
-      machine.system.pointee.freeMemory(memory)
+      let allocator = machine.memory.allocator
+      allocator.free(host, 4096, allocator.opaque)
     }
   }
 

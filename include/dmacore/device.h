@@ -386,8 +386,8 @@ int dmacore_device_create(struct dmacore_system *system,
  * @device: the device, or NULL
  *
  * Takes it from its driver (driver.h), as dmacore_device_unbind() does, and out of its group, which is
- * free again with its last device. Mappings that are live are unmapped, coherent allocations are freed,
- * and both are reported (DMACORE_REPORT_WARNING). Coherent memory that a zero-copy mapping of another
+ * free again with its last device. Mappings that are live are unmapped, memory that was allocated for it is
+ * freed, and both are reported (DMACORE_REPORT_WARNING). Allocated memory that a zero-copy mapping of another
  * device holds, or of a view of this one, is never freed, and the report says so. Destroy its views
  * first; see the lifetime rule in system.h. Views that are left reach nothing. While the driver's probe
  * or remove runs, all this is done after that; who needs to know that the driver has gone unbinds first,

@@ -37,7 +37,7 @@ enum dmacore_system_flags {
 };
 
 /**
- * struct dmacore_memory_allocator - where memory for coherent allocations comes from
+ * struct dmacore_memory_allocator - where memory that is allocated for devices comes from
  * @struct_size: sizeof(struct dmacore_memory_allocator)
  * @allocate: returns @size bytes, a multiple of the page size, at an address that is a multiple of
  *   @alignment, whose last physical address is at most @limit; or NULL. The bytes must lie inside
@@ -99,8 +99,8 @@ typedef void (*dmacore_cache_fn)(dmacore_phys_t phys, uint64_t size, uint32_t di
  *   DMACORE_DOMAIN_HYBRID (domain.h); 0: DMACORE_DOMAIN_DMA
  * @report: receives messages for people; NULL: nobody does
  * @report_opaque: passed to @report
- * @memory_allocator: for dmacore_alloc_coherent(); copied; NULL: the heap of the process on a flat
- *   system, and no coherent allocations on others
+ * @memory_allocator: for dmacore_alloc_coherent(), coherent pools and noncontiguous memory; copied; NULL:
+ *   the heap of the process on a flat system, and no such allocations on others
  * @find_group: says which group a device is put into; NULL: nobody does
  * @find_group_opaque: passed to @find_group
  * @cache: lets caches and memory agree; NULL: there is nothing to do, as on most machines, and no device

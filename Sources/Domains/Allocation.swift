@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import CDMACore
+import PageTables
+import Primitives
+
+/// Memory that was allocated for a device: whole pages, in one segment or in several.
+///
+/// It lies in a heap cell, with its segments behind it, to which the record of the allocation leads. Who
+/// has claimed the record has the allocation to itself.
+@safe
+public struct Allocation {
+  public typealias Link = UnsafeMutablePointer<Allocation>
+
+  public fileprivate(set) var count: Int
+  fileprivate let capacity: Int
+  public let segments: UnsafeMutablePointer<dmacore_memory_segment>
+
+  /// Where a segment is.
+  ///
+  /// - Throws: nothing: it was made of such a range.
+  public func memory(_ index: Int) throws(Failure) -> PhysicalRange {
+    let segment = unsafe segments[index]
+    return try unsafe PhysicalRange(first: PhysicalAddress(segment.phys), size: segment.size)
+  }
+
+  /// Bytes in all segments, which are as many as somebody asked for.
+  var size: UInt64 {
+    var size: UInt64 = 0
+    for index in 0..<count { unsafe size &+= segments[index].size }
+    return size
+  }
+
+  /// One with room for so many segments, and with those of another, whose cell is freed.
+  ///
+  /// - Throws: `noMemory`. Then the other is as it was.
+  @inline(never)
+  fileprivate static func place(
+    capacity: Int, replacing old: Link? = nil
+  ) throws(Failure) -> Link {
+    let header = MemoryLayout<Allocation>.stride
+    let raw = unsafe try RawMemory.allocate(
+      header &+ capacity &* MemoryLayout<dmacore_memory_segment>.stride, alignment: 16)
+    // SAFETY: the memory is one `Allocation` long and then `capacity` segments, both aligned.
+    let cell = unsafe raw.bindMemory(to: Allocation.self, capacity: 1)
+    // SAFETY: likewise.
+    let segments = unsafe (raw + header).bindMemory(
+      to: dmacore_memory_segment.self, capacity: capacity)
+    var count = 0
+    if let old = unsafe old {
+      count = unsafe old.pointee.count
+      unsafe segments.initialize(from: old.pointee.segments, count: count)
+      unsafe RawMemory.free(old)
+    }
+    unsafe cell.initialize(
+      to: Allocation(count: count, capacity: capacity, segments: segments))
+    return unsafe cell
+  }
+}
+
+extension System {
+  /// Zeroed pages for a device, in one segment if they are to be whole, else in as few as there are.
+  ///
+  /// - Throws: `notSupported` when nobody can say where the memory comes from, `noMemory`, `badAddress`
+  ///   when the caller's allocator gave memory that is not the system's, not writable or not whole
+  ///   pages.
+  public func allocateMemory(
+    size: UInt64, limit: UInt64, isCoherent: Bool = true, isWhole: Bool = true
+  ) throws(Failure) -> Allocation.Link {
+    var allocation = unsafe try Allocation.place(capacity: 1)
+    do throws(Failure) {
+      var left = size
+      var most = size
+      while left > 0 {
+        // Of a size that fits the process there are not so many pages that a count of them overflows.
+        let count = unsafe allocation.pointee.count
+        if unsafe count == allocation.pointee.capacity {
+          unsafe allocation = try Allocation.place(
+            capacity: count &* 2, replacing: allocation)
+        }
+        let wanted = min(left, most)
+        do throws(Failure) {
+          unsafe allocation.pointee.segments[count] = try segment(wanted, limit, isCoherent)
+          unsafe allocation.pointee.count = count &+ 1
+          left &-= wanted
+        } catch {
+          // The process's heap is no better at halves.
+          guard error == .noMemory && !isWhole && canBeAsked, wanted > Device.granule.bytes else {
+            throw error
+          }
+          most = (wanted >> 1 &+ Device.granule.mask) & ~Device.granule.mask
+        }
+      }
+      return unsafe allocation
+    } catch {
+      unsafe freeMemory(allocation)
+      throw error
+    }
+  }
+
+  private func segment(
+    _ size: UInt64, _ limit: UInt64, _ isCoherent: Bool
+  ) throws(Failure) -> dmacore_memory_segment {
+    guard let bytes = Int(exactly: size) else { throw .noMemory }
+    let segment = unsafe try takePages(size: size, limit: limit, isCoherent: isCoherent)
+    unsafe RawMemory.clear(segment.cpu, size: bytes)
+    if !isCoherent {
+      let memory = try unsafe PhysicalRange(first: PhysicalAddress(segment.phys), size: size)
+      maintainCaches(of: memory, .bidirectional, forCPU: false)
+    }
+    return unsafe segment
+  }
+
+  /// Frees an allocation; or what is known of it alone, when somebody holds its pages, who then has them
+  /// for good.
+  public func freeMemory(_ allocation: Allocation.Link, isHeld: Bool = false) {
+    for index in unsafe 0..<(isHeld ? 0 : allocation.pointee.count) {
+      unsafe givePagesBack(allocation.pointee.segments[index])
+    }
+    unsafe RawMemory.free(allocation)
+  }
+}
+
+// MARK: - Translated
+
+extension Domain {
+  /// Maps the segments of an allocation one behind the other, at addresses of the domain's choice, and tells
+  /// the listeners.
+  ///
+  /// - Throws: as `Translation.map`. Then nothing has changed.
+  public func map(
+    _ allocation: Allocation.Link, access: Access, limit: UInt64, in ranges: borrowing DMARanges
+  ) throws(Failure) -> IOVARange {
+    guard let translation = unsafe translation else { throw .notPermitted }
+    let range = try unsafe translation.pointee.allocate(
+      allocation.pointee.size &- 1, for: allocation.pointee.memory(0), limit, ranges)
+    let first = range.first.rawValue
+    var next = first
+    do throws(Failure) {
+      for index in unsafe 0..<allocation.pointee.count {
+        let memory = try unsafe allocation.pointee.memory(index)
+        let part = try IOVARange(first: IOVA(next), size: memory.extent &+ 1)
+        try takingTables { () throws(Failure) in
+          try unsafe translation.pointee.fill(part, memory, access)
+        }
+        next = part.last.rawValue &+ 1
+        notifiers.tell(
+          .mapped(part, to: memory.first, unsafe translation.pointee.table.expressible(access)))
+      }
+      return range
+    } catch {
+      if next > first {
+        unsafe translation.pointee.undo(try IOVARange(first: range.first, last: IOVA(next &- 1)))
+        notifiers.tell(.unmapped(first, next &- 1))
+      }
+      unsafe translation.pointee.free(range)
+      throw error
+    }
+  }
+}
