@@ -34,3 +34,21 @@ public func dmacore_free_coherent(
     try unsafe device.pointee.freeCoherent(cpu, DMAAddress(dma), size: size)
   }
 }
+
+@implementation @_cdecl("dmacore_declare_coherent_memory")
+public func dmacore_declare_coherent_memory(
+  _ device: OpaquePointer!, _ phys: dmacore_phys_t, _ size: UInt64
+) -> CInt {
+  status { () throws(Failure) in
+    let device = unsafe try value(device, as: Device.self)
+    try unsafe device.pointee.declareMemory(
+      PhysicalRange(first: PhysicalAddress(phys), size: size))
+  }
+}
+
+@implementation @_cdecl("dmacore_release_coherent_memory")
+public func dmacore_release_coherent_memory(_ device: OpaquePointer!) -> CInt {
+  status { () throws(Failure) in
+    try unsafe value(device, as: Device.self).pointee.releaseMemory()
+  }
+}

@@ -13,6 +13,8 @@ import Primitives
 public struct Allocation {
   public typealias Link = UnsafeMutablePointer<Allocation>
 
+  /// What was declared for the device and has the memory, held; nil if that is from the system.
+  fileprivate let declared: UnsafeMutablePointer<DeclaredMemory>?
   public fileprivate(set) var count: Int
   fileprivate let capacity: Int
   public let segments: UnsafeMutablePointer<dmacore_memory_segment>
@@ -37,7 +39,8 @@ public struct Allocation {
   /// - Throws: `noMemory`. Then the other is as it was.
   @inline(never)
   fileprivate static func place(
-    capacity: Int, replacing old: Link? = nil
+    capacity: Int, _ declared: UnsafeMutablePointer<DeclaredMemory>?,
+    replacing old: Link? = nil
   ) throws(Failure) -> Link {
     let header = MemoryLayout<Allocation>.stride
     let raw = unsafe try RawMemory.allocate(
@@ -54,21 +57,31 @@ public struct Allocation {
       unsafe RawMemory.free(old)
     }
     unsafe cell.initialize(
-      to: Allocation(count: count, capacity: capacity, segments: segments))
+      to: Allocation(
+        declared: declared, count: count, capacity: capacity,
+        segments: segments))
     return unsafe cell
   }
 }
 
 extension System {
-  /// Zeroed pages for a device, in one segment if they are to be whole, else in as few as there are.
+  /// Zeroed pages for a device: of memory that was declared for it, which is held for this, or else of
+  /// the system's. In one segment if it is to be whole, else in as few as there are.
   ///
   /// - Throws: `notSupported` when nobody can say where the memory comes from, `noMemory`, `badAddress`
   ///   when the caller's allocator gave memory that is not the system's, not writable or not whole
-  ///   pages.
+  ///   pages. Then the declared memory has been let go of.
   public func allocateMemory(
-    size: UInt64, limit: UInt64, isCoherent: Bool = true, isWhole: Bool = true
+    size: UInt64, limit: UInt64, isCoherent: Bool = true, isWhole: Bool = true,
+    from declared: UnsafeMutablePointer<DeclaredMemory>? = nil
   ) throws(Failure) -> Allocation.Link {
-    var allocation = unsafe try Allocation.place(capacity: 1)
+    var allocation: Allocation.Link
+    do throws(Failure) {
+      unsafe allocation = try Allocation.place(capacity: 1, declared)
+    } catch {
+      if let declared = unsafe declared { unsafe Box.letGo(declared) }
+      throw error
+    }
     do throws(Failure) {
       var left = size
       var most = size
@@ -77,11 +90,12 @@ extension System {
         let count = unsafe allocation.pointee.count
         if unsafe count == allocation.pointee.capacity {
           unsafe allocation = try Allocation.place(
-            capacity: count &* 2, replacing: allocation)
+            capacity: count &* 2, declared, replacing: allocation)
         }
         let wanted = min(left, most)
         do throws(Failure) {
-          unsafe allocation.pointee.segments[count] = try segment(wanted, limit, isCoherent)
+          unsafe allocation.pointee.segments[count] = try segment(
+            wanted, limit, isCoherent, declared)
           unsafe allocation.pointee.count = count &+ 1
           left &-= wanted
         } catch {
@@ -100,10 +114,16 @@ extension System {
   }
 
   private func segment(
-    _ size: UInt64, _ limit: UInt64, _ isCoherent: Bool
+    _ size: UInt64, _ limit: UInt64, _ isCoherent: Bool,
+    _ declared: UnsafeMutablePointer<DeclaredMemory>?
   ) throws(Failure) -> dmacore_memory_segment {
     guard let bytes = Int(exactly: size) else { throw .noMemory }
-    let segment = unsafe try takePages(size: size, limit: limit, isCoherent: isCoherent)
+    let segment =
+      if let declared = unsafe declared {
+        unsafe try declared.pointee.allocate(size, limit)
+      } else {
+        unsafe try takePages(size: size, limit: limit, isCoherent: isCoherent)
+      }
     unsafe RawMemory.clear(segment.cpu, size: bytes)
     if !isCoherent {
       let memory = try unsafe PhysicalRange(first: PhysicalAddress(segment.phys), size: size)
@@ -115,10 +135,17 @@ extension System {
   /// Frees an allocation; or what is known of it alone, when somebody holds its pages, who then has them
   /// for good.
   public func freeMemory(_ allocation: Allocation.Link, isHeld: Bool = false) {
+    let declared = unsafe allocation.pointee.declared
     for index in unsafe 0..<(isHeld ? 0 : allocation.pointee.count) {
-      unsafe givePagesBack(allocation.pointee.segments[index])
+      let segment = unsafe allocation.pointee.segments[index]
+      if let declared = unsafe declared {
+        unsafe declared.pointee.free(segment)
+      } else {
+        unsafe givePagesBack(segment)
+      }
     }
     unsafe RawMemory.free(allocation)
+    if let declared = unsafe declared { unsafe Box.letGo(declared) }
   }
 }
 

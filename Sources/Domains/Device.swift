@@ -587,6 +587,14 @@ public struct Device: ~Copyable, Held {
     }
   }
 
+  /// Ends what the device has, as it is destroyed.
+  func endMemory() {
+    endMappings(of: nil)
+    if let declared = unsafe try? mappings.releaseDeclared(evenIfUsed: true) {
+      unsafe Box.letGo(declared)
+    }
+  }
+
   func leaveGroup() {
     hasLeft.store(true, ordering: .releasing)
     unsafe group.pointee.remove(member)

@@ -271,7 +271,7 @@ extension Device {
   }
 
   private static func end(_ device: UnsafeMutablePointer<Device>) {
-    unsafe device.pointee.endMappings(of: nil)
+    unsafe device.pointee.endMemory()
     unsafe device.pointee.leaveGroup()
     unsafe Box.letGo(device)
   }

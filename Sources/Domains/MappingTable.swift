@@ -81,6 +81,8 @@ public struct MappingTable: ~Copyable {
     var isFrozen = false
     var bytes: UInt64 = 0
     var total: UInt64 = 0
+    /// The memory that is the device's own.
+    var declared: UnsafeMutablePointer<DeclaredMemory>? = nil
   }
 
   private let state: Guarded<State>
@@ -345,6 +347,39 @@ public struct MappingTable: ~Copyable {
 
   var totals: (count: UInt64, bytes: UInt64, total: UInt64) {
     state.withLock { state in (UInt64(state.tree.count), state.bytes, state.total) }
+  }
+
+  // MARK: - Declared memory
+
+  /// The memory that is the device's own, held for an allocation; nil if there is none.
+  public func holdDeclared() -> UnsafeMutablePointer<DeclaredMemory>? {
+    unsafe state.withLock { state in
+      if let declared = unsafe state.declared { unsafe Box.hold(declared) }
+      return unsafe state.declared
+    }
+  }
+
+  /// Returns whether it is: not if there is some.
+  func declare(_ memory: UnsafeMutablePointer<DeclaredMemory>) -> Bool {
+    state.withLock { state in
+      guard unsafe state.declared == nil else { return false }
+      unsafe state.declared = memory
+      return true
+    }
+  }
+
+  /// Takes it out, for the caller to let go of.
+  ///
+  /// - Throws: `notFound`, `busy` when allocations hold it.
+  func releaseDeclared(
+    evenIfUsed: Bool
+  ) throws(Failure) -> UnsafeMutablePointer<DeclaredMemory> {
+    try unsafe state.withLock { (state) throws(Failure) in
+      guard let declared = unsafe state.declared else { throw .notFound }
+      guard unsafe evenIfUsed || !Box.isShared(declared) else { throw .busy }
+      unsafe state.declared = nil
+      return unsafe declared
+    }
   }
 
   // MARK: - Attachment

@@ -7,7 +7,8 @@ import PageTables
 import Primitives
 
 extension Device {
-  /// Allocates zeroed pages that the device and the CPU share.
+  /// Allocates zeroed pages that the device and the CPU share, from the memory that is the device's own if
+  /// there is any.
   ///
   /// - Throws: `invalidArgument` for a size of zero or near 2^64, `noMask`, `notPermitted` when the
   ///   device is blocked, `outOfRange` when it cannot reach the memory, `noSpace`, `noMemory`, and
@@ -47,7 +48,8 @@ extension Device {
       }
       let allocation = unsafe try system.pointee.allocateMemory(
         size: size, limit: memoryLimit, isCoherent: isCoherent,
-        isWhole: isDirect || kind == .coherent)
+        isWhole: isDirect || kind == .coherent,
+        from: kind == .coherent ? mappings.holdDeclared() : nil)
       do throws(Failure) {
         let translating = unsafe translating(domain)
         let stamp = unsafe withPins(of: translating) { $0.stamp }

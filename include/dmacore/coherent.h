@@ -15,6 +15,13 @@
  *	... CPU and device share it ...
  *	error = dmacore_free_coherent(device, 4096, queue, dma);
  *
+ * It comes from the system's memory allocator (system.h), or from memory that is declared the device's
+ * own: what lies on its board, or what nothing else may be in. Then all of it comes from there, or not at
+ * all. The device has it at the addresses that it has all memory
+ * at: those of its bus, for which it may have DMA ranges (device.h), or those that its domain gives out.
+ *
+ *	error = dmacore_declare_coherent_memory(device, 0x10000000, 1 << 20);
+ *
  * Stability: may change before 1.0.
  */
 
@@ -45,7 +52,7 @@ struct dmacore_device;
  *   -EPERM   the device is behind an IOMMU and attached to no domain, a blocked one, or an unmanaged
  *            or a nested one, which is reported too. Not until it is attached to another.
  *   -EOPNOTSUPP  the system was given no memory allocator, and is not flat, or the device is not coherent
- *            (DMACORE_DEVICE_NONCOHERENT). Never.
+ *            (DMACORE_DEVICE_NONCOHERENT), and no memory is declared. Never.
  *   -EFAULT  the memory allocator gave memory that is not inside a writable region of the system,
  *            or does not start at a multiple of the page size on both sides. Never.
  *   -ERANGE  on the direct path the memory lies above the coherent mask or the bus limit, or in no
@@ -53,7 +60,8 @@ struct dmacore_device;
  *            and in such a range. Not under this mask.
  *   -EREMOTEIO  the memory allocator gave memory of a peer (peer.h) that the device does not reach. Never.
  *   -ENOSPC  no free IOVA under the limit. May succeed later.
- *   -ENOMEM  no memory. May succeed later.
+ *   -ENOMEM  no memory, or not so much in a row of what is declared, under the coherent mask and the bus
+ *            limit. May succeed later.
  */
 DMACORE_MUST_CHECK
 int dmacore_alloc_coherent(struct dmacore_device *device, uint64_t size, void **out_cpu,
@@ -82,6 +90,51 @@ int dmacore_alloc_coherent(struct dmacore_device *device, uint64_t size, void **
 DMACORE_MUST_CHECK
 int dmacore_free_coherent(struct dmacore_device *device, uint64_t size, void *cpu,
 			  dmacore_dma_t dma);
+
+/**
+ * dmacore_declare_coherent_memory() - make memory a device's own
+ * @device: the device
+ * @phys: first physical address, a multiple of 4096
+ * @size: bytes, a multiple of 4096, not 0
+ *
+ * Coherent allocations of the device come from here on from this memory, and fail when it is full; those
+ * that live stay what they are. The memory lies in one region that devices may write, and that is not
+ * backed by callbacks; the region cannot be removed meanwhile. It need not be zeroed. For a device that is
+ * not coherent it is not cached, as the memory allocator's is.
+ *
+ * The declaration outlives the device's drivers, and ends with the device.
+ *
+ * Context: any thread; locked (device mappings, rank 4); calls nothing back.
+ * Ownership: the memory is the device's until dmacore_release_coherent_memory(), or until the device is
+ *   destroyed and no zero-copy mapping holds any: nobody else may use it.
+ * Return: 0, or
+ *   -EINVAL  @device is NULL, @phys or @size is not a multiple of 4096, @size is 0, or the range wraps.
+ *            Never succeeds if retried.
+ *   -EBUSY   the device has declared memory. Succeeds once it is released.
+ *   -EFAULT  the range is not inside one region, devices may not write that, or its bytes do not start at
+ *            a page in the process. Not while the region is there.
+ *   -EOPNOTSUPP  callbacks back the region. Never.
+ *   -ENOMEM  no memory to note what is allocated. May succeed later.
+ */
+DMACORE_MUST_CHECK
+int dmacore_declare_coherent_memory(struct dmacore_device *device, dmacore_phys_t phys,
+				    uint64_t size);
+
+/**
+ * dmacore_release_coherent_memory() - end that memory is a device's own
+ * @device: the device
+ *
+ * Coherent allocations come from the system's memory allocator again.
+ *
+ * Context: any thread; locked (device mappings, rank 4); calls nothing back.
+ * Ownership: the memory is the caller's again.
+ * Return: 0, or
+ *   -EINVAL  @device is NULL. Never succeeds if retried.
+ *   -ENOENT  the device has no declared memory. Not until there is some.
+ *   -EBUSY   an allocation in it lives. Succeeds once they are freed.
+ */
+DMACORE_MUST_CHECK
+int dmacore_release_coherent_memory(struct dmacore_device *device);
 
 DMACORE_END_DECLS
 

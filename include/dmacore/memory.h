@@ -141,8 +141,8 @@ int dmacore_memory_add(struct dmacore_system *system, const struct dmacore_memor
  * Return: 0, or
  *   -EINVAL  @system is NULL, or @size is 0. Never succeeds if retried.
  *   -ENOENT  there is no region of exactly this base and size. Never.
- *   -EBUSY   a zero-copy mapping of a view or a coherent allocation holds it, or a callback of it is
- *            running. Succeeds once they are gone.
+ *   -EBUSY   a zero-copy mapping of a view, an allocation or declared memory (coherent.h) holds it, or a
+ *            callback of it is running. Succeeds once they are gone.
  *   -ENOMEM  no memory for the new map. May succeed later.
  */
 DMACORE_MUST_CHECK
