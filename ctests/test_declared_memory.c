@@ -103,6 +103,37 @@ static void declare_coherent_memory__is_reached_by_the_device(void **state)
 	assert_ok(dmacore_release_coherent_memory(machine->device));
 }
 
+static void declare_coherent_memory__is_for_pools_and_not_for_noncontiguous_memory(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_coherent_pool_options options = DMACORE_COHERENT_POOL_OPTIONS_INIT;
+	const struct dmacore_memory_segment *segments;
+	struct dmacore_coherent_pool *pool;
+	dmacore_dma_t dma;
+	size_t count;
+	void *cpu;
+
+	declare(machine);
+	options.size = PAGE;
+	assert_ok(dmacore_coherent_pool_create(machine->device, &options, &pool));
+	for (unsigned i = 0; i < OWN_PAGES; i++) {
+		assert_ok(dmacore_coherent_pool_alloc(pool, &cpu, &dma));
+		assert_true((uint64_t)((uint8_t *)cpu - machine->low) < OWN_SIZE);
+		assert_int_equal(((uint8_t *)cpu)[PAGE - 1], 0);
+	}
+	assert_fails(dmacore_coherent_pool_alloc(pool, &cpu, &dma), ENOMEM);
+	assert_ok(
+		dmacore_alloc_noncontiguous(machine->device, PAGE, 0, 0, &dma, &segments, &count));
+	assert_true((uint64_t)((uint8_t *)segments[0].cpu - machine->low) >= OWN_SIZE);
+	assert_ok(dmacore_free_noncontiguous(machine->device, PAGE, dma));
+	assert_fails(dmacore_release_coherent_memory(machine->device), EBUSY);
+	dmacore_coherent_pool_destroy(pool);
+	reports_forget(&machine->reports);
+	dmacore_device_destroy(machine->device);
+	machine->device = NULL;
+	reports_forget(&machine->reports);
+}
+
 static void declare_coherent_memory__leaves_what_lives_as_it_is(void **state)
 {
 	struct machine *machine = *state;
@@ -327,6 +358,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		test_on_all(declare_coherent_memory__is_where_allocations_come_from),
 		test_on_recorded(declare_coherent_memory__is_reached_by_the_device),
+		test_on_recorded(
+			declare_coherent_memory__is_for_pools_and_not_for_noncontiguous_memory),
 		test_on_all(declare_coherent_memory__leaves_what_lives_as_it_is),
 		test_on_all(declare_coherent_memory__is_one_a_device),
 		test_on(DIRECT, declare_coherent_memory__refuses_what_is_none),

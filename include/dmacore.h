@@ -6,6 +6,7 @@
 
 #include "dmacore/bounce.h"
 #include "dmacore/coherent.h"
+#include "dmacore/coherent_pool.h"
 #include "dmacore/device.h"
 #include "dmacore/domain.h"
 #include "dmacore/driver.h"

@@ -13,6 +13,8 @@ import Primitives
 public struct Allocation {
   public typealias Link = UnsafeMutablePointer<Allocation>
 
+  /// Whether it is a pool's, which alone may free it.
+  public let isOfPool: Bool
   /// What was declared for the device and has the memory, held; nil if that is from the system.
   fileprivate let declared: UnsafeMutablePointer<DeclaredMemory>?
   public fileprivate(set) var count: Int
@@ -39,7 +41,7 @@ public struct Allocation {
   /// - Throws: `noMemory`. Then the other is as it was.
   @inline(never)
   fileprivate static func place(
-    capacity: Int, _ declared: UnsafeMutablePointer<DeclaredMemory>?,
+    capacity: Int, isOfPool: Bool, _ declared: UnsafeMutablePointer<DeclaredMemory>?,
     replacing old: Link? = nil
   ) throws(Failure) -> Link {
     let header = MemoryLayout<Allocation>.stride
@@ -58,7 +60,7 @@ public struct Allocation {
     }
     unsafe cell.initialize(
       to: Allocation(
-        declared: declared, count: count, capacity: capacity,
+        isOfPool: isOfPool, declared: declared, count: count, capacity: capacity,
         segments: segments))
     return unsafe cell
   }
@@ -73,11 +75,11 @@ extension System {
   ///   pages. Then the declared memory has been let go of.
   public func allocateMemory(
     size: UInt64, limit: UInt64, isCoherent: Bool = true, isWhole: Bool = true,
-    from declared: UnsafeMutablePointer<DeclaredMemory>? = nil
+    isOfPool: Bool = false, from declared: UnsafeMutablePointer<DeclaredMemory>? = nil
   ) throws(Failure) -> Allocation.Link {
     var allocation: Allocation.Link
     do throws(Failure) {
-      unsafe allocation = try Allocation.place(capacity: 1, declared)
+      unsafe allocation = try Allocation.place(capacity: 1, isOfPool: isOfPool, declared)
     } catch {
       if let declared = unsafe declared { unsafe Box.letGo(declared) }
       throw error
@@ -90,7 +92,7 @@ extension System {
         let count = unsafe allocation.pointee.count
         if unsafe count == allocation.pointee.capacity {
           unsafe allocation = try Allocation.place(
-            capacity: count &* 2, declared, replacing: allocation)
+            capacity: count &* 2, isOfPool: isOfPool, declared, replacing: allocation)
         }
         let wanted = min(left, most)
         do throws(Failure) {

@@ -136,6 +136,8 @@ public struct Device: ~Copyable, Held {
   /// Whether it sees the processors' caches.
   public let isCoherent: Bool
   private let pasidCount: UInt32
+  /// How often all that was mapped has been undone at once: what is of an earlier generation is gone.
+  public let generation = Atomic<UInt64>(0)
   // Whether it has left its group.
   private let hasLeft = Atomic<Bool>(false)
   public let mappings: MappingTable
@@ -556,6 +558,7 @@ public struct Device: ~Copyable, Held {
     var count: UInt64 = 0
     var bytes: UInt64 = 0
     var keptBytes: UInt64 = 0
+    generation.wrappingAdd(1, ordering: .relaxed)
     while let node = unsafe mappings.claimAny() {
       let record = unsafe node.pointee.payload
       let size = unsafe node.pointee.last &- node.pointee.first &+ 1

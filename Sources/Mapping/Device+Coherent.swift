@@ -17,7 +17,7 @@ extension Device {
     size: UInt64
   ) throws(Failure) -> (cpu: UnsafeMutableRawPointer, address: DMAAddress) {
     let (allocation, address) = unsafe try allocate(
-      size, .coherent, .bidirectional, [])
+      size, .coherent, .bidirectional, [], isOfPool: false)
     return unsafe (allocation.pointee.segments.pointee.cpu, address)
   }
 
@@ -28,12 +28,12 @@ extension Device {
   public func allocateNoncontiguous(
     size: UInt64, _ direction: Direction, _ attributes: MappingAttributes
   ) throws(Failure) -> (Allocation.Link, DMAAddress) {
-    unsafe try allocate(size, .streaming, direction, attributes)
+    unsafe try allocate(size, .streaming, direction, attributes, isOfPool: false)
   }
 
   func allocate(
     _ size: UInt64, _ kind: MappingRecord.Kind, _ direction: Direction,
-    _ attributes: MappingAttributes
+    _ attributes: MappingAttributes, isOfPool: Bool
   ) throws(Failure) -> (Allocation.Link, DMAAddress) {
     guard let size = Self.granule.roundedUp(size) else { throw .invalidArgument }
     let limit = try limit(for: kind)
@@ -48,7 +48,7 @@ extension Device {
       }
       let allocation = unsafe try system.pointee.allocateMemory(
         size: size, limit: memoryLimit, isCoherent: isCoherent,
-        isWhole: isDirect || kind == .coherent,
+        isWhole: isDirect || kind == .coherent, isOfPool: isOfPool,
         from: kind == .coherent ? mappings.holdDeclared() : nil)
       do throws(Failure) {
         let translating = unsafe translating(domain)
@@ -96,12 +96,12 @@ extension Device {
   public func freeCoherent(
     _ cpu: UnsafeMutableRawPointer, _ address: DMAAddress, size: UInt64
   ) throws(Failure) {
-    unsafe try free(address, size, .coherent, cpu)
+    unsafe try free(address, size, .coherent, cpu, isOfPool: false)
   }
 
   /// Frees what `allocateNoncontiguous` returned, likewise.
   public func freeNoncontiguous(_ address: DMAAddress, size: UInt64) throws(Failure) {
-    unsafe try free(address, size, .streaming, nil)
+    unsafe try free(address, size, .streaming, nil, isOfPool: false)
   }
 
   /// Frees an allocation.
@@ -111,7 +111,7 @@ extension Device {
   @inline(never)
   func free(
     _ address: DMAAddress, _ size: UInt64, _ kind: MappingRecord.Kind,
-    _ cpu: UnsafeMutableRawPointer?
+    _ cpu: UnsafeMutableRawPointer?, isOfPool: Bool
   ) throws(Failure) {
     guard let size = Self.granule.roundedUp(size) else { throw .invalidArgument }
     let range = try DMARange(first: address, size: size)
@@ -125,6 +125,7 @@ extension Device {
       var isHeld = false
       let claimed = unsafe mappings.claim(range) { record in
         guard let allocation = unsafe record.memory, record.kind == kind,
+          unsafe allocation.pointee.isOfPool == isOfPool,
           unsafe cpu == nil || allocation.pointee.segments.pointee.cpu == cpu
         else { return false }
         unsafe node.initialize(

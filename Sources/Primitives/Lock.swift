@@ -21,6 +21,7 @@ public enum LockRank: UInt32, Sendable {
   case windows = 14
   case bounceArea = 15
   case peers = 16
+  case coherentPool = 17
 }
 
 /// Mutual exclusion between threads.

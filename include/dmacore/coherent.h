@@ -16,8 +16,8 @@
  *	error = dmacore_free_coherent(device, 4096, queue, dma);
  *
  * It comes from the system's memory allocator (system.h), or from memory that is declared the device's
- * own: what lies on its board, or what nothing else may be in. Then all of it comes from there, or not at
- * all. The device has it at the addresses that it has all memory
+ * own: what lies on its board, or what nothing else may be in. Then all of it comes from there, that of
+ * pools (coherent_pool.h) too, or not at all. The device has it at the addresses that it has all memory
  * at: those of its bus, for which it may have DMA ranges (device.h), or those that its domain gives out.
  *
  *	error = dmacore_declare_coherent_memory(device, 0x10000000, 1 << 20);
