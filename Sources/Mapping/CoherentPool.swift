@@ -23,7 +23,7 @@ import Synchronization
 // pages of an older one are gone, and the pool with them.
 //
 // 3. Locking
-// One lock a pool (rank 16), in which no other is taken. Pages come while it is not held, so that two threads
+// One lock a pool (rank 17), in which no other is taken. Pages come while it is not held, so that two threads
 // may bring one each.
 //
 // 4. What this does not do

@@ -385,6 +385,62 @@ static void measure_coherent(void)
 	close_path(&path);
 }
 
+struct objects {
+	struct path path;
+	struct dmacore_coherent_pool *pool;
+};
+
+#define OBJECT_SIZE 64
+
+static void run_pool(void *context, uint64_t count)
+{
+	struct objects *objects = context;
+	dmacore_dma_t dma = 0;
+	void *cpu = NULL;
+	int errors = 0;
+
+	for (uint64_t i = 0; i < count; i++) {
+		errors |= dmacore_coherent_pool_alloc(objects->pool, &cpu, &dma);
+		errors |= dmacore_coherent_pool_free(objects->pool, cpu, dma);
+	}
+	BENCH_CHECK(errors == 0);
+	BENCH_CHECK((uintptr_t)cpu % OBJECT_SIZE == 0 && dma % OBJECT_SIZE == 0);
+}
+
+static void run_malloc(void *context, uint64_t count)
+{
+	void *volatile memory;
+
+	(void)context;
+	for (uint64_t i = 0; i < count; i++) {
+		memory = malloc(OBJECT_SIZE);
+		memset(memory, 0, OBJECT_SIZE);
+		free(memory);
+	}
+}
+
+static void measure_pool(void)
+{
+	struct dmacore_coherent_pool_options options = DMACORE_COHERENT_POOL_OPTIONS_INIT;
+	uint64_t count = bench_count(2000000, 100);
+	struct objects objects;
+	struct bench_run runs[] = { { run_pool, NULL, &objects, count, 0 },
+				    { run_malloc, NULL, NULL, count, 0 } };
+
+	if (!bench_wants("coherent_pool.alloc_free.64"))
+		return;
+	objects.path = open_path(DMACORE_DOMAIN_DMA);
+	options.size = OBJECT_SIZE;
+	options.alignment = OBJECT_SIZE;
+	BENCH_CHECK(dmacore_coherent_pool_create(objects.path.device, &options, &objects.pool) ==
+		    0);
+	bench_time_turns(runs, 2);
+	bench_row("coherent_pool.alloc_free.64", "ns", runs[0].time, "malloc", runs[1].time);
+	dmacore_coherent_pool_destroy(objects.pool);
+	BENCH_CHECK(live_mappings(&objects.path) == 0);
+	close_path(&objects.path);
+}
+
 void bench_mapping(void)
 {
 	measure_pairs();
@@ -393,4 +449,5 @@ void bench_mapping(void)
 	measure_beside_reader();
 	measure_live();
 	measure_coherent();
+	measure_pool();
 }

@@ -4,9 +4,8 @@
 
 /*
  * What the parts of the fuzzer of the whole C API share: capi_fuzz.c makes the calls,
- * capi_objects.c creates and destroys objects, capi_drivers.c has drivers, capi_peers.c has bridges and
- * peers, capi_backend.c has hardware,
- * capi_world.c has arguments, results and callbacks.
+ * capi_objects.c creates and destroys objects, capi_drivers.c has drivers, capi_peers.c bridges and peers,
+ * capi_backend.c has hardware, capi_coherent.c allocates memory, capi_world.c has arguments, results and callbacks.
  */
 
 #include <dmacore.h>
@@ -36,6 +35,7 @@ enum kind {
 	POOL,
 	BRIDGE,
 	PEER,
+	COHERENT_POOL,
 	KIND_COUNT,
 };
 
@@ -48,7 +48,7 @@ struct object {
 	void *system;
 	/* DOMAIN: hybrid, and honours no reserved regions. */
 	bool is_window;
-	/* VIEW. */
+	/* VIEW, COHERENT_POOL. */
 	void *device;
 	uint32_t pasid;
 	/* VIEW_MAPPING. */
@@ -66,6 +66,11 @@ struct mapping {
 	uint32_t attributes;
 	/* Coherent memory; NULL: a streaming mapping. */
 	void *cpu;
+	/* The pool that it is an object of; NULL: none. */
+	void *pool;
+	/* Noncontiguous memory: its segments. */
+	const struct dmacore_memory_segment *segments;
+	size_t count;
 };
 
 /* One input at a time; callbacks need it too. */
@@ -99,6 +104,8 @@ struct world {
 	bool may_leak;
 	/* A flat system has a bounce pool: from here on what is mapped there is memory, as it is copied. */
 	bool has_flat_pool;
+	/* A device had memory of its own, which may be full. */
+	bool has_declared;
 	/* Something that is not memory was mapped on a flat system: nothing may be touched now. */
 	bool has_lied;
 	/* Notifiers that have not been released. */
@@ -166,6 +173,7 @@ union storage {
 	struct dmacore_peer_options peer;
 	struct dmacore_page_request_group_info page_group;
 	struct dmacore_iova_space_options space;
+	struct dmacore_coherent_pool_options coherent_pool;
 	struct dmacore_iova_constraints constraints;
 	struct dmacore_device_statistics device_statistics;
 	struct dmacore_domain_statistics domain_statistics;
@@ -222,6 +230,21 @@ void free_pool(void *host, uint64_t size, void *opaque);
 /* These two are given the size of the region instead. */
 int read_region(uint64_t offset, void *buffer, size_t size, void *opaque);
 int write_region(uint64_t offset, const void *buffer, size_t size, void *opaque);
+
+/* Allocated memory. */
+
+void call_alloc_coherent(void);
+void call_coherent(void);
+int create_coherent_pool(struct dmacore_device *device, struct dmacore_coherent_pool **out);
+
+/* Gives memory back that one of these calls allocated. */
+int free_memory(const struct mapping *gone);
+
+/* Objects that end with their pool. */
+void forget_objects(const void *pool);
+
+/* Enters what a call allocated or mapped. */
+void add_mapping(struct mapping mapping);
 
 /* Creation and destruction. */
 

@@ -476,7 +476,7 @@ static void call_device(void)
 	}
 }
 
-static void add_mapping(struct mapping mapping)
+void add_mapping(struct mapping mapping)
 {
 	remember(mapping.dma, mapping.size);
 	if (world.mapping_count < MAPPINGS_MAX)
@@ -520,22 +520,6 @@ static void call_map(void)
 		add_mapping(mapping);
 }
 
-static void call_alloc_coherent(void)
-{
-	struct mapping mapping = { .device = pick(DEVICE), .size = length("size") };
-	int result = RESULT(dmacore_alloc_coherent(mapping.device, mapping.size, OUT(&mapping.cpu),
-						   OUT(&mapping.dma)),
-			    EINVAL, ENXIO, EPERM, EOPNOTSUPP, EFAULT, ERANGE, EREMOTEIO, ENOSPC,
-			    EIO, ENOMEM);
-
-	if (result != 0)
-		return;
-	for (uint64_t i = 0; i < mapping.size; i++)
-		CHECK(((uint8_t *)mapping.cpu)[i] == 0);
-	memset(mapping.cpu, 0x5a, mapping.size);
-	add_mapping(mapping);
-}
-
 /* A mapping that was made, seldom changed a little or made up. */
 static struct mapping take_mapping(void)
 {
@@ -559,6 +543,10 @@ static struct mapping take_mapping(void)
 	case 5:
 		mapping.cpu = world.ram + byte();
 		break;
+	case 6:
+		if (mapping.cpu != NULL)
+			mapping.pool = pick(COHERENT_POOL);
+		break;
 	}
 	fuzz_trace("    mapping %#" PRIx64 ", size %#" PRIx64, mapping.dma, mapping.size);
 	return mapping;
@@ -569,9 +557,8 @@ static void call_unmap(void)
 	struct mapping gone = take_mapping();
 	int result;
 
-	if (gone.cpu != NULL)
-		result = RESULT(dmacore_free_coherent(gone.device, gone.size, gone.cpu, gone.dma),
-				EINVAL, EBUSY);
+	if (gone.cpu != NULL || gone.segments != NULL)
+		result = free_memory(&gone);
 	else
 		result = RESULT(dmacore_unmap(gone.device, gone.dma, gone.size, gone.direction,
 					      one_in(64) ? attributes() : gone.attributes),
@@ -939,7 +926,10 @@ void step(void)
 		call_map();
 		break;
 	case 18:
-		call_alloc_coherent();
+		if (call < 0x80)
+			call_alloc_coherent();
+		else
+			call_coherent();
 		break;
 	case 19:
 	case 20:

@@ -16,6 +16,7 @@ union handle {
 	struct dmacore_group *group;
 	struct dmacore_notifier *notifier;
 	struct dmacore_bounce_pool *pool;
+	struct dmacore_coherent_pool *coherent_pool;
 };
 
 static struct object *free_slot(void)
@@ -507,6 +508,10 @@ void create(void)
 	case POOL:
 		result = create_pool(&object, &handle);
 		break;
+	case COHERENT_POOL:
+		object.device = pick(DEVICE);
+		result = create_coherent_pool(object.device, &handle.coherent_pool);
+		break;
 	}
 	if (result != 0) {
 		/* It is also still set when the call was told to put it nowhere. */
@@ -756,6 +761,10 @@ void destroy(struct object *object)
 	case PEER:
 		DESTROY(dmacore_peer_destroy(gone.handle));
 		break;
+	case COHERENT_POOL:
+		forget_objects(gone.handle);
+		DESTROY(dmacore_coherent_pool_destroy(gone.handle));
+		break;
 	}
 }
 
@@ -774,4 +783,5 @@ void destroy_nothing(void)
 	dmacore_bounce_pool_destroy(NULL);
 	dmacore_bridge_destroy(NULL);
 	dmacore_peer_destroy(NULL);
+	dmacore_coherent_pool_destroy(NULL);
 }

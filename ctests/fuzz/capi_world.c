@@ -128,7 +128,10 @@ enum kind pick_kind(void)
 	uint8_t how = byte();
 
 	if (how >= 0xf0)
-		return how >= 0xfd ? POOL : how >= 0xfa ? NOTIFIER : GROUP;
+		return how >= 0xfe ? COHERENT_POOL :
+		       how >= 0xfc ? POOL :
+		       how >= 0xfa ? NOTIFIER :
+				     GROUP;
 	return 1 + how % (GROUP - 1);
 }
 

@@ -105,7 +105,7 @@ void dmacore_coherent_pool_destroy(struct dmacore_coherent_pool *pool);
  *
  * The object is zeroed. Takes constant time while the pool has a free one.
  *
- * Context: any thread; locked (coherent pool, rank 16); where the pool has no free object, as
+ * Context: any thread; locked (coherent pool, rank 17); where the pool has no free object, as
  *   dmacore_alloc_coherent().
  * Ownership: the object is the caller's until dmacore_coherent_pool_free().
  * Return: 0, or
@@ -127,7 +127,7 @@ int dmacore_coherent_pool_alloc(struct dmacore_coherent_pool *pool, void **out_c
  * is free already, is refused and reported. Takes a time that is logarithmic in the number of pages;
  * needs no memory.
  *
- * Context: any thread; locked (coherent pool, rank 16); may call the report callback.
+ * Context: any thread; locked (coherent pool, rank 17); may call the report callback.
  * Ownership: the object may not be used afterwards.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or there is no such object that has been taken; nothing changed. Never
