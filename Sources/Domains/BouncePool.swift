@@ -148,6 +148,7 @@ public struct BouncePool: ~Copyable, Held {
   ///
   /// - Throws: `noSpace` when it may not grow so much, or others were faster; `outOfRange` when what it
   ///   has and gets is not in reach; `noMemory`.
+  @inline(never)
   static func takeGrowing(
     _ pool: UnsafeMutablePointer<BouncePool>, _ request: BounceRequest,
     _ original: PhysicalRange, _ ranges: borrowing DMARanges, _ highest: UInt64
