@@ -207,8 +207,10 @@ public struct BouncePool: ~Copyable, Held {
 
   /// The physical address of a copy.
   public static func physical(of run: BounceRun) -> UInt64 {
-    let memory = unsafe chunk(of: run).pointee.memory
-    return unsafe memory.range.first.rawValue &+ UInt64(bitPattern: Int64(run.host - memory.host))
+    let chunk = unsafe chunk(of: run)
+    let base = unsafe chunk.pointee.memory.pointee.segments.pointee.cpu!
+    return unsafe chunk.pointee.range.first.rawValue &+ UInt64(
+      bitPattern: Int64(run.host - base))
   }
 
   /// The pool whose slots these are, which they hold.

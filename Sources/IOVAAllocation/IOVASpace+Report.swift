@@ -153,6 +153,7 @@ extension IOVASpace {
     }
   }
 
+  @_optimize(size)
   private func report(_ write: (inout TextBuffer) -> Void) {
     TextBuffer.with { name in
       name.append("IOVA space")

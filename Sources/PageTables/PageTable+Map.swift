@@ -133,12 +133,14 @@ extension PageTable {
   }
 
   /// Frees the tables that were not needed after all.
+  @_optimize(size)
   func discard(_ stock: inout Stock) {
     while let page = takeTable(level: 0, from: &stock) { memory.free(page) }
     while let page = takeTable(level: 1, from: &stock) { memory.free(page) }
   }
 
   /// The lowest table that is there and that the whole part goes through. The passes start there.
+  @_optimize(size)
   private func narrowestTable(for part: Part) -> TableNode {
     var node = root
     while node.level > 0, part.last <= part.first | node.spanMask,

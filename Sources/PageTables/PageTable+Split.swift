@@ -98,6 +98,7 @@ extension PageTable {
     try gatherMissing(level: level, cut.part(border, entry.last), &stock)
   }
 
+  @_optimize(size)
   private func split(before border: UInt64, _ stock: inout Stock) {
     guard let cut = cut(before: border) else { return }
     let node = cut.node
@@ -143,6 +144,7 @@ extension PageTable {
   }
 
   /// Lets all tables be found that lead to an offset, from an entry on.
+  @_optimize(size)
   private func announceTables(below node: TableNode, _ offset: UInt64) {
     var node = node
     while let child = child(of: node, at: node.index(of: offset)) {

@@ -107,6 +107,7 @@ extension PageTable {
   /// meanwhile.
   ///
   /// - Throws: `invalidArgument`, `outOfRange`, as `unmap`.
+  @_optimize(size)
   func trim(_ input: IOVARange) throws(Failure) {
     guard input.isAligned(to: granule) else { throw .invalidArgument }
     let (first, last) = try offsets(of: input)
@@ -115,6 +116,7 @@ extension PageTable {
     if first <= end { trim(root, first, min(last, end)) }
   }
 
+  @_optimize(size)
   private func trim(_ node: TableNode, _ first: UInt64, _ last: UInt64) {
     guard node.level > 0 else { return }
     let mask = node.spanMask
