@@ -95,7 +95,6 @@ struct PeerConcurrencyTests {
       for _ in 0..<20 {
         isolates.toggle()
         try Bridge.setIsolation(of: shared.bridge, isolates)
-        _ = shared.devices[0].pointee.memory(of: try dma(Shared.bus, size: 1))
         _ = peer.pointee.route(from: shared.devices[0].pointee)
       }
       Peer.close(peer)
