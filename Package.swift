@@ -93,7 +93,8 @@ let testTargets: [Target] = [
   tests(
     "DomainsTests",
     [
-      "Addressing", "Bounce", "CDMACore", "Domains", "IOVAAllocation", "MachineSupport", "MemoryMap",
+      "Addressing", "Bounce", "CDMACore", "Domains", "IOVAAllocation", "MachineSupport",
+      "MemoryMap",
       "PageTables", "Primitives",
     ]),
   tests(

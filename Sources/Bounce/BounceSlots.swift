@@ -152,6 +152,7 @@ public struct BounceSlots: ~Copyable, @unchecked Sendable {
     unsafe words.initialize(repeating: 0, count: wordCount)
     if count & 63 != 0 { unsafe words[wordCount - 1] = UInt64.max << UInt64(count & 63) }
     for index in 0..<areaCount {
+      // SAFETY: the allocation has room for the areas at its start, each of which fits its stride.
       unsafe (memory + index * Self.areaStride).bindMemory(to: Area.self, capacity: 1)
         .initialize(to: Area(hint: index << shift))
       let end = min((index + 1) << (shift + 6), count)

@@ -209,8 +209,9 @@ public struct BouncePool: ~Copyable, Held {
   public static func physical(of run: BounceRun) -> UInt64 {
     let chunk = unsafe chunk(of: run)
     let base = unsafe chunk.pointee.memory.pointee.segments.pointee.cpu!
-    return unsafe chunk.pointee.range.first.rawValue &+ UInt64(
-      bitPattern: Int64(run.host - base))
+    return unsafe chunk.pointee.range.first.rawValue
+      &+ UInt64(
+        bitPattern: Int64(run.host - base))
   }
 
   /// The pool whose slots these are, which they hold.
@@ -340,7 +341,8 @@ extension System {
   /// Gives the system's devices another pool, or none.
   public func setBouncePool(_ pool: UnsafeMutablePointer<BouncePool>?) {
     if let pool = unsafe pool { unsafe Box.hold(pool) }
-    // Acquiring and releasing: pairs with itself, and the acquire in `currentBouncePool`.
+    // SAFETY: as in `currentBouncePool`.
+    // Acquiring and releasing: pairs with itself, and the acquire there.
     let old = unsafe UnsafeMutablePointer<BouncePool>(
       bitPattern: bouncePool.exchange(
         UInt(bitPattern: pool), ordering: .acquiringAndReleasing))

@@ -208,7 +208,8 @@ extension Device {
         return PathDecision(.iommu, reasons)
       }
       reasons.insert(isUntrusted ? .untrustedPage : .bounceForced)
-      guard known.isEmpty else { return .refused(.outOfRange, reasons) }
+      // A part of a page of a peer's: the rest would be in reach.
+      guard known.isEmpty else { return .refused(.notReachable, reasons) }
       return bounced(.iommuBounced, attributes, reasons)
     }
   }

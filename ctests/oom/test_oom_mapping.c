@@ -48,7 +48,7 @@ static void check_map(enum path path, bool by_phys)
 	assert_needs_no_memory({
 		for (unsigned i = 0; i < COUNT; i++) {
 			struct dmacore_translation found;
-			uint64_t beyond;
+			struct dmacore_beyond beyond = DMACORE_BEYOND_INIT;
 			uint8_t byte;
 
 			assert_ok(dmacore_view_translate(machine.view, dma[i], 0, &found));
@@ -58,7 +58,7 @@ static void check_map(enum path path, bool by_phys)
 			assert_ok(dmacore_sync_for_device(machine.device, dma[i], 100,
 							  DMACORE_TO_DEVICE));
 			assert_ok(dmacore_device_set_streaming_mask(machine.device, 1, &beyond));
-			assert_int_equal(beyond, COUNT - i);
+			assert_int_equal(beyond.count, COUNT - i);
 			assert_ok(dmacore_unmap(machine.device, dma[i], 100, DMACORE_TO_DEVICE, 0));
 		}
 		assert_fails(dmacore_unmap(machine.device, dma[0], 100, DMACORE_TO_DEVICE, 0),

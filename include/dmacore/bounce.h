@@ -42,6 +42,7 @@
  * Stability: may change before 1.0.
  */
 
+#include "system.h"
 #include "types.h"
 
 DMACORE_BEGIN_DECLS
