@@ -95,8 +95,8 @@ public struct BounceRun {
 public struct BounceSlots: ~Copyable, @unchecked Sendable {
   public static var granule: Granule { Granule(shift: 11) }
 
+  // What follows a lock's word, which is not in it: others exchange that while this is changed.
   struct Area {
-    var lock: UInt64 = 0
     var free = 0
     // The word in which slots were taken or given back last.
     var hint: Int
@@ -107,6 +107,7 @@ public struct BounceSlots: ~Copyable, @unchecked Sendable {
 
   // Two lines at once: a processor that reads one fetches its neighbour too.
   private static var areaStride: Int { 128 }
+  private static var lockSize: Int { MemoryLayout<UInt64>.size }
 
   private let host: UnsafeMutableRawPointer
   /// What runs say whose they are; set before there are any.
@@ -152,8 +153,12 @@ public struct BounceSlots: ~Copyable, @unchecked Sendable {
     unsafe words.initialize(repeating: 0, count: wordCount)
     if count & 63 != 0 { unsafe words[wordCount - 1] = UInt64.max << UInt64(count & 63) }
     for index in 0..<areaCount {
-      // SAFETY: the allocation has room for the areas at its start, each of which fits its stride.
-      unsafe (memory + index * Self.areaStride).bindMemory(to: Area.self, capacity: 1)
+      // SAFETY: the allocation has room for the areas at its start, each of which fits its stride behind
+      // a lock's word.
+      let start = unsafe memory + index * Self.areaStride
+      unsafe start.bindMemory(to: UInt64.self, capacity: 1).initialize(to: 0)
+      // SAFETY: as above.
+      unsafe (start + Self.lockSize).bindMemory(to: Area.self, capacity: 1)
         .initialize(to: Area(hint: index << shift))
       let end = min((index + 1) << (shift + 6), count)
       unsafe area(index).pointee.free = end - index << (shift + 6)
@@ -163,14 +168,15 @@ public struct BounceSlots: ~Copyable, @unchecked Sendable {
   deinit { unsafe RawMemory.free(memory) }
 
   private func area(_ index: Int) -> UnsafeMutablePointer<Area> {
-    // SAFETY: the initializer put an area at the start of each stride.
-    unsafe (memory + index &* Self.areaStride).assumingMemoryBound(to: Area.self)
+    // SAFETY: the initializer put an area there.
+    unsafe (memory + (index &* Self.areaStride &+ Self.lockSize)).assumingMemoryBound(
+      to: Area.self)
   }
 
   private func lock(of index: Int) -> BriefLock {
-    // SAFETY: an area starts with its lock's word, which nobody else touches.
+    // SAFETY: a stride starts with the lock's word, which nobody else touches.
     unsafe BriefLock(
-      UnsafeMutableRawPointer(area(index)).assumingMemoryBound(to: UInt64.self), .bounceArea)
+      (memory + index &* Self.areaStride).assumingMemoryBound(to: UInt64.self), .bounceArea)
   }
 
   // MARK: - Taking and giving back
@@ -219,7 +225,7 @@ public struct BounceSlots: ~Copyable, @unchecked Sendable {
     else { return nil }
     unsafe area(low).pointee.hint = low == high ? slot &>> 6 : hint
     unsafe mark(slot, needed, isUsed: true) { area, count in
-      unsafe area.pointee.free &-= count
+      unsafe area.pointee.free = area.pointee.free &- count
     }
     unsafe area(slot &>> (areaShift &+ 6)).pointee.copiedIn &+= original.extent &+ 1
     let start = slot &<< Self.granule.shift &+ Int(truncatingIfNeeded: request.offset)
@@ -242,7 +248,7 @@ public struct BounceSlots: ~Copyable, @unchecked Sendable {
       let lock = lock(of: index)
       lock.lock()
       unsafe mark(slot, end &- slot, isUsed: false) { area, count in
-        unsafe area.pointee.free &+= count
+        unsafe area.pointee.free = area.pointee.free &+ count
       }
       unsafe area(index).pointee.hint = slot &>> 6
       lock.unlock()
@@ -263,7 +269,8 @@ public struct BounceSlots: ~Copyable, @unchecked Sendable {
       let bits = min(end &- slot, 64 &- slot & 63)
       let mask = (UInt64.max &>> UInt64(64 &- bits)) &<< UInt64(slot & 63)
       assert(unsafe words[word] & mask == (isUsed ? 0 : mask), "Slots are in use, or are not.")
-      unsafe words[word] ^= mask
+      // A plain load and a store: others change their words meanwhile.
+      unsafe words[word] = words[word] ^ mask
       unsafe note(area(word &>> areaShift), bits)
       slot = slot &+ bits
     }
