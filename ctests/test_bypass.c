@@ -131,6 +131,10 @@ static void coherent_memory__keeps_its_piece_too(void **state)
 	assert_ok(dmacore_domain_set_bypass(machine->domain, false));
 	*(uint8_t *)cpu = 6;
 	assert_reads(machine, dma, 6);
+	/* It is nothing that is unmapped, which would take its piece away. */
+	assert_misuse(machine, dmacore_unmap(machine->device, dma, PAGE, DMACORE_BIDIRECTIONAL, 0));
+	assert_misuse(machine, dmacore_unmap(machine->device, dma + 8, 8, DMACORE_TO_DEVICE, 0));
+	assert_reads(machine, dma, 6);
 	assert_ok(dmacore_free_coherent(machine->device, PAGE, cpu, dma));
 	assert_false(is_in_window(machine, dma));
 }

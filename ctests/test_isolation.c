@@ -10,26 +10,14 @@ struct board {
 	struct dmacore_bridge *deep;
 };
 
-static struct dmacore_bridge *make_bridge(struct board *board, struct dmacore_bridge *parent,
-					  uint32_t flags)
-{
-	struct dmacore_bridge_options options = DMACORE_BRIDGE_OPTIONS_INIT;
-	struct dmacore_bridge *bridge;
-
-	options.parent = parent;
-	options.flags = flags;
-	assert_ok(dmacore_bridge_create(board->machine.system, &options, &bridge));
-	return bridge;
-}
-
 static int setup(void **state)
 {
 	struct board *board = calloc(1, sizeof(*board));
 
 	assert_non_null(board);
 	machine_start(&board->machine, TRANSLATED);
-	board->port = make_bridge(board, NULL, DMACORE_BRIDGE_ISOLATES);
-	board->deep = make_bridge(board, board->port, DMACORE_BRIDGE_ISOLATES);
+	board->port = make_bridge(&board->machine, NULL, DMACORE_BRIDGE_ISOLATES);
+	board->deep = make_bridge(&board->machine, board->port, DMACORE_BRIDGE_ISOLATES);
 	*state = board;
 	return 0;
 }
@@ -81,11 +69,12 @@ static void bridge_create__takes_flags_of_a_host_bridge_on_a_root_bus_alone(void
 
 	for (unsigned i = 0; i < 3; i++) {
 		struct dmacore_bridge_options options = DMACORE_BRIDGE_OPTIONS_INIT;
-		struct dmacore_bridge *bridge = make_bridge(board, NULL, flags[i]);
+		struct dmacore_bridge *bridge = make_bridge(&board->machine, NULL, flags[i]);
 
 		options.flags = flags[i];
 		options.parent = bridge;
-		dmacore_bridge_destroy(make_bridge(board, bridge, DMACORE_BRIDGE_ISOLATES));
+		dmacore_bridge_destroy(
+			make_bridge(&board->machine, bridge, DMACORE_BRIDGE_ISOLATES));
 		dmacore_bridge_destroy(bridge);
 		options.parent = board->port;
 		assert_creates_nothing(

@@ -126,8 +126,9 @@ static void peer_route__rejects_bad_arguments(void **state)
 static void route__follows_from_where_devices_are(void **state)
 {
 	struct board *board = *state;
-	struct dmacore_bridge *open = make_bridge(board, board->hub, 0);
-	struct dmacore_bridge *closed = make_bridge(board, board->hub, DMACORE_BRIDGE_ISOLATES);
+	struct dmacore_bridge *open = make_bridge(&board->machine, board->hub, 0);
+	struct dmacore_bridge *closed =
+		make_bridge(&board->machine, board->hub, DMACORE_BRIDGE_ISOLATES);
 	struct dmacore_device *provider = add_device(board, board->hub, 0);
 	struct dmacore_peer *peer = add_peer(provider, BAR_BUS);
 
@@ -150,7 +151,8 @@ static void route__follows_from_where_devices_are(void **state)
 static void route__through_a_host_bridge_that_passes_what_is_below_it(void **state)
 {
 	struct board *board = *state;
-	struct dmacore_bridge *deep = make_bridge(board, board->below, DMACORE_BRIDGE_ISOLATES);
+	struct dmacore_bridge *deep =
+		make_bridge(&board->machine, board->below, DMACORE_BRIDGE_ISOLATES);
 	struct dmacore_device *provider = add_device(board, board->below, 0);
 	struct dmacore_peer *peer = add_peer(provider, BAR_BUS);
 

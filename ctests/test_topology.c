@@ -27,27 +27,15 @@ static struct dmacore_group *answer(const struct dmacore_device_options *options
 	return board->answer;
 }
 
-static struct dmacore_bridge *make_bridge(struct board *board, struct dmacore_bridge *parent,
-					  uint32_t flags)
-{
-	struct dmacore_bridge_options options = DMACORE_BRIDGE_OPTIONS_INIT;
-	struct dmacore_bridge *bridge;
-
-	options.parent = parent;
-	options.flags = flags;
-	assert_ok(dmacore_bridge_create(board->machine.system, &options, &bridge));
-	return bridge;
-}
-
 static int setup(void **state)
 {
 	struct board *board = calloc(1, sizeof(*board));
 
 	assert_non_null(board);
 	machine_start(&board->machine, TRANSLATED);
-	board->port = make_bridge(board, NULL, DMACORE_BRIDGE_ISOLATES);
-	board->hub = make_bridge(board, board->port, 0);
-	board->deep = make_bridge(board, board->hub, DMACORE_BRIDGE_ISOLATES);
+	board->port = make_bridge(&board->machine, NULL, DMACORE_BRIDGE_ISOLATES);
+	board->hub = make_bridge(&board->machine, board->port, 0);
+	board->deep = make_bridge(&board->machine, board->hub, DMACORE_BRIDGE_ISOLATES);
 	*state = board;
 	return 0;
 }
@@ -187,7 +175,7 @@ static void devices__below_a_bridge_that_does_not_isolate_are_a_group(void **sta
 static void devices__below_several_such_bridges_are_the_group_of_the_topmost(void **state)
 {
 	struct board *board = *state;
-	struct dmacore_bridge *inner = make_bridge(board, board->deep, 0);
+	struct dmacore_bridge *inner = make_bridge(&board->machine, board->deep, 0);
 	struct dmacore_device *one = add(board, inner, 0x400);
 	struct dmacore_device *two = add(board, board->hub, 0x200);
 
@@ -390,8 +378,8 @@ static void bridge__lives_as_long_as_what_is_below_it(void **state)
 {
 	struct board *board = *state;
 	struct dmacore_device *one = add(board, board->deep, 0x300);
-	struct dmacore_bridge *upper = make_bridge(board, NULL, 0);
-	struct dmacore_bridge *lower = make_bridge(board, upper, DMACORE_BRIDGE_ISOLATES);
+	struct dmacore_bridge *upper = make_bridge(&board->machine, NULL, 0);
+	struct dmacore_bridge *lower = make_bridge(&board->machine, upper, DMACORE_BRIDGE_ISOLATES);
 	struct dmacore_device *two, *three;
 
 	dmacore_bridge_destroy(upper);

@@ -167,7 +167,8 @@ extension Device {
     guard leavesDirectUnrecorded && !mappings.isBounced(at: range.first.rawValue) else {
       return false
     }
-    return isDirect || leaveWindow(range)
+    // What is there by a record is none, and is counted as what it is.
+    return isDirect || (mappings.describe(range.first.rawValue) == nil && leaveWindow(range))
   }
 
   /// Hands a part of a mapping from the device to the CPU or back.

@@ -314,6 +314,18 @@ static inline struct dmacore_device *make_device(struct machine *machine)
 	return device;
 }
 
+static inline struct dmacore_bridge *make_bridge(struct machine *machine,
+						 struct dmacore_bridge *parent, uint32_t flags)
+{
+	struct dmacore_bridge_options options = DMACORE_BRIDGE_OPTIONS_INIT;
+	struct dmacore_bridge *bridge;
+
+	options.parent = parent;
+	options.flags = flags;
+	assert_ok(dmacore_bridge_create(machine->system, &options, &bridge));
+	return bridge;
+}
+
 static inline struct dmacore_domain *make_domain(struct machine *machine, uint32_t type,
 						 uint64_t first, uint64_t last)
 {

@@ -28,18 +28,6 @@ struct board {
 	uint8_t *bar;
 };
 
-static inline struct dmacore_bridge *make_bridge(struct board *board, struct dmacore_bridge *parent,
-						 uint32_t flags)
-{
-	struct dmacore_bridge_options options = DMACORE_BRIDGE_OPTIONS_INIT;
-	struct dmacore_bridge *bridge;
-
-	options.parent = parent;
-	options.flags = flags;
-	assert_ok(dmacore_bridge_create(board->machine.system, &options, &bridge));
-	return bridge;
-}
-
 /* The machine's own device is at no place; its IOMMU is there for others. */
 static inline int board_setup(void **state)
 {
@@ -48,11 +36,13 @@ static inline int board_setup(void **state)
 
 	assert_non_null(board);
 	machine_start(&board->machine, TRANSLATED);
-	board->top = make_bridge(board, NULL, isolates | DMACORE_BRIDGE_HOST_PASSES_ACROSS);
-	board->across = make_bridge(board, NULL, isolates | DMACORE_BRIDGE_HOST_PASSES_ACROSS);
-	board->below = make_bridge(board, NULL, isolates | DMACORE_BRIDGE_HOST_PASSES);
-	board->plain = make_bridge(board, NULL, isolates);
-	board->hub = make_bridge(board, board->top, 0);
+	board->top =
+		make_bridge(&board->machine, NULL, isolates | DMACORE_BRIDGE_HOST_PASSES_ACROSS);
+	board->across =
+		make_bridge(&board->machine, NULL, isolates | DMACORE_BRIDGE_HOST_PASSES_ACROSS);
+	board->below = make_bridge(&board->machine, NULL, isolates | DMACORE_BRIDGE_HOST_PASSES);
+	board->plain = make_bridge(&board->machine, NULL, isolates);
+	board->hub = make_bridge(&board->machine, board->top, 0);
 	board->bar = aligned_alloc(PAGE, BAR_SIZE);
 	assert_non_null(board->bar);
 	fill(board->bar, BAR_SIZE, 7);
