@@ -164,9 +164,7 @@ extension Device {
 
   /// Whether a range that is in no record that is asked for was a direct mapping, which ends.
   private func endsWithoutRecord(_ range: DMARange) -> Bool {
-    guard leavesDirectUnrecorded && !mappings.isBounced(at: range.first.rawValue) else {
-      return false
-    }
+    guard isOfNoRecord(range) else { return false }
     // What is there by a record is none, and is counted as what it is.
     return isDirect || (mappings.describe(range.first.rawValue) == nil && leaveWindow(range))
   }
@@ -197,10 +195,12 @@ extension Device {
 
   /// Whether a range that is in no record that is asked for can be in a direct mapping.
   private func isWithoutRecord(_ range: DMARange) -> Bool {
-    guard leavesDirectUnrecorded && !mappings.isBounced(at: range.first.rawValue) else {
-      return false
-    }
-    return isDirect || isInWindow(range)
+    isOfNoRecord(range) && (isDirect || isInWindow(range))
+  }
+
+  /// Whether no record is kept of a direct mapping at an address, where nothing is copied.
+  private func isOfNoRecord(_ range: DMARange) -> Bool {
+    leavesDirectUnrecorded && !mappings.isBounced(at: range.first.rawValue)
   }
 
   /// Whether syncing does anything for a mapping.
