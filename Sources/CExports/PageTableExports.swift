@@ -91,7 +91,6 @@ private func mapRow(
   return unsafe mapTwoRows(pagetable, iova, phys, size, access)
 }
 
-@_optimize(speed)
 @inline(never)
 private func mapTwoRows(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ phys: UInt64, _ size: UInt64, _ access: UInt32
@@ -102,7 +101,6 @@ private func mapTwoRows(
   return unsafe mapSlowly(pagetable, iova, phys, size, access)
 }
 
-@_optimize(speed)
 @inline(never)
 private func mapSlowly(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ phys: UInt64, _ size: UInt64, _ access: UInt32
@@ -154,7 +152,6 @@ private func unmapRow(
   return unsafe unmapTwoRows(pagetable, iova, size, flags, out)
 }
 
-@_optimize(speed)
 @inline(never)
 private func unmapTwoRows(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ size: UInt64, _ flags: UInt32,
@@ -167,7 +164,6 @@ private func unmapTwoRows(
   return unsafe unmapSlowly(pagetable, iova, size, flags, out)
 }
 
-@_optimize(speed)
 @inline(never)
 private func unmapSlowly(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ size: UInt64, _ flags: UInt32,

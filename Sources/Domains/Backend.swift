@@ -140,6 +140,15 @@ struct BackendDomain {
     unsafe system.pointee.readers.waitForReaders()
   }
 
+  /// Whether it is told of no mapping.
+  var hearsNoMappings: Bool {
+    unsafe backend.pointee.ops.map == nil && backend.pointee.ops.unmap == nil
+  }
+
+  /// Whether it has nothing to forget.
+  @inline(__always)
+  var cachesNothing: Bool { unsafe backend.pointee.ops.flush == nil }
+
   var tracksDirty: Bool { unsafe backend.pointee.tracksDirty }
 
   var defersFlush: Bool { unsafe backend.pointee.has(DMACORE_IOMMU_DEFERRED_FLUSH) }

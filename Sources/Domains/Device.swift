@@ -195,7 +195,10 @@ public struct Device: ~Copyable, Held {
   private init(
     system: UnsafeMutablePointer<System>, _ description: DeviceDescription
   ) throws(Failure) {
-    let mappings = try MappingTable()
+    let mappings = unsafe try MappingTable(
+      system: system,
+      tagging: description.iommu != nil && description.isCoherent && !description.isUntrusted
+        && !description.bouncesAll)
     let faults = try FaultRing(capacity: description.faultCapacity)
     let reserved = unsafe try ReservedRegions.checked(
       description.regions, count: description.regionCount)
@@ -474,7 +477,6 @@ public struct Device: ~Copyable, Held {
   /// have its addresses, and gives the record back. Returns whether a zero-copy mapping still holds
   /// it.
   @inline(never)
-  @_optimize(speed)
   public func undo(_ node: MappingTable.Link) -> Bool {
     // What is copied back must be whole.
     guard unsafe node.pointee.payload.memory == nil && node.pointee.payload.bounce == nil,
@@ -568,6 +570,17 @@ public struct Device: ~Copyable, Held {
       guard let allocation = unsafe record.memory else { continue }
       if isHeld { keptBytes &+= size }
       unsafe system.pointee.freeMemory(allocation, isHeld: isHeld)
+    }
+    while let found = mappings.nextTagged(0, UInt64.max),
+      let range = try? DMARange(first: DMAAddress(found.first), last: DMAAddress(found.last))
+    {
+      switch endTagged(range, found.tag) {
+      // No other call is under way, but somebody may try to change the domain.
+      case .absent, .delayed: continue
+      case .ended, .endedWhileHeld: break
+      }
+      count += 1
+      bytes &+= range.extent &+ 1
     }
     guard count > 0 else { return }
     unsafe system.pointee.reporter.report(.warning, .busy, object: name) { text in

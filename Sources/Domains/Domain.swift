@@ -85,6 +85,8 @@ public struct Domain: ~Copyable, Held {
     /// Of a DMA domain: the addresses that mapping calls may take, and those that they may not take
     /// yet. In an unmanaged domain the caller chooses.
     let queue: UnsafeMutablePointer<FlushQueue>?
+    // What a leaf of each direction permits, a byte each; 0 if mappings keep no tags.
+    let tagAccess: UInt64
     // Whether writes of devices are noted in the table.
     let tracksDirty = Atomic<Bool>(false)
 
@@ -166,11 +168,12 @@ public struct Domain: ~Copyable, Held {
       }
     case .unmanaged:
       unsafe translation = try Box<Translation>.place { () throws(Failure) in
-        unsafe Translation(table: try AnyPageTable(configuration), queue: nil)
+        unsafe Translation(table: try AnyPageTable(configuration), queue: nil, tagAccess: 0)
       }
     case .dma, .hybrid:
       unsafe translation = try Box<Translation>.place { () throws(Failure) in
-        let table = try AnyPageTable(configuration)
+        let table = try AnyPageTable(
+          configuration, hasTags: kind == .dma && backend.hearsNoMappings)
         let facts = table.facts
         guard facts.granule == Device.granule else { throw .notSupported }
         let highest = facts.lastInput.rawValue
@@ -190,7 +193,8 @@ public struct Domain: ~Copyable, Held {
           unsafe Box.letGo(queue)
           throw error
         }
-        return unsafe Translation(table: table, queue: queue)
+        let tagAccess = MappingTag.access(in: table)
+        return unsafe Translation(table: table, queue: queue, tagAccess: tagAccess)
       }
     }
     var window: IdentityWindow.Link? = nil
@@ -287,9 +291,11 @@ public struct Domain: ~Copyable, Held {
     let token = unsafe iommu.pointee.system.pointee.readers.enter()
     let table = unsafe translation.pointee.table.statistics
     unsafe iommu.pointee.system.pointee.readers.leave(token)
+    let stashed = unsafe translation.pointee.queue?.pointee.stash.count ?? 0
     return Statistics(
-      deviceCount: devices, mappingCount: space?.allocatedCount ?? 0,
-      iovaBytes: space?.allocatedBytes ?? 0, mappedBytes: table.mappedBytes,
+      deviceCount: devices, mappingCount: (space?.allocatedCount ?? 0) &- stashed,
+      iovaBytes: (space?.allocatedBytes ?? 0) &- stashed &* Device.granule.bytes,
+      mappedBytes: table.mappedBytes,
       tableCount: table.tableCount, tableBytes: table.tableBytes,
       queued: unsafe translation.pointee.queue?.pointee.counts ?? FlushQueue.Counts())
   }
@@ -343,7 +349,10 @@ extension Domain {
 
   private func reclaimTables() {
     let (system, backend) = unsafe (iommu.pointee.system, backend)
-    unsafe translation?.pointee.table.reclaim(after: { unsafe backend.settle(system) })
+    unsafe translation?.pointee.table.reclaim(after: {
+      unsafe backend.settle(system)
+      unsafe system.pointee.calls.waitForCalls()
+    })
   }
 
   private var retiredTables: UInt64 { unsafe translation?.pointee.table.retiredTables ?? 0 }

@@ -97,6 +97,8 @@ public struct FlushQueue: ~Copyable, Held {
   }
 
   let space: UnsafeMutablePointer<IOVASpace>
+  /// Addresses that the space has given out for mapping calls to come.
+  let stash: IOVAStash
   /// The domain's, which is known to it before anybody knows the queue.
   var backend: BackendDomain
   // The domain holds it.
@@ -118,6 +120,7 @@ public struct FlushQueue: ~Copyable, Held {
     _ backend: BackendDomain
   ) throws(Failure) {
     let reporter = unsafe system.pointee.reporter
+    let stash = unsafe try IOVAStash(lineCount: system.pointee.calls.cellCount)
     let memory = unsafe try RawMemory.allocate(256, alignment: 64)
     do throws(Failure) {
       unsafe space = try Box<IOVASpace>.place { () throws(Failure) in
@@ -128,6 +131,7 @@ public struct FlushQueue: ~Copyable, Held {
       unsafe RawMemory.free(memory)
       throw error
     }
+    self.stash = stash
     unsafe self.system = system
     self.backend = backend
     self.limits = limits
@@ -246,6 +250,19 @@ public struct FlushQueue: ~Copyable, Held {
     if !isQueued { free(range) }
   }
 
+  /// As `freeLater`, if all that there is to it is to queue the range.
+  @inline(__always)
+  func queueAtOnce(_ range: IOVARange) -> Bool {
+    guard isLazy else { return false }
+    lock.lock()
+    let mayQueue =
+      unsafe isLazy && state.pointee.retries == 0
+      && state.pointee.filling.count &+ 1 < limits.entries
+    if mayQueue { queue(range) }
+    lock.unlock()
+    return mayQueue
+  }
+
   // Under the lock.
   @inline(__always)
   private func queue(_ range: IOVARange) {
@@ -330,7 +347,12 @@ public struct FlushQueue: ~Copyable, Held {
     do throws(Failure) {
       return try allocate()
     } catch {
-      guard error == .noSpace, hasBatches else { throw error }
+      guard error == .noSpace else { throw error }
+      let drained = unsafe stash.drain(to: space, system.pointee.calls)
+      guard hasBatches else {
+        if drained > 0 { return try allocate() }
+        throw error
+      }
     }
     countRetry(1)
     defer { countRetry(-1) }

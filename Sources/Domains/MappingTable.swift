@@ -3,6 +3,7 @@
 import Addressing
 import Bounce
 import CPlatform
+import PageTables
 import Primitives
 import Synchronization
 
@@ -86,16 +87,138 @@ public struct MappingTable: ~Copyable {
   }
 
   private let state: Guarded<State>
-  // The address of the domain, 0 for none, and its lowest bit set if that is an identity domain: a
-  // copy for those that take no lock.
+  // The address of the domain, 0 for none, with bits that say more of it: a copy for those that take no
+  // lock.
   private let published = Atomic<UInt>(0)
+
+  private enum DomainBits {
+    static var identity: UInt { 1 }
+    /// Mappings in it may be kept as tags.
+    static var tagging: UInt { 2 }
+    /// It is about to change.
+    static var frozen: UInt { 4 }
+    static var all: UInt { 7 }
+  }
+
+  /// What the tags of the device have in common; 0 if it has none.
+  let tagBase: UInt64
+  // Of mappings that are kept as tags, for each cell of the system's `calls` a line of the cache.
+  private let numbers: UnsafeMutablePointer<UInt64>
+  // The device holds it.
+  private let system: UnsafeMutablePointer<System>
   // Whether the domain was ever one in which mappings may be direct.
   private let hasBeenDirect = Atomic<Bool>(false)
   // Live mappings that are bounced. Changed under the lock, read without it by whoever made one.
   private let bounced = Atomic<Int>(0)
 
-  init() throws(Failure) {
-    state = try Guarded<State>(.deviceMappings) { () throws(Failure) in State() }
+  /// - Parameter tagging: whether mappings may be kept as tags.
+  init(system: UnsafeMutablePointer<System>, tagging: Bool) throws(Failure) {
+    let state = try Guarded<State>(.deviceMappings) { () throws(Failure) in State() }
+    let size = unsafe system.pointee.calls.cellCount * Self.lineWords * 8
+    let raw = unsafe try RawMemory.allocate(size, alignment: 128)
+    unsafe RawMemory.clear(raw, size: size)
+    self.state = state
+    // SAFETY: the allocation has a line of so many words for each cell, and was cleared.
+    unsafe numbers = raw.bindMemory(to: UInt64.self, capacity: size / 8)
+    unsafe self.system = system
+    let number = unsafe system.pointee.deviceCount.wrappingAdd(1, ordering: .relaxed).newValue
+    tagBase = tagging ? MappingTag.base(device: number) : 0
+  }
+
+  deinit { unsafe RawMemory.free(numbers) }
+
+  // MARK: - Tags
+
+  // Two lines of the cache: a processor that reads one fetches its neighbour too.
+  private static var lineWords: Int { 16 }
+
+  @inline(__always)
+  private func add(_ number: UInt64, to word: Int, of call: Int) {
+    let place = unsafe numbers + (call &* Self.lineWords &+ word)
+    // Only the call that is in the cell writes to it.
+    unsafe cplatform_store_release(place, cplatform_load_relaxed(place) &+ number)
+  }
+
+  /// Counts a mapping that is kept as a tag, by the call that makes it.
+  @inline(__always)
+  func count(_ call: Int, bytes: UInt64) {
+    add(1, to: 0, of: call)
+    add(bytes, to: 1, of: call)
+    add(1, to: 2, of: call)
+  }
+
+  /// Counts a mapping out, by the call that ends it.
+  @inline(__always)
+  func uncount(_ call: Int, bytes: UInt64) {
+    add(UInt64.max, to: 0, of: call)
+    add(0 &- bytes, to: 1, of: call)
+  }
+
+  /// What the cells have counted together. A number that changes meanwhile may be as before or after.
+  private func counted(_ word: Int) -> UInt64 {
+    var sum: UInt64 = 0
+    for call in unsafe 0..<system.pointee.calls.cellCount {
+      unsafe sum &+= cplatform_load_acquire(numbers + (call &* Self.lineWords &+ word))
+    }
+    return sum
+  }
+
+  /// Whether there may be mappings that are kept as tags.
+  @inline(__always)
+  var hasTags: Bool { published.load(ordering: .relaxed) & DomainBits.tagging != 0 }
+
+  /// Whether mappings can be kept as tags at the moment.
+  @inline(__always)
+  public var mayTag: Bool {
+    published.load(ordering: .relaxed) & DomainBits.all == DomainBits.tagging
+  }
+
+  /// The domain, if mappings in it can be kept as tags and it is not about to change; and whether it is. The
+  /// caller is in a section of `calls`.
+  @inline(__always)
+  var taggingDomain: (domain: UnsafeMutablePointer<Domain>?, isFrozen: Bool) {
+    // Acquiring: as in `domain`.
+    let word = published.load(ordering: .acquiring)
+    guard word & DomainBits.all == DomainBits.tagging else {
+      return (nil, word & DomainBits.frozen != 0)
+    }
+    // SAFETY: as in `domain`; it does not change before the caller has left.
+    return unsafe (UnsafeMutablePointer<Domain>(bitPattern: word & ~DomainBits.all), false)
+  }
+
+  /// The first mapping that is kept as a tag and of which something lies in a range.
+  func nextTagged(
+    _ first: UInt64, _ last: UInt64
+  ) -> (first: UInt64, last: UInt64, tag: MappingTag)? {
+    guard tagBase != 0, counted(0) != 0 else { return nil }
+    let token = unsafe system.pointee.readers.enter()
+    defer { unsafe system.pointee.readers.leave(token) }
+    guard let translation = unsafe domain?.pointee.translation else { return nil }
+    // One that starts before the range may reach into it.
+    let reach = MappingTag.reach
+    var start = (first > reach ? first &- reach : 0) & ~Device.granule.mask
+    while let (input, word) = unsafe translation.pointee.table.nextTag(start, last) {
+      let tag = MappingTag(word: word)
+      let tagFirst = input &+ tag.offset
+      let tagLast = tagFirst &+ tag.extent
+      if tag.isOf(tagBase) && tagFirst <= last && tagLast >= first {
+        return (tagFirst, tagLast, tag)
+      }
+      guard input < UInt64.max &- Device.granule.mask else { return nil }
+      start = input &+ Device.granule.bytes
+    }
+    return nil
+  }
+
+  /// The record that a mapping which is kept as a tag would have.
+  private func record(_ first: UInt64, _ tag: MappingTag) -> MappingRecord {
+    let token = unsafe system.pointee.readers.enter()
+    defer { unsafe system.pointee.readers.leave(token) }
+    let domain = unsafe self.domain
+    let found = unsafe domain?.pointee.translation?.pointee.table.lookUp(IOVA(first))
+    return unsafe MappingRecord(
+      kind: .streaming, path: .iommu, direction: tag.direction, attributes: tag.attributes,
+      domain: domain, target: found.map { $0.target &+ (first &- $0.first) } ?? 0, stamp: 0)
   }
 
   // MARK: - Making and undoing
@@ -227,7 +350,14 @@ public struct MappingTable: ~Copyable {
   public func find(
     covering range: DMARange, _ kind: MappingRecord.Kind, _ direction: Direction
   ) -> (target: UInt64, attributes: MappingAttributes, isBounced: Bool)? {
-    state.withLock { state in
+    if kind == .streaming, let found = nextTagged(range.first.rawValue, range.last.rawValue),
+      found.first <= range.first.rawValue, found.last >= range.last.rawValue,
+      found.tag.direction == direction
+    {
+      // There are no caches to maintain, so that nobody needs to know what it leads to.
+      return (0, found.tag.attributes, false)
+    }
+    return state.withLock { state in
       var found: (UInt64, MappingAttributes, Bool)? = nil
       let first = range.first.rawValue
       unsafe state.tree.visitOverlapping(first: first, last: first) { node in
@@ -264,7 +394,10 @@ public struct MappingTable: ~Copyable {
 
   /// A record that an address lies in, for a message about it.
   public func describe(_ address: UInt64) -> (first: UInt64, last: UInt64, record: MappingRecord)? {
-    state.withLock { state in
+    if let found = nextTagged(address, address) {
+      return (found.first, found.last, record(found.first, found.tag))
+    }
+    return state.withLock { state in
       var found: (UInt64, UInt64, MappingRecord)? = nil
       unsafe state.tree.visitOverlapping(first: address, last: address) { node in
         found = unsafe (node.pointee.first, node.pointee.last, node.pointee.payload)
@@ -320,33 +453,49 @@ public struct MappingTable: ~Copyable {
     _ mask: UInt64, _ kind: MappingRecord.Kind?
   ) -> (count: UInt64, first: UInt64, last: UInt64) {
     guard mask != UInt64.max else { return (0, 0, 0) }
-    return state.withLock { state in
-      var (count, first, last) = (UInt64(0), UInt64.max, UInt64(0))
-      unsafe state.tree.visitOverlapping(first: mask &+ 1, last: UInt64.max) { node in
-        guard unsafe kind == nil || node.pointee.payload.kind == kind else { return true }
-        count += 1
-        first = unsafe min(first, node.pointee.first)
-        last = unsafe max(last, node.pointee.last)
-        return true
-      }
-      return count == 0 ? (0, 0, 0) : (count, first, last)
+    var (count, lowest, highest) = (UInt64(0), UInt64.max, UInt64(0))
+    visit(mask &+ 1, UInt64.max) { first, last, record in
+      guard kind == nil || record.kind == kind else { return }
+      count += 1
+      lowest = min(lowest, first)
+      highest = max(highest, last)
     }
+    return count == 0 ? (0, 0, 0) : (count, lowest, highest)
   }
 
   /// Shows the mappings that overlap a range, in order, under the table's lock.
+  @inline(never)
   public func visit(
     _ first: UInt64, _ last: UInt64, _ body: (UInt64, UInt64, MappingRecord) -> Void
   ) {
     state.withLock { state in
+      var next = first
       unsafe state.tree.visitOverlapping(first: first, last: last) { node in
+        if unsafe node.pointee.first > next {
+          visitTagged(next, unsafe node.pointee.first &- 1, body)
+        }
         unsafe body(node.pointee.first, node.pointee.last, node.pointee.payload)
+        unsafe next = max(next, node.pointee.last)
         return true
       }
+      visitTagged(next, last, body)
+    }
+  }
+
+  private func visitTagged(
+    _ first: UInt64, _ last: UInt64, _ body: (UInt64, UInt64, MappingRecord) -> Void
+  ) {
+    var next = first
+    while let found = nextTagged(next, last) {
+      body(found.first, found.last, record(found.first, found.tag))
+      guard found.last < last else { return }
+      next = found.last &+ 1
     }
   }
 
   var totals: (count: UInt64, bytes: UInt64, total: UInt64) {
-    state.withLock { state in (UInt64(state.tree.count), state.bytes, state.total) }
+    let kept = state.withLock { state in (UInt64(state.tree.count), state.bytes, state.total) }
+    return (kept.0 &+ counted(0), kept.1 &+ counted(1), kept.2 &+ counted(2))
   }
 
   // MARK: - Declared memory
@@ -389,11 +538,14 @@ public struct MappingTable: ~Copyable {
     // SAFETY: only `setDomain` writes this, with the address of a domain that the device holds; the
     // device lets go of it when no read section that found it is open.
     // Acquiring: pairs with the release in setDomain, so that the domain is made whole.
-    unsafe UnsafeMutablePointer<Domain>(bitPattern: published.load(ordering: .acquiring) & ~1)
+    unsafe UnsafeMutablePointer<Domain>(
+      bitPattern: published.load(ordering: .acquiring) & ~DomainBits.all)
   }
 
   /// Whether the domain at this moment is an identity domain.
-  public var hasIdentity: Bool { published.load(ordering: .relaxed) & 1 != 0 }
+  public var hasIdentity: Bool {
+    published.load(ordering: .relaxed) & DomainBits.identity != 0
+  }
 
   /// Whether the domain is or was one in which mappings may be direct.
   var wasDirect: Bool { hasBeenDirect.load(ordering: .relaxed) }
@@ -401,17 +553,28 @@ public struct MappingTable: ~Copyable {
   /// Keeps mapping calls from starting, until `setDomain` or `thaw`. Returns whether it does: not while
   /// there are mappings in the domain, or calls that make or undo some.
   func freeze() -> Bool {
-    state.withLock { state in
+    let isFree = state.withLock { state in
       // Without a domain all calls that are under way will fail.
       guard unsafe state.domain == nil || (state.tree.count == 0 && state.pending == 0) else {
         return false
       }
       state.isFrozen = true
+      published.bitwiseOr(DomainBits.frozen, ordering: .sequentiallyConsistent)
       return true
     }
+    guard isFree else { return false }
+    unsafe system.pointee.calls.waitForCalls()
+    if counted(0) == 0 { return true }
+    thaw()
+    return false
   }
 
-  func thaw() { state.withLock { state in state.isFrozen = false } }
+  func thaw() {
+    state.withLock { state in
+      state.isFrozen = false
+      published.bitwiseAnd(~DomainBits.frozen, ordering: .relaxed)
+    }
+  }
 
   /// Changes the domain of a device whose table is frozen, or which is not known to anybody, and thaws
   /// it.
@@ -423,9 +586,16 @@ public struct MappingTable: ~Copyable {
       {
         hasBeenDirect.store(true, ordering: .relaxed)
       }
-      let isIdentity = unsafe domain.map { unsafe $0.pointee.kind == .identity } ?? false
-      published.store(
-        UInt(bitPattern: domain) | (isIdentity ? 1 : 0), ordering: .releasing)
+      var word = UInt(bitPattern: domain)
+      if let domain = unsafe domain {
+        if unsafe domain.pointee.kind == .identity { word |= DomainBits.identity }
+        if let translation = unsafe domain.pointee.translation, tagBase != 0,
+          unsafe translation.pointee.tagAccess != 0
+        {
+          word |= DomainBits.tagging
+        }
+      }
+      published.store(word, ordering: .releasing)
       state.isFrozen = false
     }
   }

@@ -45,6 +45,9 @@ public struct NotifierList: ~Copyable {
     count.wrappingSubtract(1, ordering: .relaxed)
   }
 
+  @inline(__always)
+  var isEmpty: Bool { count.load(ordering: .relaxed) == 0 }
+
   /// Calls back those who want to know of a change that has been made.
   ///
   /// The caller keeps the domain until this is called. Without notifiers nothing is made of the change.

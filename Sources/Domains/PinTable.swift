@@ -43,6 +43,9 @@ public struct PinTable: ~Copyable {
     ranges = try Guarded<Treap<Node>>(.pins) { () throws(Failure) in Treap<Node>() }
   }
 
+  @inline(__always)
+  var isEmpty: Bool { count.load(ordering: .relaxed) == 0 }
+
   /// The stamp of a mapping that is about to be made: every pin that finds it will have a greater
   /// one, and every pin that is settled has none greater.
   public var stamp: UInt64 { lastStamp.load(ordering: .relaxed) }

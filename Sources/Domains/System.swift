@@ -45,6 +45,8 @@ import Synchronization
 public struct System: ~Copyable, Held {
   public let memory: PhysicalMemory
   public let readers: ReadSections
+  /// The mapping calls that keep a tag.
+  let calls: CallSections
   public let reporter: Reporter
   /// What default domain groups get when nobody asks for another.
   let defaultType: DefaultType
@@ -59,6 +61,8 @@ public struct System: ~Copyable, Held {
   let windows: WindowList
   /// The time of the last tick.
   let lastTick = Atomic<UInt64>(0)
+  /// How many devices there have been.
+  let deviceCount = Atomic<UInt64>(0)
   /// The address of the pool of devices that have none of their own, 0 for none.
   let bouncePool = Atomic<UInt>(0)
   private let allocator: dmacore_memory_allocator?
@@ -74,6 +78,7 @@ public struct System: ~Copyable, Held {
     guard !isFlat || defaultType.kind != .hybrid else { throw .notSupported }
     let memory = try PhysicalMemory(isFlat: isFlat)
     let readers = try ReadSections()
+    let calls = try CallSections()
     let bindings = try Bindings()
     let topology = try Topology()
     let peers = try PeerList()
@@ -81,6 +86,7 @@ public struct System: ~Copyable, Held {
     let windows = try WindowList()
     self.memory = memory
     self.readers = readers
+    self.calls = calls
     self.bindings = bindings
     self.topology = topology
     self.peers = peers

@@ -140,6 +140,19 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
     return unsafe allocateSlowly(space, size, alignment, limit, address)
   }
 
+  /// Takes a range of a power of two of granules out of a cache, if that is done at once.
+  @inline(__always)
+  public static func takeCached(
+    _ space: UnsafePointer<IOVASpace>, _ size: UInt64, _ limit: UInt64
+  ) -> UInt64? {
+    let order =
+      unsafe UInt64(truncatingIfNeeded: size.trailingZeroBitCount) &- space.pointee.shift
+    guard unsafe size & (size &- 1) == 0 && order < space.pointee.orderCount else { return nil }
+    let kind = unsafe IOVAKind(
+      order: Int(bitPattern: UInt(order)), isHigh: limit > space.pointee.lowZoneLast)
+    return unsafe space.pointee.caches.likelyRack(kind)?.pop(extent: size &- 1, limit: limit)
+  }
+
   /// Frees a range that `allocate` returned; `size` is rounded up as it was there.
   ///
   /// - Returns: 0, or that of `invalidArgument` when it is seen that there is no such allocation: in a

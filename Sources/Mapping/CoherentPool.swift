@@ -164,6 +164,7 @@ public struct CoherentPool: ~Copyable {
     }
   }
 
+  @inline(never)
   private func addPage() throws(Failure) {
     let page = unsafe try Box<IntervalNode<Page>>.place { () throws(Failure) in
       let (allocation, address) = unsafe try device.pointee.allocate(

@@ -57,12 +57,12 @@ extension Device {
     {
       return range.first
     }
+    if let address = mapTagged(memory, direction, attributes, limit) { return address }
     return try mapRecorded(memory, direction, attributes, limit)
   }
 
   /// As `map`, where a record may have to be kept.
   @inline(never)
-  @_optimize(speed)
   private func mapRecorded(
     _ memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes,
     _ limit: AddressLimit
@@ -86,6 +86,12 @@ extension Device {
         unsafe mappings.giveBack(cell)
         return range.first
       }
+      if path == .iommu, let domain = unsafe domain,
+        unsafe keepTag(of: range, direction, attributes, in: domain, limit)
+      {
+        unsafe mappings.giveBack(cell)
+        return range.first
+      }
       let record = unsafe MappingRecord(
         kind: .streaming, path: path, direction: direction, attributes: attributes,
         domain: translating, memory: nil, target: memory.first.rawValue, bounce: bounce,
@@ -104,7 +110,16 @@ extension Device {
   public func unmap(
     _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes = []
   ) throws(Failure) {
-    if !isUntracked || mappings.hasBounced { try unmapRecorded(range, direction, attributes) }
+    while true {
+      switch unmapTagged(range, direction, attributes) {
+      case .ended: return
+      case .endedWhileHeld: return reportHeld(range)
+      case .delayed: cplatform_sleep()
+      case .absent:
+        if !isUntracked || mappings.hasBounced { try unmapRecorded(range, direction, attributes) }
+        return
+      }
+    }
   }
 
   /// What memory needs that is handed over, of a device that does not see the caches.
@@ -138,7 +153,6 @@ extension Device {
 
   /// As `unmap`, where a record may be kept.
   @inline(never)
-  @_optimize(speed)
   private func unmapRecorded(
     _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes
   ) throws(Failure) {

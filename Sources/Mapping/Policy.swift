@@ -156,7 +156,6 @@ extension Device {
   ///
   /// - Parameter isStreaming: whether it is a buffer, which may be copied.
   @inline(never)
-  @_optimize(speed)
   func decide(
     _ memory: PhysicalRange, _ attributes: MappingAttributes, limit: AddressLimit,
     in domain: UnsafeMutablePointer<Domain>?, isStreaming: Bool = true

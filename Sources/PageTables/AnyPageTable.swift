@@ -79,17 +79,19 @@ public struct PageTableCapabilities: Sendable {
 /// A page table whose format was chosen at run time.
 @safe
 public struct AnyPageTable: ~Copyable, @unchecked Sendable {
-  private let plain: PlainTable
+  /// As `plain(_:)` has it.
+  public let plain: PlainTable
   // Not in place: other modules can't end a value of a generic type.
-  private let table: UnsafeMutablePointer<PageTable<AnyFormat>>
+  let table: UnsafeMutablePointer<PageTable<AnyFormat>>
   private let format: AnyFormat
   let kind: PageTableKind
 
-  public init(_ configuration: PageTableConfiguration) throws(Failure) {
+  /// - Parameter hasTags: whether its smallest leaves have tags, if its pages are of the heap.
+  public init(_ configuration: PageTableConfiguration, hasTags: Bool = false) throws(Failure) {
     let format = try configuration.format()
     do throws(Failure) {
       unsafe table = try Box<PageTable<AnyFormat>>.place { () throws(Failure) in
-        try unsafe PageTable(format, allocator: configuration.allocator)
+        try unsafe PageTable(format, allocator: configuration.allocator, hasTags: hasTags)
       }
     } catch {
       format.destroy()
@@ -100,6 +102,7 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
     kind = configuration.kind
   }
 
+  @inline(never)
   deinit {
     unsafe Box.destroy(table)
     format.destroy()

@@ -15,13 +15,13 @@ extension PageTable {
 
   func mapPlain(_ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32) -> Bool {
     guard let place = place(first, size) else { return false }
-    return plain.mapRow(first, size, to: output, access, in: place)
+    return plain.mapRowApart(first, size, to: output, access, in: place)
   }
 
   /// - Returns: whether all was mapped, and now isn't.
   func unmapPlain(_ first: UInt64, _ size: UInt64) -> Bool {
     guard let place = place(first, size) else { return false }
-    return plain.unmapRow(first, size, in: place)
+    return plain.unmapRowApart(first, size, in: place)
   }
 
   /// The entry where a range starts that the tree reaches.

@@ -70,10 +70,12 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
 
   /// - Throws: `noMemory`.
   @_optimize(size)
-  init(_ format: Format, allocator: dmacore_table_allocator?) throws(Failure) {
+  init(
+    _ format: Format, allocator: dmacore_table_allocator?, hasTags: Bool = false
+  ) throws(Failure) {
     let plain = try PlainTable(format)
     do throws(Failure) {
-      try unsafe self.init(format, plain, allocator: allocator)
+      try unsafe self.init(format, plain, allocator: allocator, hasTags: hasTags)
     } catch {
       plain.destroy()
       throw error
@@ -81,11 +83,13 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
   }
 
   private init(
-    _ format: Format, _ plain: PlainTable, allocator: dmacore_table_allocator?
+    _ format: Format, _ plain: PlainTable, allocator: dmacore_table_allocator?, hasTags: Bool
   ) throws(Failure) {
     let geometry = format.geometry
+    // A root may be larger than the pages that have tags.
     let memory = unsafe try TableMemory(
-      allocator: allocator, granule: format.granule, outputBits: geometry.outputBits)
+      allocator: allocator, granule: format.granule, outputBits: geometry.outputBits,
+      hasTags: hasTags && geometry.levels > 1)
     let top = geometry.levels &- 1
     let root = try memory.allocate(level: top, size: Self.rootSize(format))
     self.format = format

@@ -72,7 +72,7 @@ struct PlainLevel {
 
 /// An entry that does not lead to a table in a plain way.
 @safe
-struct PlainPlace {
+public struct PlainPlace {
   let entry: UnsafeMutablePointer<UInt64>
   let level: UnsafeMutablePointer<PlainLevel>
   let word: UInt64
@@ -335,7 +335,15 @@ public struct PlainTable {
   private func mapLeaf(
     _ first: UInt64, to output: UInt64, _ access: UInt32, level number: Int
   ) -> Bool {
-    guard let place = place(first, level: number), place.word == 0 else { return false }
+    guard let place = place(first, level: number) else { return false }
+    return mapLeaf(first, to: output, access, in: place)
+  }
+
+  @inline(__always)
+  func mapLeaf(
+    _ first: UInt64, to output: UInt64, _ access: UInt32, in place: PlainPlace
+  ) -> Bool {
+    guard place.word == 0 else { return false }
     let level = unsafe place.level.pointee
     let attributes = level.attributes(access)
     guard first & level.spanMask == 0, output & level.noOutput == 0, attributes != 0 else {
@@ -356,6 +364,11 @@ public struct PlainTable {
   @inline(__always)
   private func unmapLeaf(_ first: UInt64, level number: Int) -> Bool {
     guard let place = place(first, level: number) else { return false }
+    return unmapLeaf(first, in: place)
+  }
+
+  @inline(__always)
+  func unmapLeaf(_ first: UInt64, in place: PlainPlace) -> Bool {
     let level = unsafe place.level.pointee
     guard level.isLeaf(place.word), first & level.spanMask == 0 else { return false }
     // Release: a walk that starts after this call finds the entry empty.
@@ -434,30 +447,57 @@ public struct PlainTable {
   }
 
   /// Maps as `mapRow` does, in two tables side by side.
-  @inline(__always)
+  @inline(never)
   public func mapTwoRows(
     _ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32
   ) -> Bool {
     let level = unsafe self.level(0).pointee
     guard let word = leaf(first, size &- 1, output, access, level),
-      let (row, next) = twoRows(first, size), row.isEmpty, next.isEmpty
+      let (row, next) = twoRows(first, size), Self.isEmpty(row), Self.isEmpty(next)
     else { return false }
     let step = step(level)
-    row.store(word, step: step)
-    next.store(word &+ UInt64(truncatingIfNeeded: row.count) &* step, step: step)
+    Self.store(row, word, step)
+    Self.store(next, word &+ UInt64(truncatingIfNeeded: row.count) &* step, step)
     return true
   }
 
   /// - Returns: whether all was mapped, and now isn't.
-  @inline(__always)
+  @inline(never)
   public func unmapTwoRows(_ first: UInt64, _ size: UInt64) -> Bool {
-    let level = unsafe self.level(0).pointee
-    guard let (row, next) = twoRows(first, size), !isTable(row), areLeavesAlike(row, level),
-      !isTable(next), areLeavesAlike(next, level)
-    else { return false }
-    row.clear()
-    next.clear()
+    guard let (row, next) = twoRows(first, size), isUnmappable(row), isUnmappable(next) else {
+      return false
+    }
+    Self.store(row, 0, 0)
+    Self.store(next, 0, 0)
     return true
+  }
+
+  // Once in the library each, for those who do not do this most.
+
+  @inline(never)
+  private static func isEmpty(_ row: PlainRow) -> Bool { row.isEmpty }
+
+  @inline(never)
+  static func store(_ row: PlainRow, _ first: UInt64, _ step: UInt64) {
+    row.store(first, step: step)
+  }
+
+  /// Whether a row of the smallest leaves is not a whole table, and leaves alike.
+  @inline(never)
+  private func isUnmappable(_ row: PlainRow) -> Bool {
+    unsafe !isTable(row) && areLeavesAlike(row, level(0).pointee)
+  }
+
+  @inline(never)
+  func mapRowApart(
+    _ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32, in place: PlainPlace
+  ) -> Bool {
+    mapRow(first, size, to: output, access, in: place)
+  }
+
+  @inline(never)
+  func unmapRowApart(_ first: UInt64, _ size: UInt64, in place: PlainPlace) -> Bool {
+    unmapRow(first, size, in: place)
   }
 
   @inline(__always)

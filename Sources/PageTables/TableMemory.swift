@@ -78,6 +78,8 @@ struct TableMemory: ~Copyable {
   // Of the pages; or of the records of the caller's.
   private let pool: TablePool
   private let size: Int
+  /// Whether a page of the heap has a word beside each entry, which is the caller's: as many words follow.
+  let hasTags: Bool
   // The highest byte that what walks the tables can address.
   private let lastPhysical: UInt64
   /// Pages in use.
@@ -87,13 +89,17 @@ struct TableMemory: ~Copyable {
   ///   - allocator: nil for the heap.
   ///   - outputBits: of an address.
   /// - Throws: `noMemory`.
-  init(allocator: dmacore_table_allocator?, granule: Granule, outputBits: Int) throws(Failure) {
+  init(
+    allocator: dmacore_table_allocator?, granule: Granule, outputBits: Int, hasTags: Bool
+  ) throws(Failure) {
     // No format but one has a wider field for the address of a table.
     lastPhysical = UInt64.max &>> UInt64(truncatingIfNeeded: 64 &- min(outputBits, 52))
     // A record and its label take 48 bytes.
-    pool = try TablePool(shift: unsafe allocator == nil ? granule.shift : 5)
+    let shift = unsafe allocator == nil ? granule.shift &+ (hasTags ? 1 : 0) : 5
+    pool = try TablePool(shift: shift)
     unsafe self.allocator = allocator
     size = Int(granule.bytes)
+    self.hasTags = unsafe hasTags && allocator == nil
   }
 
   private static func entryCount(_ size: Int) -> Int { size / MemoryLayout<UInt64>.stride }
@@ -112,9 +118,10 @@ struct TableMemory: ~Copyable {
       } else {
         try allocateFromHeap(size)
       }
-    unsafe page.words.update(repeating: 0, count: Self.entryCount(size))
+    let count = Self.entryCount(size) * (hasTags && size == self.size ? 2 : 1)
+    unsafe page.words.update(repeating: 0, count: count)
     if size == self.size { unsafe label(page).setWords(page.words) }
-    count.wrappingAdd(1, ordering: .relaxed)
+    self.count.wrappingAdd(1, ordering: .relaxed)
     return page
   }
 

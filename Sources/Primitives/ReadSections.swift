@@ -91,11 +91,16 @@ public struct ReadSections: ~Copyable, @unchecked Sendable {
     ThreadRules.didLeave()
   }
 
+  /// Whether no section is open that began before a fence of the caller's, as `waitForReaders` looks at it
+  /// first.
+  @inline(__always)
+  public var areNone: Bool { isDrained(column: 0) && isDrained(column: 1) }
+
   /// Returns when every section that was open at the call has ended.
   public func waitForReaders() {
     ThreadRules.willWaitForReaders()
     cplatform_fence()
-    if isDrained(column: 0) && isDrained(column: 1) { return }
+    if areNone { return }
     turning.lock()
     let column = unsafe Int(truncatingIfNeeded: cplatform_load_relaxed(phase) & 1)
     drain(column: 1 - column)

@@ -10,7 +10,13 @@ import Testing
 @testable import Domains
 
 @Suite("MappingTable")
-struct MappingTableTests {
+final class MappingTableTests {
+  private let machine: Machine
+
+  init() throws { machine = try Machine() }
+
+  deinit { machine.end() }
+
   private func insert(
     _ table: borrowing MappingTable, _ first: UInt64, _ last: UInt64,
     _ direction: Direction = .bidirectional, _ kind: MappingRecord.Kind = .streaming
@@ -45,7 +51,7 @@ struct MappingTableTests {
   // MARK: - Making and undoing
 
   @Test func aRecordIsClaimedOnce() throws {
-    let table = try MappingTable()
+    let table = try MappingTable(system: machine.system, tagging: false)
     try insert(table, 10, 19)
     let claimed = try #require(try claim(table, 10, 19))
     let again = try claim(table, 10, 19)
@@ -55,7 +61,7 @@ struct MappingTableTests {
 
   @Test(arguments: [(9, 19), (11, 19), (10, 18), (10, 20), (10, 10)])
   func aClaimNamesBothEndsOfTheRecord(_ first: UInt64, _ last: UInt64) throws {
-    let table = try MappingTable()
+    let table = try MappingTable(system: machine.system, tagging: false)
     try insert(table, 10, 19)
     let claimed = try claim(table, first, last)
     #expect(claimed == nil)
@@ -63,7 +69,7 @@ struct MappingTableTests {
   }
 
   @Test func ofRecordsOfOneRangeTheWantedOneIsClaimed() throws {
-    let table = try MappingTable()
+    let table = try MappingTable(system: machine.system, tagging: false)
     try insert(table, 10, 19, .toDevice)
     try insert(table, 10, 19, .fromDevice)
     let claimed = try #require(try claim(table, 10, 19) { $0.direction == .fromDevice })
@@ -74,7 +80,7 @@ struct MappingTableTests {
   }
 
   @Test func recordsAndBytesAreCounted() throws {
-    let table = try MappingTable()
+    let table = try MappingTable(system: machine.system, tagging: false)
     try insert(table, 10, 19)
     try insert(table, 0, 0)
     let claimed = try #require(try claim(table, 10, 19))
@@ -86,7 +92,7 @@ struct MappingTableTests {
   }
 
   @Test func thereAreCellsForAsManyRecordsAsWanted() throws {
-    let table = try MappingTable()
+    let table = try MappingTable(system: machine.system, tagging: false)
     for first in UInt64(0)..<500 { try insert(table, first * 10, first * 10 + 4) }
     for first in (UInt64(0)..<500).reversed() {
       let claimed = try #require(try claim(table, first * 10, first * 10 + 4))
@@ -96,7 +102,7 @@ struct MappingTableTests {
   }
 
   @Test func cleaningUpClaimsEachRecordOnce() throws {
-    let table = try MappingTable()
+    let table = try MappingTable(system: machine.system, tagging: false)
     for first in UInt64(0)..<5 { try insert(table, first, first) }
     var firsts: [UInt64] = []
     while let node = table.claimAny() {
@@ -109,7 +115,7 @@ struct MappingTableTests {
   // MARK: - Looking up
 
   @Test func aRangeIsCoveredByOneWantedRecordThatHoldsAllOfIt() throws {
-    let table = try MappingTable()
+    let table = try MappingTable(system: machine.system, tagging: false)
     try insert(table, 10, 19)
     try insert(table, 20, 29, .toDevice)
     func covers(_ first: UInt64, _ last: UInt64, _ direction: Direction) throws -> Bool {
@@ -125,7 +131,7 @@ struct MappingTableTests {
   }
 
   @Test func theRecordThatStartsAtAnAddressIsDescribedBeforeOthersThere() throws {
-    let table = try MappingTable()
+    let table = try MappingTable(system: machine.system, tagging: false)
     try insert(table, 10, 39)
     try insert(table, 20, 29)
     let found = table.describe(20)
@@ -136,7 +142,7 @@ struct MappingTableTests {
   }
 
   @Test func recordsAboveAMaskAreCountedByTheirKind() throws {
-    let table = try MappingTable()
+    let table = try MappingTable(system: machine.system, tagging: false)
     try insert(table, 0, 99)
     try insert(table, 100, 199)
     try insert(table, 150, 150, .bidirectional, .coherent)
@@ -152,7 +158,7 @@ struct MappingTableTests {
   // MARK: - Permission
 
   @Test func aHoleReachesToTheNextMappingOrTheEnd() throws {
-    let table = try MappingTable()
+    let table = try MappingTable(system: machine.system, tagging: false)
     #expect(permission(table, at: 0, .read) == "unmapped to \(UInt64.max)")
     try insert(table, 10, 19)
     #expect(permission(table, at: 0, .read) == "unmapped to 9")
@@ -160,14 +166,14 @@ struct MappingTableTests {
   }
 
   @Test func anAccessIsPermittedOverTheWholeMapping() throws {
-    let table = try MappingTable()
+    let table = try MappingTable(system: machine.system, tagging: false)
     try insert(table, 10, 19, .toDevice)
     #expect(permission(table, at: 15, .read) == "10 to 19, access 1")
     #expect(permission(table, at: 15, [.read, .write]) == "denied to 19")
   }
 
   @Test func ofMappingsThatPermitTheOneThatReachesFarthestAnswers() throws {
-    let table = try MappingTable()
+    let table = try MappingTable(system: machine.system, tagging: false)
     try insert(table, 10, 19)
     try insert(table, 12, 39)
     try insert(table, 14, 24)
@@ -175,7 +181,7 @@ struct MappingTableTests {
   }
 
   @Test func aDenialEndsWhereAnotherMappingStartsOrTheFirstDenyingOneEnds() throws {
-    let table = try MappingTable()
+    let table = try MappingTable(system: machine.system, tagging: false)
     try insert(table, 10, 39, .toDevice)
     #expect(permission(table, at: 15, .write) == "denied to 39")
     try insert(table, 12, 29, .toDevice)
@@ -188,7 +194,7 @@ struct MappingTableTests {
   @Test func everyAddressOfSmallTablesIsPermittedAsAScanSays() throws {
     var generator = SeededGenerator(seed: RunSettings.seed)
     for _ in 0..<RunSettings.steps(60) {
-      let table = try MappingTable()
+      let table = try MappingTable(system: machine.system, tagging: false)
       var mappings: [(ClosedRange<UInt64>, Direction)] = []
       for _ in 0..<generator.below(6) {
         let first = UInt64(generator.below(20))
@@ -226,7 +232,7 @@ struct MappingTableTests {
 
   @Test func aTableIsNotFrozenWhileThereAreRecordsOrCallsUnderWay() throws {
     try withMachine { machine in
-      let table = try MappingTable()
+      let table = try MappingTable(system: machine.system, tagging: false)
       let domain = try machine.domain(.dma)
       table.setDomain(domain)
       let (cell, found) = try table.take()
@@ -254,7 +260,7 @@ struct MappingTableTests {
 
   @Test func aFrozenTableKeepsItsDomainAndItsCallsWait() throws {
     try withMachine { machine in
-      let table = SharedTable(table: try MappingTable())
+      let table = SharedTable(table: try MappingTable(system: machine.system, tagging: false))
       let domains = SharedDomains(
         domains: [try machine.domain(.dma), try machine.domain(.identity)])
       table.table.setDomain(domains[0])
@@ -282,7 +288,7 @@ struct MappingTableTests {
 
   @Test func aTableThatIsThawedIsAsItWas() throws {
     try withMachine { machine in
-      let table = try MappingTable()
+      let table = try MappingTable(system: machine.system, tagging: false)
       let domain = try machine.domain(.dma)
       table.setDomain(domain)
       _ = table.freeze()

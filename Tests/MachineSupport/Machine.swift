@@ -18,7 +18,8 @@ package final class Machine: @unchecked Sendable {
   private var domains: [UnsafeMutablePointer<Domain>] = []
   private var devices: [UnsafeMutablePointer<Device>] = []
 
-  fileprivate init(notesDirty: Bool) throws {
+  /// - Parameter onHeap: whether page tables are not of `tables`. Then small mappings are kept as tags.
+  package init(notesDirty: Bool = false, onHeap: Bool = false) throws {
     let (reports, memory, tables) = (reports, memory, tables)
     let system = try Box<System>.place { () throws(Failure) in
       try System(isFlat: true, reporter: reports.reporter, allocator: memory.allocator)
@@ -30,7 +31,7 @@ package final class Machine: @unchecked Sendable {
         IOMMUDescription(
           try PageTableConfiguration(
             kind: .vtdSecondStage, options: PageTableOptions(features: notesDirty ? .dirty : []),
-            allocator: tables.allocator)))
+            allocator: onHeap ? nil : tables.allocator)))
     }
   }
 
@@ -63,7 +64,7 @@ package final class Machine: @unchecked Sendable {
     return device
   }
 
-  fileprivate func end() {
+  package func end() {
     for device in devices {
       Device.close(device)
       Box.letGo(device)
@@ -76,9 +77,9 @@ package final class Machine: @unchecked Sendable {
 
 /// Runs a test with a machine of its own, and looks for what is left of it.
 package func withMachine(
-  notesDirty: Bool = false, _ body: (Machine) throws -> Void
+  notesDirty: Bool = false, onHeap: Bool = false, _ body: (Machine) throws -> Void
 ) throws {
-  let machine = try Machine(notesDirty: notesDirty)
+  let machine = try Machine(notesDirty: notesDirty, onHeap: onHeap)
   do {
     defer { machine.end() }
     try body(machine)
@@ -87,6 +88,11 @@ package func withMachine(
   try demandSame(machine.memory.liveCount, 0, "coherent memory that is left")
   try demandSame(machine.tables.misuses, [], "misuses of table pages")
   try demandSame(machine.tables.liveCount, 0, "table pages that are left")
+}
+
+/// As `withMachine`, with each kind of page tables: so with mappings that have records, and with tags.
+package func withMachines(_ body: (Machine) throws -> Void) throws {
+  for onHeap in [false, true] { try withMachine(onHeap: onHeap, body) }
 }
 
 /// The messages of a system.

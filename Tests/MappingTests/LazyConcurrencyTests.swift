@@ -48,7 +48,7 @@ private final class Shared: @unchecked Sendable {
 @Suite("Lazy unmapping on several threads")
 struct LazyConcurrencyTests {
   @Test func noAddressIsGivenOutTwiceWhateverFlushes() throws {
-    try withMachine { machine in
+    try withMachines { machine in
       let shared = try Shared(machine)
       let seed = RunSettings.seed
       try onThreads(5) { thread in

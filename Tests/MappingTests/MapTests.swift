@@ -13,7 +13,7 @@ import Testing
 struct MapTests {
   @Test(arguments: Path.allCases)
   func whatIsMappedLeadsToTheMemoryUntilItIsUnmapped(_ path: Path) throws {
-    try withMachine { machine in
+    try withMachines { machine in
       let device = try machine.device(on: path)
       let address = try device.pointee.map(try physical(0x12_3456, size: 0x2345), .toDevice)
       for offset in [UInt64(0), 0x1000, 0x2344] {
@@ -35,7 +35,7 @@ struct MapTests {
 
   @Test(arguments: Path.allCases.filter { !$0.isTranslated })
   func aDirectMappingHasThePhysicalAddress(_ path: Path) throws {
-    try withMachine { machine in
+    try withMachines { machine in
       let device = try machine.device(on: path)
       let address = try device.pointee.map(try physical(0x12_3456, size: 1), .toDevice)
       #expect(address.rawValue == 0x12_3456)
@@ -45,7 +45,7 @@ struct MapTests {
   }
 
   @Test func aTranslatedMappingKeepsTheOffsetInThePage() throws {
-    try withMachine { machine in
+    try withMachines { machine in
       let device = try machine.device(on: .translated)
       let address = try device.pointee.map(try physical(0xABC_DEF0, size: 0x200), .fromDevice)
       #expect(address.rawValue & 0xFFF == 0xEF0)
@@ -58,7 +58,7 @@ struct MapTests {
 
   @Test(arguments: [Path.trackedDirect, .trackedIdentity, .translated])
   func aDeviceDoesOnlyWhatTheDirectionSays(_ path: Path) throws {
-    try withMachine { machine in
+    try withMachines { machine in
       let device = try machine.device(on: path)
       for direction in [Direction.bidirectional, .toDevice, .fromDevice] {
         let address = try device.pointee.map(try physical(0x1000, size: 0x1000), direction)
@@ -72,7 +72,7 @@ struct MapTests {
   }
 
   @Test func aBlockedDeviceMapsNothing() throws {
-    try withMachine { machine in
+    try withMachines { machine in
       let device = try machine.device()
       let memory = try physical(0x1000, size: 1)
       #expect(throws: Failure.notPermitted) { try device.pointee.map(memory, .toDevice) }
@@ -86,7 +86,7 @@ struct MapTests {
 
   @Test(arguments: Path.allCases)
   func aDeviceWithoutAMaskMapsNothing(_ path: Path) throws {
-    try withMachine { machine in
+    try withMachines { machine in
       let device = try machine.device(on: path) { $0.streaming_mask = 0 }
       let memory = try physical(0x1000, size: 1)
       #expect(throws: Failure.noMask) { try device.pointee.map(memory, .toDevice) }
@@ -95,7 +95,7 @@ struct MapTests {
 
   @Test(arguments: Path.allCases)
   func memoryAboveTheMaskIsReachedByTranslationAlone(_ path: Path) throws {
-    try withMachine { machine in
+    try withMachines { machine in
       let device = try machine.device(on: path) { $0.streaming_mask = 0xFFFF }
       let reached = try physical(0xF000, size: 0x1000)
       let address = try device.pointee.map(reached, .toDevice)
@@ -129,7 +129,7 @@ struct MapTests {
 
   @Test(arguments: [Path.trackedDirect, .trackedIdentity, .translated])
   func undoingAsksNoMask(_ path: Path) throws {
-    try withMachine { machine in
+    try withMachines { machine in
       let device = try machine.device(on: path)
       let address = try device.pointee.map(try physical(0x8000_0000, size: 0x1000), .toDevice)
       let coherent = try device.pointee.allocateCoherent(size: 1)
@@ -146,7 +146,7 @@ struct MapTests {
   }
 
   @Test func aDomainThatRecordsNameStaysUntilTheyAreGone() throws {
-    try withMachine { machine in
+    try withMachines { machine in
       let device = try machine.device()
       let (first, second) = (try machine.domain(.dma), try machine.domain(.identity))
       try device.pointee.attach(first)
@@ -166,7 +166,7 @@ struct MapTests {
   }
 
   @Test func anUnmapThatAPinOutlivesIsReported() throws {
-    try withMachine { machine in
+    try withMachines { machine in
       let device = try machine.device(on: .trackedDirect)
       let address = try device.pointee.map(try physical(0x7000, size: 0x1000), .toDevice)
       let node = UnsafeMutablePointer<PinTable.Node>.allocate(capacity: 1)

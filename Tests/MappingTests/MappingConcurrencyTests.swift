@@ -56,7 +56,7 @@ struct MappingConcurrencyTests {
 
   @Test(arguments: [Path.trackedDirect, .trackedIdentity, .translated])
   func threadsMapForOneDevice(_ path: Path) throws {
-    try withMachine { machine in
+    try withMachines { machine in
       let shared = SharedDevices(devices: [try machine.device(on: path)])
       let seed = RunSettings.seed
       try onThreads(3) { try Self.work(shared[$0], thread: $0, seed: seed) }
@@ -66,7 +66,7 @@ struct MappingConcurrencyTests {
   }
 
   @Test func threadsMapForDevicesOfOneDomain() throws {
-    try withMachine { machine in
+    try withMachines { machine in
       let domain = try machine.domain(.dma)
       let shared = SharedDevices(devices: try (0..<3).map { _ in try machine.device() })
       for device in shared.devices { try device.pointee.attach(domain) }
@@ -80,7 +80,7 @@ struct MappingConcurrencyTests {
 
   @Test(arguments: Path.allCases)
   func coherentMemoryIsNeverRefusedToThreads(_ path: Path) throws {
-    try withMachine { machine in
+    try withMachines { machine in
       let shared = SharedDevices(devices: [try machine.device(on: path)])
       try onThreads(3) { thread in
         for step in 0..<RunSettings.steps(200) {
@@ -100,7 +100,7 @@ struct MappingConcurrencyTests {
   }
 
   @Test func ofThreadsThatUnmapOneMappingOneSucceeds() throws {
-    try withMachine { machine in
+    try withMachines { machine in
       let shared = SharedDevices(devices: [try machine.device(on: .translated)])
       for _ in 0..<50 {
         let address = try shared[0].pointee.map(try physical(0x1000, size: 4096), .toDevice)
@@ -120,7 +120,7 @@ struct MappingConcurrencyTests {
   }
 
   @Test func aDomainNeverChangesUnderAMapping() throws {
-    try withMachine { machine in
+    try withMachines { machine in
       let domains = SharedDomains(
         domains: [try machine.domain(.dma), try machine.domain(.identity)])
       let shared = SharedDevices(devices: [try machine.device { $0.flags = 1 }])

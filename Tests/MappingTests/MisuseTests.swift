@@ -15,7 +15,7 @@ struct MisuseTests {
   private func misuse(
     _ expected: String, _ body: (borrowing Device) throws -> Void
   ) throws {
-    try withMachine { machine in
+    try withMachines { machine in
       let device = try machine.device(on: .trackedDirect)
       #expect(throws: Failure.invalidArgument) { try body(device.pointee) }
       #expect(
@@ -83,7 +83,7 @@ struct MisuseTests {
   }
 
   @Test func anUnmapOfCoherentMemoryNamesIt() throws {
-    try withMachine { machine in
+    try withMachines { machine in
       let device = try machine.device(on: .direct) { $0.flags = 1 }
       let (cpu, address) = try device.pointee.allocateCoherent(size: 4096)
       #expect(throws: Failure.invalidArgument) {
@@ -101,7 +101,7 @@ struct MisuseTests {
 
   @Test(arguments: [Path.direct, .identity])
   func whatLeavesNoRecordIsNotChecked(_ path: Path) throws {
-    try withMachine { machine in
+    try withMachines { machine in
       let device = try machine.device(on: path)
       try device.pointee.unmap(try dma(0x1000, size: 1), .toDevice)
       try device.pointee.sync(try dma(0x1000, size: 1), .toDevice, forCPU: true)

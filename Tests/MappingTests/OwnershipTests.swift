@@ -149,7 +149,7 @@ struct OwnershipTests {
     let steps = RunSettings.steps(3_000)
     var traces: [[Int]] = []
     for path in Path.allCases {
-      try withMachine { machine in
+      try withMachines { machine in
         let device = try machine.device(on: path)
         let arena = Arena(device)
         var generator = SeededGenerator(seed: seed)

@@ -99,6 +99,13 @@ static inline bool cplatform_replace_release(uint64_t *word, uint64_t expected, 
 					   __ATOMIC_RELAXED);
 }
 
+/* As above, and what follows is not done before. */
+static inline bool cplatform_replace_fenced(uint64_t *word, uint64_t expected, uint64_t value)
+{
+	return __atomic_compare_exchange_n(word, &expected, value, false, __ATOMIC_SEQ_CST,
+					   __ATOMIC_RELAXED);
+}
+
 static inline uint64_t cplatform_exchange_acquire(uint64_t *word, uint64_t value)
 {
 	return __atomic_exchange_n(word, value, __ATOMIC_ACQUIRE);

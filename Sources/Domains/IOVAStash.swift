@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import CPlatform
+import IOVAAllocation
+import Primitives
+
+/// Addresses of single pages that a domain's space has given out, and that no mapping has: a few for each
+/// processor, for mapping calls that are in a section of the system's `calls`, which guards them.
+///
+/// So most calls lock nothing but their section. And the leaves of mappings that processors make beside each
+/// other lie in lines of the cache of their own, because what one of them gets comes in a row.
+@safe
+struct IOVAStash: ~Copyable {
+  // A line is a count and as many addresses, and two lines of the cache.
+  private static var lineWords: Int { 16 }
+  static var capacity: Int { lineWords - 1 }
+  /// A space that is smaller has nothing to spare.
+  private static var leastSpace: UInt64 { 1 << 28 }
+
+  private let words: UnsafeMutablePointer<UInt64>
+  private let lineCount: Int
+
+  init(lineCount: Int) throws(Failure) {
+    let size = lineCount * Self.lineWords * 8
+    let raw = unsafe try RawMemory.allocate(size, alignment: 128)
+    unsafe RawMemory.clear(raw, size: size)
+    // SAFETY: the allocation is so many lines long, and was cleared.
+    unsafe words = raw.bindMemory(to: UInt64.self, capacity: lineCount * Self.lineWords)
+    self.lineCount = lineCount
+  }
+
+  deinit { unsafe RawMemory.free(words) }
+
+  @inline(__always)
+  private func line(_ call: Int) -> UnsafeMutablePointer<UInt64> {
+    unsafe words + call &* Self.lineWords
+  }
+
+  /// Takes the address of a page that ends at or below a limit.
+  @inline(__always)
+  func take(_ call: Int, limit: UInt64) -> UInt64? {
+    let line = unsafe line(call)
+    let count = unsafe cplatform_load_relaxed(line)
+    guard count > 0 else { return nil }
+    let address = unsafe line[Int(truncatingIfNeeded: count)]
+    guard address | Device.granule.mask <= limit else { return nil }
+    unsafe cplatform_store_release(line, count &- 1)
+    return address
+  }
+
+  /// Puts an address in, if there is room.
+  @inline(__always)
+  func put(_ call: Int, _ address: UInt64) -> Bool {
+    let line = unsafe line(call)
+    let count = unsafe cplatform_load_relaxed(line)
+    guard count < UInt64(Self.capacity) else { return false }
+    unsafe line[Int(truncatingIfNeeded: count &+ 1)] = address
+    unsafe cplatform_store_release(line, count &+ 1)
+    return true
+  }
+
+  /// Takes what is in the caches of a space, as far as it ends at or below a limit, and returns one of it.
+  /// The stash of the call's cell may be empty.
+  @inline(never)
+  func takeCached(
+    _ call: Int, from space: UnsafePointer<IOVASpace>, limit: UInt64
+  ) -> UInt64? {
+    let line = unsafe line(call)
+    // Some stay for others, and room for what is given back.
+    let wanted = unsafe cplatform_load_relaxed(line) == 0 ? Self.capacity / 2 : 0
+    guard
+      let address = unsafe IOVASpace.takeCached(space, Device.granule.bytes, limit)
+    else { return nil }
+    for _ in 0..<wanted {
+      guard let more = unsafe IOVASpace.takeCached(space, Device.granule.bytes, limit) else {
+        break
+      }
+      _ = put(call, more)
+    }
+    return address
+  }
+
+  /// Gets some more addresses ready for whoever maps next where this call does, from a large space that has
+  /// just given one.
+  @inline(never)
+  func fill(from space: UnsafePointer<IOVASpace>, limit: UInt64, _ calls: borrowing CallSections) {
+    guard unsafe space.pointee.bounds.extent >= Self.leastSpace else { return }
+    var call = calls.enter()
+    let isEmpty = unsafe cplatform_load_relaxed(line(call)) == 0
+    calls.leave(call)
+    guard isEmpty else { return }
+    unsafe withUnsafeTemporaryAllocation(of: UInt64.self, capacity: Self.capacity) { addresses in
+      var count = 0
+      while count < Self.capacity {
+        let code = unsafe IOVASpace.allocate(
+          space, Device.granule.bytes, 0, limit, addresses.baseAddress! + count)
+        guard code == 0 else { break }
+        count &+= 1
+      }
+      call = calls.enter()
+      // What the space gave first is to go first.
+      while count > 0, unsafe put(call, addresses[count &- 1]) { count &-= 1 }
+      calls.leave(call)
+      while count > 0 {
+        count &-= 1
+        _ = unsafe IOVASpace.free(space, addresses[count], Device.granule.bytes)
+      }
+    }
+  }
+
+  /// Gives all back to the space. Returns how many there were.
+  @inline(never)
+  func drain(to space: UnsafePointer<IOVASpace>, _ calls: borrowing CallSections) -> UInt64 {
+    var drained: UInt64 = 0
+    for call in 0..<lineCount {
+      calls.enter(at: call)
+      while let address = take(call, limit: UInt64.max) {
+        _ = unsafe IOVASpace.free(space, address, Device.granule.bytes)
+        drained &+= 1
+      }
+      calls.leave(call)
+    }
+    return drained
+  }
+
+  /// How many addresses there are, at a moment at which no call is under way.
+  var count: UInt64 {
+    var sum: UInt64 = 0
+    for call in 0..<lineCount { unsafe sum &+= cplatform_load_acquire(line(call)) }
+    return sum
+  }
+}

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import CPlatform
+import IOVAAllocation
+import PageTables
+import Primitives
+
+// Theory of operation: mappings that are kept as tags.
+//
+// 1. Concepts
+// Most mappings are small buffers that a DMA domain translates. All that undoing one needs fits into one
+// word: a tag, which is kept beside the leaf of its first page (PageTable+Tags.swift). Whoever unmaps
+// knows the word that must be there, and takes it out by one exchange; so of two calls for one mapping one
+// finds it, and nothing is searched. What does not fit, or meets a table without tags, has a record in the
+// device's mapping table, as all mappings of other paths have.
+//
+//   63    62        40  39   32  31  30  29         12  11          0
+//   live  device's no.  attrib.  direct. size less one  offset in page
+//
+// 2. Implementation
+// 2.1 A call that makes or ends such a mapping does it in a section (CallSections) of the processor that it
+// is on, whose numbers of the device it changes. A change of the domain first keeps calls from entering, by
+// a bit beside the domain's address, then waits for sections, and then looks at the numbers: so it never
+// happens under a call or a mapping.
+// 2.2 A mapping is counted until the last has been done that needs its domain.
+// 2.3 A leaf is stored before its tag, and the tag is taken out before the leaf is cleared.
+// 2.4 Tables are freed only when sections have been waited for, so that a tag can be looked at which
+// somebody has made an address up for.
+//
+// 3. Locking
+// A section, and in it the locks of the IOVA space and of the flush queue. Calls on different processors
+// write to no common memory, but for a lazy domain's queue.
+//
+// 4. What this does not do
+// It copies nothing, maintains no caches, knows no peers, no DMA ranges and no backend that hears of
+// mappings.
+
+/// What is known of a mapping beside its addresses, in one word that is not 0.
+struct MappingTag {
+  let word: UInt64
+
+  init(word: UInt64) { self.word = word }
+
+  private static var live: UInt64 { 1 &<< 63 }
+  private static var deviceShift: UInt64 { 40 }
+  // The bits of attributes that there is room for.
+  private static var attributeBits: UInt32 { 0x1fe }
+  /// The most bytes from the start of the first page on, less one: 64 pages.
+  private static var lastMax: UInt64 { 1 &<< 18 &- 1 }
+  /// How far a mapping reaches at most.
+  static var reach: UInt64 { lastMax }
+
+  /// What is the same in all tags of a device; 0 if there is no room for its number.
+  static func base(device number: UInt64) -> UInt64 {
+    number < 1 &<< 23 ? live | number &<< deviceShift : 0
+  }
+
+  /// The word for a mapping, if all of it has room.
+  @inline(__always)
+  init?(
+    _ base: UInt64, offset: UInt64, extent: UInt64, _ direction: Direction,
+    _ attributes: MappingAttributes
+  ) {
+    guard extent <= Self.lastMax &- offset, attributes.rawValue & ~Self.attributeBits == 0 else {
+      return nil
+    }
+    let what = UInt64(direction.rawValue) | UInt64(attributes.rawValue) &<< 1
+    word = base | what &<< 30 | extent &<< 12 | offset
+  }
+
+  func isOf(_ base: UInt64) -> Bool {
+    base != 0 && word &>> Self.deviceShift == base &>> Self.deviceShift
+  }
+
+  var offset: UInt64 { word & Device.granule.mask }
+  var extent: UInt64 { word &>> 12 & Self.lastMax }
+  // The word was made from one.
+  var direction: Direction {
+    Direction(rawValue: UInt32(truncatingIfNeeded: word &>> 30 & 3)) ?? .bidirectional
+  }
+  var attributes: MappingAttributes {
+    MappingAttributes(rawValue: UInt32(truncatingIfNeeded: word &>> 31) & Self.attributeBits)
+  }
+
+  /// What leaves permit in a table, a byte for each direction; 0 for one without tags.
+  static func access(in table: borrowing AnyPageTable) -> UInt64 {
+    guard table.hasTags else { return 0 }
+    var word: UInt64 = 0
+    for direction in [Direction.bidirectional, .toDevice, .fromDevice] {
+      let access = table.expressible(direction.access).rawValue
+      word |= UInt64(access) &<< (8 &* UInt64(direction.rawValue))
+    }
+    return word
+  }
+}
+
+extension Device {
+  /// Maps memory of which nothing is to be asked but that the domain translates it, if a tag has room for it
+  /// and all that is needed is at hand.
+  @inline(__always)
+  public func mapTagged(
+    _ memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes,
+    _ limit: AddressLimit
+  ) -> DMAAddress? {
+    guard mappings.mayTag, !hasDetours else { return nil }
+    return mapAtOnce(memory, direction, attributes, limit)
+  }
+
+  @inline(never)
+  @_optimize(speed)
+  private func mapAtOnce(
+    _ memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes,
+    _ limit: AddressLimit
+  ) -> DMAAddress? {
+    let mask = Self.granule.mask
+    let offset = memory.first.rawValue & mask
+    guard unsafe system.pointee.peers.isEmpty, limits.minAlignMask <= mask,
+      let tag = MappingTag(
+        mappings.tagBase, offset: offset, extent: memory.extent, direction, attributes)
+    else { return nil }
+    let call = unsafe system.pointee.calls.enter()
+    guard let domain = unsafe mappings.taggingDomain.domain,
+      let translation = unsafe domain.pointee.translation,
+      let queue = unsafe translation.pointee.queue
+    else {
+      unsafe system.pointee.calls.leave(call)
+      return nil
+    }
+    let space = unsafe queue.pointee.space
+    let size = (offset &+ memory.extent | mask) &+ 1
+    let access = unsafe UInt32(
+      truncatingIfNeeded: translation.pointee.tagAccess &>> (8 &* UInt64(direction.rawValue)) & 255)
+    let highest = unsafe min(limit.highest, space.pointee.bounds.last.rawValue)
+    let isPage = size == Self.granule.bytes
+    guard
+      let first = unsafe isPage
+        ? queue.pointee.stash.take(call, limit: highest)
+          ?? queue.pointee.stash.takeCached(call, from: space, limit: highest)
+        : IOVASpace.takeCached(space, size, highest)
+    else {
+      unsafe system.pointee.calls.leave(call)
+      return nil
+    }
+    let plain = unsafe translation.pointee.table.plain
+    guard unsafe !domain.pointee.pins.holds(first: first, last: first &+ (size &- 1), since: 0),
+      plain.mapRow(
+        first, size, to: memory.first.rawValue &- offset, access, tag: tag.word)
+    else {
+      _ = unsafe IOVASpace.free(space, first, size)
+      unsafe system.pointee.calls.leave(call)
+      return nil
+    }
+    mappings.count(call, bytes: memory.extent &+ 1)
+    unsafe system.pointee.calls.leave(call)
+    if unsafe !domain.pointee.notifiers.isEmpty {
+      // The mapping keeps the domain.
+      unsafe tellMapped(domain, first, size, to: memory.first.rawValue &- offset, access)
+    }
+    return DMAAddress(first &+ offset)
+  }
+
+  @inline(never)
+  private func tellMapped(
+    _ domain: UnsafeMutablePointer<Domain>, _ first: UInt64, _ size: UInt64, to output: UInt64,
+    _ access: UInt32
+  ) {
+    guard let range = try? IOVARange(first: IOVA(first), size: size) else { return }
+    unsafe domain.pointee.notifiers.tell(
+      .mapped(range, to: PhysicalAddress(output), Access(rawValue: access)))
+  }
+
+  /// Keeps a mapping that a DMA domain translates as a tag, if there is room for it: else it needs a
+  /// record. The caller keeps the domain.
+  @inline(never)
+  public func keepTag(
+    of range: DMARange, _ direction: Direction, _ attributes: MappingAttributes,
+    in domain: UnsafeMutablePointer<Domain>, _ limit: AddressLimit
+  ) -> Bool {
+    let (first, mask) = (range.first.rawValue, Self.granule.mask)
+    guard mappings.mayTag, let translation = unsafe domain.pointee.translation,
+      unsafe translation.pointee.tagAccess != 0,
+      unsafe translation.pointee.table.plain.isInOneTable(first, range.last.rawValue),
+      let tag = MappingTag(
+        mappings.tagBase, offset: first & mask, extent: range.extent, direction, attributes),
+      unsafe !domain.pointee.pins.holds(first: first & ~mask, last: range.last.rawValue, since: 0)
+    else { return false }
+    if range.extent <= mask, let queue = unsafe translation.pointee.queue {
+      let highest = unsafe min(limit.highest, queue.pointee.space.pointee.bounds.last.rawValue)
+      unsafe queue.pointee.stash.fill(
+        from: queue.pointee.space, limit: highest, system.pointee.calls)
+    }
+    let call = unsafe system.pointee.calls.enter()
+    let isKept = unsafe translation.pointee.table.keepTag(tag.word, first)
+    if isKept { mappings.count(call, bytes: range.extent &+ 1) }
+    unsafe system.pointee.calls.leave(call)
+    return isKept
+  }
+
+  /// What became of a mapping that was to be ended.
+  public enum TagEnd {
+    /// There is no such mapping that is kept as a tag.
+    case absent
+    /// Somebody tries to change the domain, while which there is nothing to be found.
+    case delayed
+    case ended
+    /// Likewise, and a zero-copy mapping still holds it.
+    case endedWhileHeld
+  }
+
+  /// Ends a mapping that is kept as a tag, as strictly as its domain wants it.
+  @inline(__always)
+  public func unmapTagged(
+    _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes
+  ) -> TagEnd {
+    guard mappings.hasTags,
+      let tag = MappingTag(
+        mappings.tagBase, offset: range.first.rawValue & Self.granule.mask, extent: range.extent,
+        direction, attributes)
+    else { return .absent }
+    return endTagged(range, tag)
+  }
+
+  @inline(never)
+  @_optimize(speed)
+  func endTagged(_ range: DMARange, _ tag: MappingTag) -> TagEnd {
+    let mask = Self.granule.mask
+    let first = range.first.rawValue & ~mask
+    let size = (range.last.rawValue | mask) &- first &+ 1
+    var call = unsafe system.pointee.calls.enter()
+    let (domain, isFrozen) = unsafe mappings.taggingDomain
+    guard let domain = unsafe domain,
+      let translation = unsafe domain.pointee.translation,
+      let queue = unsafe translation.pointee.queue
+    else {
+      unsafe system.pointee.calls.leave(call)
+      return isFrozen ? .delayed : .absent
+    }
+    let plain = unsafe translation.pointee.table.plain
+    guard
+      let place = unsafe plain.takeTag(tag.word, first)
+        // The directory may not have its table.
+        ?? translation.pointee.table.takeTag(tag.word, first)
+    else {
+      unsafe system.pointee.calls.leave(call)
+      return .absent
+    }
+    let isPage = size == Self.granule.bytes
+    if !isPage { plain.unmapRest(size, behind: place) }
+    var isHeld = false
+    let isAlone = unsafe domain.pointee.notifiers.isEmpty && domain.pointee.pins.isEmpty
+    if isAlone, let pages = try? IOVARange(first: IOVA(first), size: size) {
+      if unsafe queue.pointee.queueAtOnce(pages) {
+        mappings.uncount(call, bytes: range.extent &+ 1)
+        unsafe system.pointee.calls.leave(call)
+        return .ended
+      }
+      // Taking the tag was a fence, if nothing came after it.
+      if unsafe isPage && !queue.pointee.isLazy && queue.pointee.backend.cachesNothing
+        && system.pointee.readers.areNone
+      {
+        if unsafe !queue.pointee.stash.put(call, first) { unsafe queue.pointee.free(pages) }
+        mappings.uncount(call, bytes: range.extent &+ 1)
+        unsafe system.pointee.calls.leave(call)
+        return .ended
+      }
+    }
+    // The mapping is counted, and so keeps the domain.
+    unsafe system.pointee.calls.leave(call)
+    unsafe isHeld = finish(domain, queue, first, size)
+    unsafe call = system.pointee.calls.enter()
+    mappings.uncount(call, bytes: range.extent &+ 1)
+    unsafe system.pointee.calls.leave(call)
+    return isHeld ? .endedWhileHeld : .ended
+  }
+
+  /// Ends what is left of a mapping that nothing leads to any more. Returns whether it is held.
+  @inline(never)
+  private func finish(
+    _ domain: UnsafeMutablePointer<Domain>, _ queue: UnsafeMutablePointer<FlushQueue>,
+    _ first: UInt64, _ size: UInt64
+  ) -> Bool {
+    // The addresses are those of a mapping.
+    guard let range = try? IOVARange(first: IOVA(first), size: size) else { return false }
+    let last = range.last.rawValue
+    let isLazy = unsafe queue.pointee.isLazy
+    if !isLazy { unsafe queue.pointee.settle(range) }
+    unsafe domain.pointee.notifiers.tell(.unmapped(first, last))
+    // Looked at while the addresses are nobody else's.
+    let isHeld = unsafe domain.pointee.pins.holds(first: first, last: last, since: 0)
+    if isLazy { unsafe queue.pointee.freeLater(range) } else { unsafe queue.pointee.free(range) }
+    return isHeld
+  }
+}

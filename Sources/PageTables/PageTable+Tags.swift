@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import CPlatform
+
+// Words that whoever maps keeps beside the smallest leaves: tags.
+//
+// A table does nothing with them. They are 0 where nothing was stored, and whoever stores one, for a leaf
+// that is there, stores 0 before the leaf goes: so a table is never retired with one in it. A page of tags
+// follows the page of words. Where tables are the caller's pages, or the table has no tags, there are none.
+
+// In lowest tables that the directory has, of page tables that have tags.
+extension PlainTable {
+  @inline(__always)
+  func tag(at place: PlainPlace) -> UnsafeMutablePointer<UInt64> {
+    unsafe place.entry + Int(truncatingIfNeeded: indexMask &+ 1)
+  }
+
+  /// As `mapRow`, and keeps a tag beside the first leaf.
+  @inline(__always)
+  public func mapRow(
+    _ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32, tag: UInt64
+  ) -> Bool {
+    guard let place = place(first, level: 0) else { return false }
+    if unsafe size == place.level.pointee.spanMask &+ 1 {
+      guard mapLeaf(first, to: output, access, in: place) else { return false }
+    } else {
+      guard mapRowApart(first, size, to: output, access, in: place) else { return false }
+    }
+    // Release: whoever finds the tag finds the leaf.
+    unsafe cplatform_store_release(self.tag(at: place), tag)
+    return true
+  }
+
+  /// Takes a tag out that is beside the leaf of an input, and the leaf, so that only this call has them.
+  /// Others see that before they see what this thread does later.
+  @inline(__always)
+  public func takeTag(_ tag: UInt64, _ first: UInt64) -> PlainPlace? {
+    guard let place = place(first, level: 0), takeTag(tag, at: place) else { return nil }
+    return place
+  }
+
+  @inline(__always)
+  func takeTag(_ tag: UInt64, at place: PlainPlace) -> Bool {
+    let tagged = unsafe self.tag(at: place)
+    while unsafe cplatform_load_acquire(tagged) == tag {
+      // Of two calls for one mapping, the exchange of the leaf lets one go on. Should it meanwhile have
+      // become the leaf of another mapping, that is just what is asked for.
+      let leaf = unsafe cplatform_load_relaxed(place.entry)
+      guard leaf != 0 else { return false }
+      if unsafe cplatform_replace_fenced(place.entry, leaf, 0) {
+        unsafe cplatform_store_release(tagged, 0)
+        return true
+      }
+    }
+    return false
+  }
+
+  /// Whether the leaves of a range are in one lowest table.
+  public func isInOneTable(_ first: UInt64, _ last: UInt64) -> Bool {
+    unsafe (first ^ last) & ~level(0).pointee.tableSpanMask == 0
+  }
+
+  /// Unmaps the leaves behind the first of a row, of which the tag was taken out.
+  @inline(never)
+  public func unmapRest(_ size: UInt64, behind place: PlainPlace) {
+    let count = unsafe place.level.pointee.entryCount(0, size) &- 1
+    if count > 0 { unsafe Self.store(PlainRow(place.entry + 1, count: count), 0, 0) }
+  }
+}
+
+extension PageTable {
+  /// The entry of an input in a lowest table, if there is that.
+  func lowestPlace(_ input: UInt64) -> PlainPlace? {
+    guard memory.hasTags, let offset = geometry.offset(of: input) else { return nil }
+    let root = root
+    guard offset <= lastOffset(root) else { return nil }
+    let (node, _) = find(offset, from: root)
+    guard node.level == 0 else { return nil }
+    let entry = unsafe node.page.words + node.index(of: offset)
+    return unsafe PlainPlace(
+      entry: entry, level: plain.level(0), word: cplatform_load_acquire(entry))
+  }
+
+  /// The first input of a range whose tag is not 0, and the tag.
+  func nextTag(_ first: UInt64, _ last: UInt64) -> (input: UInt64, tag: UInt64)? {
+    guard memory.hasTags, first <= last, let start = geometry.offset(of: first) else { return nil }
+    let root = root
+    let end = min(geometry.offset(of: last) ?? UInt64.max, lastOffset(root))
+    var offset = start
+    while offset <= end {
+      let (node, _) = find(offset, from: root)
+      if node.level == 0 {
+        let tag = unsafe cplatform_load_acquire(
+          node.page.words + (format.entryCount &+ node.index(of: offset)))
+        if tag != 0 { return (geometry.input(offset & ~node.spanMask), tag) }
+      }
+      let entryLast = offset | node.spanMask
+      guard entryLast < end else { return nil }
+      offset = entryLast &+ 1
+    }
+    return nil
+  }
+}
+
+extension AnyPageTable {
+  /// Whether smallest leaves have tags.
+  public var hasTags: Bool { unsafe table.pointee.memory.hasTags }
+
+  /// As `PlainTable.takeTag`, in any lowest table. The caller sees to it that none is freed meanwhile.
+  @inline(never)
+  public func takeTag(_ tag: UInt64, _ first: UInt64) -> PlainPlace? {
+    guard let place = unsafe table.pointee.lowestPlace(first), plain.takeTag(tag, at: place) else {
+      return nil
+    }
+    return place
+  }
+
+  /// Keeps a tag beside a leaf. Returns whether there is room for one.
+  @inline(never)
+  public func keepTag(_ tag: UInt64, _ first: UInt64) -> Bool {
+    guard let place = unsafe table.pointee.lowestPlace(first) else { return false }
+    // Release: whoever finds the tag finds the leaf.
+    unsafe cplatform_store_release(plain.tag(at: place), tag)
+    return true
+  }
+
+  /// As `PageTable.nextTag`, likewise.
+  @inline(never)
+  public func nextTag(_ first: UInt64, _ last: UInt64) -> (input: UInt64, tag: UInt64)? {
+    unsafe table.pointee.nextTag(first, last)
+  }
+}
