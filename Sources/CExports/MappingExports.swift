@@ -6,12 +6,41 @@ import Addressing
 import CDMACore
 import Domains
 import Mapping
+import MemoryMap
 import Primitives
 
+// What the direct path does most is done by functions that call none, so that nothing need be kept across a
+// call. The rest is left to functions of the same arguments that do it all.
+
+@inline(__always)
+private func atOnce(_ device: OpaquePointer?) -> UnsafePointer<Device>? {
+  guard let device = unsafe device else { return nil }
+  // SAFETY: see `value`.
+  return unsafe UnsafePointer(device)
+}
+
+@_optimize(speed)
 @implementation @_cdecl("dmacore_map_single")
 public func dmacore_map_single(
   _ device: OpaquePointer!, _ buffer: UnsafeMutableRawPointer!, _ size: UInt64,
   _ direction: UInt32, _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>!
+) -> CInt {
+  let known = MappingAttributes.all.subtracting(.mmio)
+  if let out = unsafe out, let buffer = unsafe buffer, attributes & ~known.rawValue == 0,
+    let device = unsafe atOnce(device), unsafe device.pointee.system.pointee.memory.isFlat,
+    let address = unsafe device.pointee.mapAtOnce(
+      UInt64(UInt(bitPattern: buffer)), size, direction)
+  {
+    unsafe out.pointee = address
+    return 0
+  }
+  return unsafe mapSingle(device, buffer, size, direction, attributes, out)
+}
+
+@inline(never)
+private func mapSingle(
+  _ device: OpaquePointer?, _ buffer: UnsafeMutableRawPointer?, _ size: UInt64,
+  _ direction: UInt32, _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>?
 ) -> CInt {
   status { () throws(Failure) in
     let device = unsafe try value(device, as: Device.self)
@@ -31,6 +60,21 @@ public func dmacore_map_single(
 public func dmacore_map_phys(
   _ device: OpaquePointer!, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
   _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>!
+) -> CInt {
+  if let out = unsafe out, attributes & ~MappingAttributes.all.rawValue == 0,
+    let device = unsafe atOnce(device),
+    let address = unsafe device.pointee.mapAtOnce(phys, size, direction)
+  {
+    unsafe out.pointee = address
+    return 0
+  }
+  return unsafe mapPhys(device, phys, size, direction, attributes, out)
+}
+
+@inline(never)
+private func mapPhys(
+  _ device: OpaquePointer?, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
+  _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>?
 ) -> CInt {
   status { () throws(Failure) in
     let device = unsafe try value(device, as: Device.self)
@@ -55,6 +99,19 @@ public func dmacore_map_resource(
 @implementation @_cdecl("dmacore_unmap")
 public func dmacore_unmap(
   _ device: OpaquePointer!, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32,
+  _ attributes: UInt32
+) -> CInt {
+  if attributes & ~MappingAttributes.all.rawValue == 0, let device = unsafe atOnce(device),
+    unsafe device.pointee.unmapsAtOnce(dma, size, direction)
+  {
+    return 0
+  }
+  return unsafe unmap(device, dma, size, direction, attributes)
+}
+
+@inline(never)
+private func unmap(
+  _ device: OpaquePointer?, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32,
   _ attributes: UInt32
 ) -> CInt {
   status { () throws(Failure) in

@@ -198,7 +198,9 @@ public struct Device: ~Copyable, Held {
     let mappings = unsafe try MappingTable(
       system: system,
       tagging: description.iommu != nil && description.isCoherent && !description.isUntrusted
-        && !description.bouncesAll)
+        && !description.bouncesAll,
+      isDirect: description.iommu == nil,
+      tracksDirect: description.tracksDirect || !description.isCoherent || description.bouncesAll)
     let faults = try FaultRing(capacity: description.faultCapacity)
     let reserved = unsafe try ReservedRegions.checked(
       description.regions, count: description.regionCount)
@@ -343,6 +345,33 @@ public struct Device: ~Copyable, Held {
     if reach.contains(.streaming) { streamingMask.store(highest, ordering: .relaxed) }
     if reach.contains(.coherent) { coherentMask.store(highest, ordering: .relaxed) }
     if reach.contains(.bus) { busLimit.store(highest, ordering: .relaxed) }
+  }
+
+  /// The device's address of memory for which nothing has to be asked but whether it is in reach, and
+  /// nothing kept; nil if there is more to it.
+  ///
+  /// - Parameters: as C gives them.
+  @inline(__always)
+  public func mapAtOnce(_ first: UInt64, _ size: UInt64, _ direction: UInt32) -> UInt64? {
+    guard mappings.isUntracked, !hasDetours, direction <= Direction.fromDevice.rawValue,
+      unsafe system.pointee.peers.isEmpty
+    else { return nil }
+    let (last, isBeyond) = first.addingReportingOverflow(size &- 1)
+    let busLimit = busLimit.load(ordering: .relaxed)
+    guard size > 0, !isBeyond, last <= streamingMask.load(ordering: .relaxed),
+      busLimit == 0 || last <= busLimit, last != 0
+    else { return nil }
+    return first
+  }
+
+  /// Whether nothing has to be done to end a mapping.
+  ///
+  /// - Parameters: as C gives them.
+  @inline(__always)
+  public func unmapsAtOnce(_ first: UInt64, _ size: UInt64, _ direction: UInt32) -> Bool {
+    mappings.isUntracked && !meetsPeers && !mappings.hasBounced
+      && direction <= Direction.fromDevice.rawValue && size > 0
+      && !first.addingReportingOverflow(size &- 1).overflow
   }
 
   /// The live mappings that such a reach concerns and that lie above it: how many, and from where to where.

@@ -97,9 +97,15 @@ public struct MappingTable: ~Copyable {
     static var tagging: UInt { 2 }
     /// It is about to change.
     static var frozen: UInt { 4 }
-    static var all: UInt { 7 }
+    /// All memory is mapped directly and leaves no record, but for what is copied and what is a peer's.
+    static var untracked: UInt { 8 }
+    static var all: UInt { 15 }
   }
 
+  private let isDirect: Bool
+  /// Whether a record is kept of each direct mapping. Of one for a device that does not see the caches it is
+  /// what they are maintained by, and a device for which all is bounced has few of them.
+  public let tracksDirect: Bool
   /// What the tags of the device have in common; 0 if it has none.
   let tagBase: UInt64
   // Of mappings that are kept as tags, for each cell of the system's `calls` a line of the cache.
@@ -111,8 +117,14 @@ public struct MappingTable: ~Copyable {
   // Live mappings that are bounced. Changed under the lock, read without it by whoever made one.
   private let bounced = Atomic<Int>(0)
 
-  /// - Parameter tagging: whether mappings may be kept as tags.
-  init(system: UnsafeMutablePointer<System>, tagging: Bool) throws(Failure) {
+  /// - Parameters:
+  ///   - tagging: whether mappings may be kept as tags.
+  ///   - isDirect: whether there is no IOMMU.
+  ///   - tracksDirect: whether there are records of direct mappings.
+  init(
+    system: UnsafeMutablePointer<System>, tagging: Bool = false, isDirect: Bool = true,
+    tracksDirect: Bool = true
+  ) throws(Failure) {
     let state = try Guarded<State>(.deviceMappings) { () throws(Failure) in State() }
     let size = unsafe system.pointee.calls.cellCount * Self.lineWords * 8
     let raw = unsafe try RawMemory.allocate(size, alignment: 128)
@@ -123,6 +135,9 @@ public struct MappingTable: ~Copyable {
     unsafe self.system = system
     let number = unsafe system.pointee.deviceCount.wrappingAdd(1, ordering: .relaxed).newValue
     tagBase = tagging ? MappingTag.base(device: number) : 0
+    self.isDirect = isDirect
+    self.tracksDirect = tracksDirect
+    published.store(isDirect && !tracksDirect ? DomainBits.untracked : 0, ordering: .relaxed)
   }
 
   deinit { unsafe RawMemory.free(numbers) }
@@ -547,6 +562,13 @@ public struct MappingTable: ~Copyable {
     published.load(ordering: .relaxed) & DomainBits.identity != 0
   }
 
+  /// Whether all memory is mapped directly at this moment and leaves no record, but for what is copied and
+  /// what is a peer's.
+  @inline(__always)
+  public var isUntracked: Bool {
+    published.load(ordering: .relaxed) & DomainBits.untracked != 0
+  }
+
   /// Whether the domain is or was one in which mappings may be direct.
   var wasDirect: Bool { hasBeenDirect.load(ordering: .relaxed) }
 
@@ -587,8 +609,11 @@ public struct MappingTable: ~Copyable {
         hasBeenDirect.store(true, ordering: .relaxed)
       }
       var word = UInt(bitPattern: domain)
+      if isDirect && !tracksDirect { word |= DomainBits.untracked }
       if let domain = unsafe domain {
-        if unsafe domain.pointee.kind == .identity { word |= DomainBits.identity }
+        if unsafe domain.pointee.kind == .identity {
+          word |= DomainBits.identity | (tracksDirect ? 0 : DomainBits.untracked)
+        }
         if let translation = unsafe domain.pointee.translation, tagBase != 0,
           unsafe translation.pointee.tagAccess != 0
         {

@@ -227,14 +227,11 @@ extension Device {
 
   /// Whether mappings are direct and leave no record, but for those that are copied.
   @inline(__always)
-  private var isUntracked: Bool {
-    leavesDirectUnrecorded && !meetsPeers && isDirect
-  }
+  private var isUntracked: Bool { mappings.isUntracked && !meetsPeers }
 
-  /// Whether no record is kept of a direct mapping. Of one for a device that does not see the caches it is
-  /// what they are maintained by, and a device for which all is bounced has few of them.
+  /// Whether no record is kept of a direct mapping.
   @inline(__always)
-  private var leavesDirectUnrecorded: Bool { !tracksDirect && isCoherent && !bouncesAll }
+  private var leavesDirectUnrecorded: Bool { !mappings.tracksDirect }
 
   /// Whether all memory is mapped directly, but that of peers.
   @inline(__always)

@@ -8,8 +8,8 @@ public enum Box<Value: ~Copyable> {
   public static func place(
     _ make: () throws(Failure) -> Value
   ) throws(Failure) -> UnsafeMutablePointer<Value> {
-    // posix_memalign takes no alignment below that of a pointer.
-    let alignment = max(MemoryLayout<Value>.alignment, MemoryLayout<UInt>.size)
+    // So that the address of any value has four bits to spare.
+    let alignment = max(MemoryLayout<Value>.alignment, 16)
     let raw = unsafe try RawMemory.allocate(MemoryLayout<Value>.stride, alignment: alignment)
     // SAFETY: the allocation is large and aligned enough for one `Value`, and holds nothing else.
     let cell = unsafe raw.bindMemory(to: Value.self, capacity: 1)

@@ -51,7 +51,7 @@ final class MappingTableTests {
   // MARK: - Making and undoing
 
   @Test func aRecordIsClaimedOnce() throws {
-    let table = try MappingTable(system: machine.system, tagging: false)
+    let table = try MappingTable(system: machine.system)
     try insert(table, 10, 19)
     let claimed = try #require(try claim(table, 10, 19))
     let again = try claim(table, 10, 19)
@@ -61,7 +61,7 @@ final class MappingTableTests {
 
   @Test(arguments: [(9, 19), (11, 19), (10, 18), (10, 20), (10, 10)])
   func aClaimNamesBothEndsOfTheRecord(_ first: UInt64, _ last: UInt64) throws {
-    let table = try MappingTable(system: machine.system, tagging: false)
+    let table = try MappingTable(system: machine.system)
     try insert(table, 10, 19)
     let claimed = try claim(table, first, last)
     #expect(claimed == nil)
@@ -69,7 +69,7 @@ final class MappingTableTests {
   }
 
   @Test func ofRecordsOfOneRangeTheWantedOneIsClaimed() throws {
-    let table = try MappingTable(system: machine.system, tagging: false)
+    let table = try MappingTable(system: machine.system)
     try insert(table, 10, 19, .toDevice)
     try insert(table, 10, 19, .fromDevice)
     let claimed = try #require(try claim(table, 10, 19) { $0.direction == .fromDevice })
@@ -80,7 +80,7 @@ final class MappingTableTests {
   }
 
   @Test func recordsAndBytesAreCounted() throws {
-    let table = try MappingTable(system: machine.system, tagging: false)
+    let table = try MappingTable(system: machine.system)
     try insert(table, 10, 19)
     try insert(table, 0, 0)
     let claimed = try #require(try claim(table, 10, 19))
@@ -92,7 +92,7 @@ final class MappingTableTests {
   }
 
   @Test func thereAreCellsForAsManyRecordsAsWanted() throws {
-    let table = try MappingTable(system: machine.system, tagging: false)
+    let table = try MappingTable(system: machine.system)
     for first in UInt64(0)..<500 { try insert(table, first * 10, first * 10 + 4) }
     for first in (UInt64(0)..<500).reversed() {
       let claimed = try #require(try claim(table, first * 10, first * 10 + 4))
@@ -102,7 +102,7 @@ final class MappingTableTests {
   }
 
   @Test func cleaningUpClaimsEachRecordOnce() throws {
-    let table = try MappingTable(system: machine.system, tagging: false)
+    let table = try MappingTable(system: machine.system)
     for first in UInt64(0)..<5 { try insert(table, first, first) }
     var firsts: [UInt64] = []
     while let node = table.claimAny() {
@@ -115,7 +115,7 @@ final class MappingTableTests {
   // MARK: - Looking up
 
   @Test func aRangeIsCoveredByOneWantedRecordThatHoldsAllOfIt() throws {
-    let table = try MappingTable(system: machine.system, tagging: false)
+    let table = try MappingTable(system: machine.system)
     try insert(table, 10, 19)
     try insert(table, 20, 29, .toDevice)
     func covers(_ first: UInt64, _ last: UInt64, _ direction: Direction) throws -> Bool {
@@ -131,7 +131,7 @@ final class MappingTableTests {
   }
 
   @Test func theRecordThatStartsAtAnAddressIsDescribedBeforeOthersThere() throws {
-    let table = try MappingTable(system: machine.system, tagging: false)
+    let table = try MappingTable(system: machine.system)
     try insert(table, 10, 39)
     try insert(table, 20, 29)
     let found = table.describe(20)
@@ -142,7 +142,7 @@ final class MappingTableTests {
   }
 
   @Test func recordsAboveAMaskAreCountedByTheirKind() throws {
-    let table = try MappingTable(system: machine.system, tagging: false)
+    let table = try MappingTable(system: machine.system)
     try insert(table, 0, 99)
     try insert(table, 100, 199)
     try insert(table, 150, 150, .bidirectional, .coherent)
@@ -158,7 +158,7 @@ final class MappingTableTests {
   // MARK: - Permission
 
   @Test func aHoleReachesToTheNextMappingOrTheEnd() throws {
-    let table = try MappingTable(system: machine.system, tagging: false)
+    let table = try MappingTable(system: machine.system)
     #expect(permission(table, at: 0, .read) == "unmapped to \(UInt64.max)")
     try insert(table, 10, 19)
     #expect(permission(table, at: 0, .read) == "unmapped to 9")
@@ -166,14 +166,14 @@ final class MappingTableTests {
   }
 
   @Test func anAccessIsPermittedOverTheWholeMapping() throws {
-    let table = try MappingTable(system: machine.system, tagging: false)
+    let table = try MappingTable(system: machine.system)
     try insert(table, 10, 19, .toDevice)
     #expect(permission(table, at: 15, .read) == "10 to 19, access 1")
     #expect(permission(table, at: 15, [.read, .write]) == "denied to 19")
   }
 
   @Test func ofMappingsThatPermitTheOneThatReachesFarthestAnswers() throws {
-    let table = try MappingTable(system: machine.system, tagging: false)
+    let table = try MappingTable(system: machine.system)
     try insert(table, 10, 19)
     try insert(table, 12, 39)
     try insert(table, 14, 24)
@@ -181,7 +181,7 @@ final class MappingTableTests {
   }
 
   @Test func aDenialEndsWhereAnotherMappingStartsOrTheFirstDenyingOneEnds() throws {
-    let table = try MappingTable(system: machine.system, tagging: false)
+    let table = try MappingTable(system: machine.system)
     try insert(table, 10, 39, .toDevice)
     #expect(permission(table, at: 15, .write) == "denied to 39")
     try insert(table, 12, 29, .toDevice)
@@ -194,7 +194,7 @@ final class MappingTableTests {
   @Test func everyAddressOfSmallTablesIsPermittedAsAScanSays() throws {
     var generator = SeededGenerator(seed: RunSettings.seed)
     for _ in 0..<RunSettings.steps(60) {
-      let table = try MappingTable(system: machine.system, tagging: false)
+      let table = try MappingTable(system: machine.system)
       var mappings: [(ClosedRange<UInt64>, Direction)] = []
       for _ in 0..<generator.below(6) {
         let first = UInt64(generator.below(20))
@@ -232,7 +232,7 @@ final class MappingTableTests {
 
   @Test func aTableIsNotFrozenWhileThereAreRecordsOrCallsUnderWay() throws {
     try withMachine { machine in
-      let table = try MappingTable(system: machine.system, tagging: false)
+      let table = try MappingTable(system: machine.system)
       let domain = try machine.domain(.dma)
       table.setDomain(domain)
       let (cell, found) = try table.take()
@@ -260,7 +260,7 @@ final class MappingTableTests {
 
   @Test func aFrozenTableKeepsItsDomainAndItsCallsWait() throws {
     try withMachine { machine in
-      let table = SharedTable(table: try MappingTable(system: machine.system, tagging: false))
+      let table = SharedTable(table: try MappingTable(system: machine.system))
       let domains = SharedDomains(
         domains: [try machine.domain(.dma), try machine.domain(.identity)])
       table.table.setDomain(domains[0])
@@ -288,7 +288,7 @@ final class MappingTableTests {
 
   @Test func aTableThatIsThawedIsAsItWas() throws {
     try withMachine { machine in
-      let table = try MappingTable(system: machine.system, tagging: false)
+      let table = try MappingTable(system: machine.system)
       let domain = try machine.domain(.dma)
       table.setDomain(domain)
       _ = table.freeze()
