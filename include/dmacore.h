@@ -23,6 +23,7 @@
 #include "dmacore/peer.h"
 #include "dmacore/reserved.h"
 #include "dmacore/sys/backend.h"
+#include "dmacore/sys/mapping_ops.h"
 #include "dmacore/system.h"
 #include "dmacore/topology.h"
 #include "dmacore/types.h"

@@ -44,16 +44,18 @@ struct dmacore_device;
  *
  * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8;
  *   IOVA store, rank 9); calls the memory allocator, and may call the table allocator, the domain's
- *   notifiers (rank 13) and the system's cache, and wait for accesses in flight to end.
+ *   notifiers (rank 13), the device's mapping functions (sys/mapping_ops.h) and the system's cache, and wait
+ *   for accesses in flight to end.
  * Ownership: the memory is the caller's until dmacore_free_coherent().
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or @size is 0 or rounds up to 2^64. Never succeeds if retried.
  *   -ENXIO   the device has no coherent mask. Not until it is set.
  *   -EPERM   the device is behind an IOMMU and attached to no domain, a blocked one, or an unmanaged
- *            or a nested one, which is reported too. Not until it is attached to another.
+ *            or a nested one, which is reported too. Not until it is attached to another. Or its mapping
+ *            functions are an empty table. Never.
  *   -EOPNOTSUPP  the system was given no memory allocator, and is not flat, or the device is not coherent
  *            (DMACORE_DEVICE_NONCOHERENT), and no memory is declared. Never.
- *   -EFAULT  the memory allocator gave memory that is not inside a writable region of the system,
+ *   -EFAULT  the memory allocator, or the mapping functions' alloc, gave memory that is not inside a writable region of the system,
  *            or does not start at a multiple of the page size on both sides. Never.
  *   -ERANGE  on the direct path the memory lies above the coherent mask or the bus limit, or in no
  *            DMA range of the device; through an IOMMU too few addresses of the domain lie under them
@@ -62,6 +64,8 @@ struct dmacore_device;
  *   -ENOSPC  no free IOVA under the limit. May succeed later.
  *   -ENOMEM  no memory, or not so much in a row of what is declared, under the coherent mask and the bus
  *            limit. May succeed later.
+ *   -EIO     the device's mapping functions gave an address that they may not give, which is reported.
+ *   any other: what the mapping functions' map or alloc returned.
  */
 DMACORE_MUST_CHECK
 int dmacore_alloc_coherent(struct dmacore_device *device, uint64_t size, void **out_cpu,
@@ -79,7 +83,8 @@ int dmacore_alloc_coherent(struct dmacore_device *device, uint64_t size, void **
  *
  * Context: any thread; locked (device mappings, rank 4, and inside it zero-copy mappings, rank 5;
  *   IOVA cache, rank 8; IOVA store, rank 9); waits for accesses in flight to end; calls the memory
- *   allocator, and may call the domain's notifiers (rank 13) and the report callback.
+ *   allocator, and may call the domain's notifiers (rank 13), the device's mapping functions and the report
+ *   callback.
  * Ownership: the memory may not be used afterwards.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or there is no such allocation of this device; nothing changed.

@@ -20,6 +20,7 @@
  * A device with no IOMMU, or attached to an identity domain, is mapped directly: the address that
  * the device is told is the physical address, or what its DMA ranges make of that. A device attached
  * to a DMA domain is mapped through the IOMMU, and one attached to a hybrid domain either way. A device
+ * that is made with mapping functions (sys/mapping_ops.h) is mapped as those say. A device
  * attached to an unmanaged or a nested domain reaches what that maps, and its mapping calls refuse. A
  * device behind an IOMMU that is attached to no domain, or to a blocked one, is blocked.
  *
@@ -59,6 +60,7 @@ struct dmacore_bounce_pool;
 struct dmacore_device;
 struct dmacore_group;
 struct dmacore_iommu;
+struct dmacore_mapping_ops;
 struct dmacore_system;
 
 enum dmacore_device_flags {
@@ -145,6 +147,10 @@ struct dmacore_dma_range {
  * @page_response_opaque: passed to @page_response
  * @bounce_pool: the pool that is used for it, and no other (bounce.h); NULL: the one that is set for the
  *   system when something is mapped
+ * @mapping_ops: functions of the caller's that map memory for it (sys/mapping_ops.h); copied; NULL: none.
+ *   It is behind no IOMMU then, has no DMA ranges, and nothing is bounced for it: neither
+ *   DMACORE_DEVICE_FORCE_BOUNCE nor @bounce_pool goes with them, and an untrusted device bypasses none
+ * @mapping_ops_opaque: passed to them
  */
 struct dmacore_device_options {
 	size_t struct_size;
@@ -170,11 +176,13 @@ struct dmacore_device_options {
 	dmacore_page_response_fn page_response;
 	void *page_response_opaque;
 	struct dmacore_bounce_pool *bounce_pool;
+	const struct dmacore_mapping_ops *mapping_ops;
+	void *mapping_ops_opaque;
 };
 
 #define DMACORE_DEVICE_OPTIONS_INIT \
 	{ sizeof(struct dmacore_device_options), 0, 0, NULL, NULL, 0, 0, 0, NULL, NULL, NULL, \
-	  NULL, 0, NULL, NULL, 0, NULL, 0, 0, 0, NULL, NULL, NULL }
+	  NULL, 0, NULL, NULL, 0, NULL, 0, 0, 0, NULL, NULL, NULL, NULL, NULL }
 
 /* For what a device uses an address: by which of its masks that must be reached. */
 enum dmacore_mapping_kind {
@@ -192,7 +200,7 @@ enum dmacore_path_reason {
 	DMACORE_REASON_IDENTITY = 2,
 	/* Its domain translates. */
 	DMACORE_REASON_TRANSLATES = 4,
-	/* The memory has its own addresses in the hybrid domain. */
+	/* The memory has its own addresses in the hybrid domain, or lies in the window of bypass. */
 	DMACORE_REASON_IN_WINDOW = 8,
 	/* It has not. */
 	DMACORE_REASON_OUTSIDE_WINDOW = 16,
@@ -220,8 +228,12 @@ enum dmacore_path_reason {
 	DMACORE_REASON_PEER = 1 << 15,
 	/* The device does not reach that peer, or only a part of the memory is of one. */
 	DMACORE_REASON_PEER_UNREACHABLE = 1 << 16,
-	/* Bypass is turned off (dmacore_domain_set_bypass()). */
+	/* Bypass is turned off (dmacore_domain_set_bypass()), or mapping functions offer none. */
 	DMACORE_REASON_NO_BYPASS = 1 << 17,
+	/* The device has mapping functions (sys/mapping_ops.h). */
+	DMACORE_REASON_OPS = 1 << 18,
+	/* They are an empty table: nobody has configured the device. */
+	DMACORE_REASON_NOT_CONFIGURED = 1 << 19,
 };
 
 /**
@@ -295,7 +307,8 @@ struct dmacore_mapping_info {
  *   a list; 0: none do that are not contiguous
  * @required_mask: the smallest mask, a power of two less one, with which nothing is out of reach: of
  *   all memory that has bytes in this process, on a direct path; of the lowest 4 GiB of addresses,
- *   through an IOMMU. On a flat system memory is where processes have it: below 2^48
+ *   through an IOMMU; or what mapping functions say. On a flat system memory is where processes have it:
+ *   below 2^48
  * @is_addressing_limited: 1: with the streaming mask, the bus limit and the DMA ranges some of that
  *   memory is out of reach directly, and there is no IOMMU to help; 0: none is
  * @reserved: zero
@@ -354,10 +367,11 @@ struct dmacore_device_statistics {
  * @out_device: receives the device, or NULL on failure
  *
  * Context: any thread; locked (group, rank 3; device mappings, rank 4; topology, rank 12); may call the
- *   system's find_group.
+ *   system's find_group, and @options->mapping_ops->supported with the device, which is not in its group
+ *   yet.
  * Ownership: the caller gives the device back with dmacore_device_destroy(); it holds on to the
- *   system, to the IOMMU, to the bridge, to the bounce pool and to its group. What @options->fault_opaque and
- *   @options->page_response_opaque point to must outlive it.
+ *   system, to the IOMMU, to the bridge, to the bounce pool and to its group. What @options->fault_opaque,
+ *   @options->page_response_opaque and @options->mapping_ops_opaque point to must outlive it.
  * Return: 0, or
  *   -EINVAL  @system or @out_device is NULL, a flag is unknown, @options->pasid_count is above
  *            2^20, the name or the ring is too long, page requests are too many or nobody receives their
@@ -367,14 +381,16 @@ struct dmacore_device_statistics {
  *            region is none, there are too many of those or of IDs, the bridge is of another system,
  *            a function of a slot has no ID, the DMA ranges are too many or NULL, one of them is not
  *            aligned, empty, wraps or overlaps another, the device is not coherent and the system has
- *            no @cache, or the structure is too short. Never succeeds if
+ *            no @cache, a mapping function needs another that is not there, or does not go with the
+ *            rest, or a structure is too short. Never succeeds if
  *            retried.
  *   -EBUSY   by the topology it belongs to two groups, which there are. Not until one is gone.
  *   -EPERM   the device is not trusted, and the group is in an identity, a hybrid or a lazy domain; or
  *            its reserved regions are not honoured by the domain that the group is in, or goes back to;
  *            or one is direct, and the group is owned. Not until that is changed.
- *   -E2BIG   the structure is longer than known and not zero there. Never.
+ *   -E2BIG   a structure is longer than known and not zero there. Never.
  *   -ENOMEM  no memory. May succeed later.
+ *   any other: what @options->mapping_ops->supported returned.
  */
 DMACORE_MUST_CHECK
 int dmacore_device_create(struct dmacore_system *system,
@@ -395,8 +411,8 @@ int dmacore_device_create(struct dmacore_system *system,
  *
  * Context: any thread, while no other thread makes a mapping call for @device; locked (group, rank 3;
  *   device mappings, rank 4; bindings, rank 11; topology, rank 12); waits for the device's accesses in
- *   flight to end; may call the driver's remove, the report callback, the memory allocator,
- *   page_response and the domain's notifiers (rank 13); may free a domain that was destroyed, and so
+ *   flight to end; may call the driver's remove, the report callback, the memory allocator, the mapping
+ *   functions, page_response and the domain's notifiers (rank 13); may free a domain that was destroyed, and so
  *   call the table allocator.
  * Ownership: @device may not be used afterwards.
  * Return: nothing; cannot fail.
@@ -412,11 +428,13 @@ void dmacore_device_destroy(struct dmacore_device *device);
  * Live mappings stay as they are, and are synced and unmapped as they were made.
  *
  * Context: any thread; locked (device mappings, rank 4); looks at each mapping above @mask if
- *   @out_beyond is given; calls nothing back.
+ *   @out_beyond is given; may call the device's mapping functions, with no lock held.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  @device is NULL, or the structure is too short; nothing changed. Never succeeds if retried.
  *   -E2BIG   the structure's size is that of no structure; nothing changed. Never.
+ *   -EPERM   the device's mapping functions are an empty table, and @mask is not 0. Never.
+ *   any other: what the mapping functions' supported returned; nothing changed.
  */
 DMACORE_MUST_CHECK
 int dmacore_device_set_mask(struct dmacore_device *device, dmacore_dma_t mask,
@@ -483,8 +501,8 @@ int dmacore_device_set_bus_limit(struct dmacore_device *device, dmacore_dma_t li
  * Context: any thread; takes no lock; calls nothing back.
  * Ownership: nothing changes hands.
  * Return: 0, or
- *   -EINVAL  @device is NULL, or the ranges are none, as in dmacore_device_create(). Never succeeds if
- *            retried.
+ *   -EINVAL  @device is NULL, the ranges are none, as in dmacore_device_create(), or it has mapping functions.
+ *            Never succeeds if retried.
  *   -ENOMEM  no memory. May succeed later.
  */
 DMACORE_MUST_CHECK
@@ -524,7 +542,8 @@ int dmacore_device_list_mappings(struct dmacore_device *device, dmacore_dma_t fi
  *
  * Maps nothing.
  *
- * Context: any thread; lock-free; calls nothing back.
+ * Context: any thread; lock-free, but locked (device mappings, rank 4) if the device has mapping functions;
+ *   calls nothing back.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, @size is 0, the range wraps, @kind or an attribute is unknown, or the
@@ -560,7 +579,7 @@ int dmacore_explanation_describe(const struct dmacore_explanation *explanation, 
  *
  * A device that no mapping call succeeds for has a maximum of 0.
  *
- * Context: any thread; lock-free; looks at each memory region; calls nothing back.
+ * Context: any thread; lock-free; looks at each memory region; may call the device's mapping functions.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or the structure is too short. Never succeeds if retried.

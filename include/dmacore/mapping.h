@@ -46,6 +46,9 @@
  * What is bounced (bounce.h) is a copy, which these calls make: of all of the buffer when it is mapped, back
  * when it is unmapped if the device writes, and of what is synced. Such a mapping always has a record.
  *
+ * A device may have mapping functions (sys/mapping_ops.h). Then these calls call those, with no lock held,
+ * for what is not direct, and a record is kept of every mapping.
+ *
  * Which path a mapping takes (enum dmacore_path) is decided when it is made, for the range that is mapped,
  * and dmacore_device_explain() tells it beforehand.
  *
@@ -124,15 +127,17 @@ enum dmacore_path {
  *
  * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8;
  *   IOVA store, rank 9) where a record is kept, and to bounce (bounce area, rank 15), lock-free otherwise;
- *   may call the table allocator, the domain's notifiers (rank 13) and the system's cache, and to bounce the
- *   callbacks of memory regions and the memory allocator; may wait for accesses in flight to end.
+ *   may call the table allocator, the domain's notifiers (rank 13), the system's cache and the device's
+ *   mapping functions, and to bounce the callbacks of memory regions and the memory allocator; may wait for
+ *   accesses in flight to end.
  * Ownership: @buffer stays the caller's and must outlive the mapping.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, @size is 0, the buffer wraps, or the direction or an attribute is
  *            unknown. Never succeeds if retried.
  *   -ENXIO   the device has no streaming mask. Not until it is set.
  *   -EPERM   the device is behind an IOMMU and attached to no domain, a blocked one, or an unmanaged
- *            or a nested one, which is reported too. Not until it is attached to another.
+ *            or a nested one, which is reported too. Not until it is attached to another. Or its mapping
+ *            functions are an empty table. Never.
  *   -EFAULT  the buffer is not in the system's memory. Never.
  *   -ERANGE  the buffer cannot be reached, nor be bounced, because there is no pool in reach or it is
  *            that of registers: on the direct path it lies above the mask or the bus
@@ -148,7 +153,9 @@ enum dmacore_path {
  *   -ENOSPC  no free IOVA under the limit, or no room in the bounce pool. May succeed later.
  *   -ENOMEM  no memory for table pages, for the record, or for the bounce pool to grow. May succeed
  *            later.
- *   any other: what a memory region's callback returned to a buffer that is bounced.
+ *   -EIO     the device's mapping functions gave an address that they may not give, which is reported.
+ *   any other: what a memory region's callback returned to a buffer that is bounced, or the mapping
+ *            functions' map.
  */
 DMACORE_MUST_CHECK
 int dmacore_map_single(struct dmacore_device *device, void *buffer, uint64_t size,
@@ -214,8 +221,8 @@ int dmacore_map_resource(struct dmacore_device *device, dmacore_phys_t phys, uin
  * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8;
  *   IOVA store, rank 9; bounce area, rank 15) where a record is kept, lock-free otherwise; waits for
  *   accesses in flight to end, in a lazy domain once for many calls; may call the domain's notifiers
- *   (rank 13), the system's cache, the report callback and, for what was bounced, the callbacks of memory
- *   regions, whose failures are reported, and the memory allocator; of a mapping by bus address may end a
+ *   (rank 13), the system's cache, the device's mapping functions, the report callback and, for what was
+ *   bounced, the callbacks of memory regions, whose failures are reported, and the memory allocator; of a mapping by bus address may end a
  *   peer (peers, rank 16) and a device that were destroyed before.
  * Ownership: the buffer is the CPU's again, whole; in a lazy domain after the next flush.
  * Return: 0, or
@@ -238,13 +245,14 @@ int dmacore_unmap(struct dmacore_device *device, dmacore_dma_t dma, uint64_t siz
  * dmacore_sync_for_device().
  *
  * Context: any thread; locked (device mappings, rank 4; bounce area, rank 15) where a record is kept,
- *   lock-free otherwise; may call the system's cache, the report callback and, for what is bounced, the
- *   callbacks of memory regions.
+ *   lock-free otherwise; may call the system's cache, the device's mapping functions, the report callback and,
+ *   for what is bounced, the callbacks of memory regions.
  * Ownership: the bytes are lent to the CPU.
  * Return: 0, or
  *   -EINVAL  @device is NULL, @size is 0, the range wraps, the direction is unknown, or the range
  *            lies in no mapping of this device and direction. Never succeeds if retried.
- *   any other: what a memory region's callback returned to a mapping that is bounced.
+ *   any other: what a memory region's callback returned to a mapping that is bounced, or the mapping
+ *            functions' sync.
  */
 DMACORE_MUST_CHECK
 int dmacore_sync_for_cpu(struct dmacore_device *device, dmacore_dma_t dma, uint64_t size,
@@ -275,10 +283,11 @@ int dmacore_sync_for_device(struct dmacore_device *device, dmacore_dma_t dma, ui
  * @dma: an address inside it
  *
  * Who has asked may leave sync calls out for that mapping when they need not be. They need not be
- * where the device sees the caches of the processors, which see its writes, and the mapping is not
- * bounced.
+ * where the device sees the caches of the processors, which see its writes, and the mapping is neither
+ * bounced nor one that mapping functions sync.
  *
- * Context: any thread; locked (device mappings, rank 4) while something is bounced, lock-free otherwise.
+ * Context: any thread; locked (device mappings, rank 4) while something is bounced, or if mapping functions
+ *   sync, lock-free otherwise.
  * Ownership: nothing changes hands.
  * Return: whether to call dmacore_sync_for_cpu() and dmacore_sync_for_device(); false if @device is NULL.
  */
