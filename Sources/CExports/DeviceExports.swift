@@ -30,6 +30,7 @@ public func dmacore_device_create(
       let group = unsafe options.group.map { unsafe UnsafeMutablePointer<Group>($0) }
       // SAFETY: see `value`.
       let bridge = unsafe options.bridge.map { unsafe UnsafeMutablePointer<Bridge>($0) }
+      _ = unsafe try CExports.options(options.mapping_ops, defaults: dmacore_mapping_ops())
       let description = unsafe try DeviceDescription(
         options, iommu: iommu, group: group, bridge: bridge, system: system)
       return unsafe try Device.place(system: system, description)
@@ -83,9 +84,11 @@ private func change(
 ) -> CInt {
   status { () throws(Failure) in
     let device = unsafe try value(device, as: Device.self)
-    guard let out = unsafe out else { return unsafe device.pointee.set(reach, to: highest) }
+    guard let out = unsafe out else {
+      return try unsafe device.pointee.setMask(reach, to: highest)
+    }
     unsafe try fill(out) { () throws(Failure) in
-      unsafe device.pointee.set(reach, to: highest)
+      try unsafe device.pointee.setMask(reach, to: highest)
       let beyond = unsafe device.pointee.beyond(reach, highest)
       return dmacore_beyond(
         struct_size: 0, count: beyond.count, first: beyond.first, last: beyond.last,

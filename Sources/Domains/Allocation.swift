@@ -17,6 +17,9 @@ public struct Allocation {
   public let isOfPool: Bool
   /// What was declared for the device and has the memory, held; nil if that is from the system.
   fileprivate let declared: UnsafeMutablePointer<DeclaredMemory>?
+  /// The mapping functions that gave the memory, and its address of the device's; nil if none did.
+  public let ops: UnsafeMutablePointer<MappingOps>?
+  public fileprivate(set) var address: UInt64 = 0
   public fileprivate(set) var count: Int
   fileprivate let capacity: Int
   public let segments: UnsafeMutablePointer<dmacore_memory_segment>
@@ -42,7 +45,7 @@ public struct Allocation {
   @inline(never)
   fileprivate static func place(
     capacity: Int, isOfPool: Bool, _ declared: UnsafeMutablePointer<DeclaredMemory>?,
-    replacing old: Link? = nil
+    _ ops: UnsafeMutablePointer<MappingOps>?, replacing old: Link? = nil
   ) throws(Failure) -> Link {
     let header = MemoryLayout<Allocation>.stride
     let raw = unsafe try RawMemory.allocate(
@@ -60,26 +63,29 @@ public struct Allocation {
     }
     unsafe cell.initialize(
       to: Allocation(
-        isOfPool: isOfPool, declared: declared, count: count, capacity: capacity,
+        isOfPool: isOfPool, declared: declared, ops: ops, count: count, capacity: capacity,
         segments: segments))
     return unsafe cell
   }
 }
 
 extension System {
-  /// Zeroed pages for a device: of memory that was declared for it, which is held for this, or else of
-  /// the system's. In one segment if it is to be whole, else in as few as there are.
+  /// Zeroed pages for a device: of memory that was declared for it, which is held for this, or from its
+  /// mapping functions, or else of the system's. In one segment if it is to be whole, else in as few as
+  /// there are.
   ///
   /// - Throws: `notSupported` when nobody can say where the memory comes from, `noMemory`, `badAddress`
   ///   when the caller's allocator gave memory that is not the system's, not writable or not whole
   ///   pages. Then the declared memory has been let go of.
   public func allocateMemory(
     size: UInt64, limit: UInt64, isCoherent: Bool = true, isWhole: Bool = true,
-    isOfPool: Bool = false, from declared: UnsafeMutablePointer<DeclaredMemory>? = nil
+    isOfPool: Bool = false, from declared: UnsafeMutablePointer<DeclaredMemory>? = nil,
+    by ops: UnsafeMutablePointer<MappingOps>? = nil
   ) throws(Failure) -> Allocation.Link {
     var allocation: Allocation.Link
     do throws(Failure) {
-      unsafe allocation = try Allocation.place(capacity: 1, isOfPool: isOfPool, declared)
+      unsafe allocation = try Allocation.place(
+        capacity: 1, isOfPool: isOfPool, declared, ops)
     } catch {
       if let declared = unsafe declared { unsafe Box.letGo(declared) }
       throw error
@@ -92,12 +98,12 @@ extension System {
         let count = unsafe allocation.pointee.count
         if unsafe count == allocation.pointee.capacity {
           unsafe allocation = try Allocation.place(
-            capacity: count &* 2, isOfPool: isOfPool, declared, replacing: allocation)
+            capacity: count &* 2, isOfPool: isOfPool, declared, ops, replacing: allocation)
         }
         let wanted = min(left, most)
         do throws(Failure) {
           unsafe allocation.pointee.segments[count] = try segment(
-            wanted, limit, isCoherent, declared)
+            wanted, limit, isCoherent, allocation)
           unsafe allocation.pointee.count = count &+ 1
           left &-= wanted
         } catch {
@@ -117,12 +123,14 @@ extension System {
 
   private func segment(
     _ size: UInt64, _ limit: UInt64, _ isCoherent: Bool,
-    _ declared: UnsafeMutablePointer<DeclaredMemory>?
+    _ allocation: Allocation.Link
   ) throws(Failure) -> dmacore_memory_segment {
     guard let bytes = Int(exactly: size) else { throw .noMemory }
     let segment =
-      if let declared = unsafe declared {
+      if let declared = unsafe allocation.pointee.declared {
         unsafe try declared.pointee.allocate(size, limit)
+      } else if let ops = unsafe allocation.pointee.ops {
+        unsafe try ops.pointee.allocate(size, limit, &allocation.pointee.address, in: self)
       } else {
         unsafe try takePages(size: size, limit: limit, isCoherent: isCoherent)
       }
@@ -142,6 +150,9 @@ extension System {
       let segment = unsafe allocation.pointee.segments[index]
       if let declared = unsafe declared {
         unsafe declared.pointee.free(segment)
+      } else if let ops = unsafe allocation.pointee.ops {
+        unsafe ops.pointee.free(segment, allocation.pointee.address)
+        unsafe unpin(segment)
       } else {
         unsafe givePagesBack(segment)
       }

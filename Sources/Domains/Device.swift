@@ -32,14 +32,27 @@ public struct DeviceDescription {
   let pageResponseOpaque: UnsafeMutableRawPointer?
   let bouncePool: UnsafeMutablePointer<BouncePool>?
   let bouncesAll: Bool
+  /// Checked for its size.
+  let mappingOps: UnsafePointer<dmacore_mapping_ops>?
+  let mappingOpsOpaque: UnsafeMutableRawPointer?
 
   /// - Throws: `invalidArgument` for an IOMMU, a group or a pool of another system, a name or a ring that is
-  ///   too long, page requests that are too many or whose answers nobody receives.
+  ///   too long, page requests that are too many or whose answers nobody receives, mapping functions
+  ///   beside something that does not go with them.
   public init(
     _ options: dmacore_device_options, iommu: UnsafeMutablePointer<IOMMU>?,
     group: UnsafeMutablePointer<Group>? = nil, bridge: UnsafeMutablePointer<Bridge>? = nil,
     system: UnsafeMutablePointer<System>
   ) throws(Failure) {
+    if unsafe options.mapping_ops != nil {
+      let other = DMACORE_DEVICE_FORCE_BOUNCE.rawValue
+      guard
+        unsafe iommu == nil && options.range_count == 0 && options.bounce_pool == nil
+          && options.flags & other == 0
+      else { throw .invalidArgument }
+    }
+    unsafe mappingOps = options.mapping_ops
+    unsafe mappingOpsOpaque = options.mapping_ops_opaque
     let capacity = unsafe Int(options.fault_capacity)
     pageRequestCapacity = unsafe Int(options.page_request_capacity)
     guard capacity <= 65536, unsafe Name.fits(options.name),
@@ -131,6 +144,8 @@ public struct Device: ~Copyable, Held {
   public let system: UnsafeMutablePointer<System>
   public let iommu: UnsafeMutablePointer<IOMMU>?
   public let group: UnsafeMutablePointer<Group>
+  /// The functions that map memory for it; nil if there are none.
+  public let ops: UnsafeMutablePointer<MappingOps>?
   public let tracksDirect: Bool
   public let isUntrusted: Bool
   /// Whether it sees the processors' caches.
@@ -159,8 +174,8 @@ public struct Device: ~Copyable, Held {
   public let bouncesAll: Bool
   /// What its hardware can be told in one piece.
   public let limits = DeviceLimits()
-  private let streamingMask: Atomic<UInt64>
-  private let coherentMask: Atomic<UInt64>
+  let streamingMask: Atomic<UInt64>
+  let coherentMask: Atomic<UInt64>
   private let ownName: Name
   // The group's record of the device.
   let member: UnsafeMutablePointer<Group.Member>
@@ -174,8 +189,8 @@ public struct Device: ~Copyable, Held {
 
   /// A new device, in its group.
   ///
-  /// - Throws: what `Topology.add` and `Group.add` throw, `invalidArgument` when the DMA ranges or reserved
-  ///   regions are none, `noMemory`.
+  /// - Throws: what `Topology.add` and `Group.add` throw, `invalidArgument` when the DMA ranges, reserved
+  ///   regions or mapping functions are none, `noMemory`, and what those fail with.
   public static func place(
     system: UnsafeMutablePointer<System>, _ description: DeviceDescription
   ) throws(Failure) -> UnsafeMutablePointer<Device> {
@@ -183,6 +198,7 @@ public struct Device: ~Copyable, Held {
       unsafe try Device(system: system, description)
     }
     do throws(Failure) {
+      try unsafe startOps(device)
       try unsafe device.pointee.group.pointee.add(device, device.pointee.member)
     } catch {
       unsafe Box.letGo(device)
@@ -209,10 +225,12 @@ public struct Device: ~Copyable, Held {
     let ranges = unsafe try Box<DMARanges>.place { () throws(Failure) in
       unsafe try DMARanges(description.ranges, count: description.rangeCount)
     }
+    var ops: UnsafeMutablePointer<MappingOps>? = nil
     var placed: UnsafeMutablePointer<Group.Member>? = nil
     let group: UnsafeMutablePointer<Group>
     let member: UnsafeMutablePointer<Group.Member>
     do throws(Failure) {
+      unsafe ops = try MappingOps.place(description)
       unsafe member = try Box<Group.Member>.place { () throws(Failure) in
         unsafe Group.Member(place: description.topology)
       }
@@ -220,6 +238,7 @@ public struct Device: ~Copyable, Held {
       unsafe group = try Self.group(for: member, given: description.group, in: system)
     } catch {
       if let member = unsafe placed { unsafe Box.destroy(member) }
+      if let ops = unsafe ops { unsafe Box.destroy(ops) }
       unsafe Box.destroy(ranges)
       throw error
     }
@@ -230,7 +249,8 @@ public struct Device: ~Copyable, Held {
     unsafe self.system = system
     unsafe iommu = description.iommu
     unsafe self.group = group
-    tracksDirect = description.tracksDirect
+    unsafe self.ops = ops
+    tracksDirect = unsafe description.tracksDirect || ops != nil
     isUntrusted = description.isUntrusted
     isCoherent = description.isCoherent
     pasidCount = description.pasidCount
@@ -284,6 +304,7 @@ public struct Device: ~Copyable, Held {
     unsafe Box.letGo(group)
     if let iommu = unsafe iommu { unsafe Box.letGo(iommu) }
     if let pool = unsafe bouncePool { unsafe Box.letGo(pool) }
+    if let ops = unsafe ops { unsafe Box.destroy(ops) }
     unsafe Box.letGo(system)
     var next = unsafe Self.ranges(at: newestRanges.load(ordering: .relaxed))
     while let ranges = unsafe next {
@@ -321,13 +342,14 @@ public struct Device: ~Copyable, Held {
 
   /// What a mapping of this kind must stay under.
   ///
-  /// - Throws: `noMask`.
+  /// - Throws: `noMask`; `notPermitted` when there is none because nobody has configured the device.
   public func limit(for kind: MappingRecord.Kind) throws(Failure) -> AddressLimit {
     let mask =
       switch kind {
       case .streaming: streamingMask.load(ordering: .relaxed)
       case .coherent: coherentMask.load(ordering: .relaxed)
       }
+    if mask == 0, let ops = unsafe ops, unsafe ops.pointee.isEmpty { throw .notPermitted }
     return try AddressLimit(mask: mask, busLimit: busLimit.load(ordering: .relaxed))
   }
 
@@ -406,10 +428,11 @@ public struct Device: ~Copyable, Held {
     unsafe UnsafeMutablePointer(bitPattern: address)
   }
 
-  /// - Throws: as `DMARanges.init`.
+  /// - Throws: as `DMARanges.init`, and `invalidArgument` for a device with mapping functions.
   public func setRanges(
     _ given: UnsafePointer<dmacore_dma_range>?, count: Int
   ) throws(Failure) {
+    guard unsafe ops == nil else { throw .invalidArgument }
     let new = unsafe try Box<DMARanges>.place { () throws(Failure) in
       unsafe try DMARanges(given, count: count)
     }
@@ -566,6 +589,9 @@ public struct Device: ~Copyable, Held {
         node.pointee.first, node.pointee.last)
     } else if unsafe node.pointee.payload.path == .busAddress {
       unsafe system.pointee.endMapping(byBusAddress: node.pointee.first)
+    } else if unsafe node.pointee.payload.path == .ops {
+      unsafe ops?.pointee.unmap(
+        node.pointee.first, node.pointee.last &- node.pointee.first, node.pointee.payload)
     }
     unsafe BouncePool.giveBackAll(node.pointee.payload.bounce)
     unsafe mappings.giveBack(node)

@@ -262,9 +262,14 @@ public struct MappingTable: ~Copyable {
     }
   }
 
-  /// Ends a call by entering its mapping.
-  public func insert(_ cell: Link, _ range: DMARange, _ record: MappingRecord) {
+  /// Ends a call by entering its mapping; or, if it may not be where others are that lead elsewhere,
+  /// returns false when there are some, and the cell is still the caller's.
+  @discardableResult
+  public func insert(
+    _ cell: Link, _ range: DMARange, _ record: MappingRecord, ifClear: Bool = false
+  ) -> Bool {
     state.withLock { state in
+      if ifClear, Self.isObstructed(state.tree, range, record) { return false }
       unsafe cell.initialize(
         to: Node(first: range.first.rawValue, last: range.last.rawValue, payload: record))
       unsafe state.tree.insert(cell)
@@ -272,7 +277,28 @@ public struct MappingTable: ~Copyable {
       state.pending -= 1
       state.bytes &+= range.extent &+ 1
       state.total &+= 1
+      return true
     }
+  }
+
+  /// Whether mappings are in a range, and not all of them directly where a record's leads directly.
+  @inline(never)
+  private static func isObstructed(
+    _ tree: borrowing Treap<Node>, _ range: DMARange, _ record: MappingRecord
+  ) -> Bool {
+    var isObstructed = false
+    let offset = record.target &- range.first.rawValue
+    unsafe tree.visitOverlapping(
+      first: range.first.rawValue, last: range.last.rawValue
+    ) { node in
+      // What has bus addresses of a peer is elsewhere.
+      isObstructed =
+        unsafe node.pointee.payload.path != .busAddress
+        && (record.path != .direct || node.pointee.payload.path != .direct
+          || node.pointee.payload.target &- node.pointee.first != offset)
+      return !isObstructed
+    }
+    return isObstructed
   }
 
   /// Ends a call whose mapping does not exist, or no longer.
@@ -360,20 +386,20 @@ public struct MappingTable: ~Copyable {
   }
 
   /// What a record of a kind and direction says of a range that lies in it: its physical address, the
-  /// mapping's attributes, and whether any of it is copied. What is mapped by bus address is MMIO.
+  /// mapping's attributes and path, and whether any of it is copied. What is mapped by bus address is MMIO.
   @inline(never)
   public func find(
     covering range: DMARange, _ kind: MappingRecord.Kind, _ direction: Direction
-  ) -> (target: UInt64, attributes: MappingAttributes, isBounced: Bool)? {
+  ) -> (target: UInt64, attributes: MappingAttributes, path: MappingPath, isBounced: Bool)? {
     if kind == .streaming, let found = nextTagged(range.first.rawValue, range.last.rawValue),
       found.first <= range.first.rawValue, found.last >= range.last.rawValue,
       found.tag.direction == direction
     {
       // There are no caches to maintain, so that nobody needs to know what it leads to.
-      return (0, found.tag.attributes, false)
+      return (0, found.tag.attributes, .iommu, false)
     }
     return state.withLock { state in
-      var found: (UInt64, MappingAttributes, Bool)? = nil
+      var found: (UInt64, MappingAttributes, MappingPath, Bool)? = nil
       let first = range.first.rawValue
       unsafe state.tree.visitOverlapping(first: first, last: first) { node in
         guard unsafe node.pointee.last >= range.last.rawValue,
@@ -385,7 +411,7 @@ public struct MappingTable: ~Copyable {
           // What is allocated for a device that does not see the caches is not cached.
           node.pointee.payload.path == .busAddress || node.pointee.payload.memory != nil
             ? .mmio : node.pointee.payload.attributes,
-          node.pointee.payload.bounce != nil
+          node.pointee.payload.path, node.pointee.payload.bounce != nil
         )
         return false
       }
@@ -425,8 +451,8 @@ public struct MappingTable: ~Copyable {
 
   /// What an access to a directly mapped address meets.
   public enum Permission {
-    /// It is permitted from `first` to `last` by one mapping.
-    case permitted(first: UInt64, last: UInt64, Access)
+    /// It is permitted from `first` to `last` by one mapping, of what is at `target`.
+    case permitted(first: UInt64, last: UInt64, target: UInt64, Access)
     /// Mappings are there, and none permits it, up to `last`.
     case denied(last: UInt64)
     /// Nothing is mapped, up to `last`.
@@ -439,21 +465,24 @@ public struct MappingTable: ~Copyable {
     at address: UInt64, _ access: Access, byBusAddress: Bool = false
   ) -> Permission {
     state.withLock { state in
-      var permitted: (first: UInt64, last: UInt64, access: Access)? = nil
+      var permitted: (first: UInt64, last: UInt64, target: UInt64, access: Access)? = nil
       var deniedLast: UInt64? = nil
       unsafe state.tree.visitOverlapping(first: address, last: address) { node in
         let (first, last) = unsafe (node.pointee.first, node.pointee.last)
         if unsafe (node.pointee.payload.path == .busAddress) != byBusAddress { return true }
         let granted = unsafe node.pointee.payload.direction.access
         if granted.isSuperset(of: access) {
-          if permitted == nil || last > permitted!.last { permitted = (first, last, granted) }
+          if permitted == nil || last > permitted!.last {
+            permitted = unsafe (first, last, node.pointee.payload.target, granted)
+          }
         } else {
           deniedLast = min(deniedLast ?? last, last)
         }
         return true
       }
       if let permitted {
-        return .permitted(first: permitted.first, last: permitted.last, permitted.access)
+        return .permitted(
+          first: permitted.first, last: permitted.last, target: permitted.target, permitted.access)
       }
       let next = unsafe state.tree.first(above: address)
       // The next mapping starts above an address, so there is one before it.

@@ -257,14 +257,20 @@ public struct System: ~Copyable, Held {
     unsafe memory.find(range.first).region?.pointee.unpin()
   }
 
-  func givePagesBack(_ segment: dmacore_memory_segment) {
-    guard let allocator = unsafe allocator else { return unsafe RawMemory.free(segment.cpu) }
-    ThreadRules.willCallBack()
-    unsafe allocator.free(segment.cpu, segment.size, allocator.opaque)
+  /// As `unpin`, of a segment.
+  @inline(never)
+  func unpin(_ segment: dmacore_memory_segment) {
     if let range = try? unsafe PhysicalRange(
       first: PhysicalAddress(segment.phys), size: segment.size)
     {
       unpin(range)
     }
+  }
+
+  func givePagesBack(_ segment: dmacore_memory_segment) {
+    guard let allocator = unsafe allocator else { return unsafe RawMemory.free(segment.cpu) }
+    ThreadRules.willCallBack()
+    unsafe allocator.free(segment.cpu, segment.size, allocator.opaque)
+    unsafe unpin(segment)
   }
 }

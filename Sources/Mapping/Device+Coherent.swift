@@ -31,6 +31,7 @@ extension Device {
     unsafe try allocate(size, .streaming, direction, attributes, isOfPool: false)
   }
 
+  @inline(never)
   func allocate(
     _ size: UInt64, _ kind: MappingRecord.Kind, _ direction: Direction,
     _ attributes: MappingAttributes, isOfPool: Bool
@@ -40,26 +41,18 @@ extension Device {
     let (cell, domain) = unsafe try mappings.take()
     do throws(Failure) {
       unsafe try requireMappingCalls(in: domain)
-      var memoryLimit = UInt64.max
-      let isDirect = unsafe path(with: domain).isDirect
-      if isDirect {
-        guard let last = ranges.lastPhysical(under: limit.highest) else { throw .outOfRange }
-        memoryLimit = last
-      }
-      let allocation = unsafe try system.pointee.allocateMemory(
-        size: size, limit: memoryLimit, isCoherent: isCoherent,
-        isWhole: isDirect || kind == .coherent, isOfPool: isOfPool,
-        from: kind == .coherent ? mappings.holdDeclared() : nil)
+      let allocation = unsafe try allocateMemory(size, kind, limit, in: domain, isOfPool: isOfPool)
       do throws(Failure) {
         let translating = unsafe translating(domain)
         let stamp = unsafe withPins(of: translating) { $0.stamp }
         let access = direction.access.union(attributes.access)
         let (range, path) = unsafe try place(
-          allocation, access, attributes, in: domain, limit: limit)
+          allocation, access, attributes, in: domain, limit: limit, kind)
         let record = unsafe MappingRecord(
           kind: kind, path: path, direction: direction, attributes: attributes,
-          domain: translating, memory: allocation, stamp: stamp)
-        unsafe mappings.insert(cell, range, record)
+          domain: translating, memory: allocation,
+          target: allocation.pointee.segments.pointee.phys, stamp: stamp)
+        try unsafe enter(cell, range, record)
         return unsafe (allocation, range.first)
       } catch {
         unsafe system.pointee.freeMemory(allocation)
@@ -71,14 +64,37 @@ extension Device {
     }
   }
 
+  /// Memory for the device, in as few segments as there are where it need not be in one.
+  private func allocateMemory(
+    _ size: UInt64, _ kind: MappingRecord.Kind, _ limit: AddressLimit,
+    in domain: UnsafeMutablePointer<Domain>?, isOfPool: Bool
+  ) throws(Failure) -> Allocation.Link {
+    if unsafe ops != nil {
+      return unsafe try allocateForOps(size, kind, limit, isOfPool: isOfPool)
+    }
+    var memoryLimit = UInt64.max
+    let isDirect = unsafe path(with: domain).isDirect
+    if isDirect {
+      guard let last = ranges.lastPhysical(under: limit.highest) else { throw .outOfRange }
+      memoryLimit = last
+    }
+    return unsafe try system.pointee.allocateMemory(
+      size: size, limit: memoryLimit, isCoherent: isCoherent,
+      isWhole: isDirect || kind == .coherent, isOfPool: isOfPool,
+      from: kind == .coherent ? mappings.holdDeclared() : nil)
+  }
+
   /// Gives an allocation an address of the device. In several segments it is behind an IOMMU.
   private func place(
     _ allocation: Allocation.Link, _ access: Access, _ attributes: MappingAttributes,
-    in domain: UnsafeMutablePointer<Domain>?, limit: AddressLimit
+    in domain: UnsafeMutablePointer<Domain>?, limit: AddressLimit, _ kind: MappingRecord.Kind
   ) throws(Failure) -> (DMARange, MappingPath) {
     guard unsafe allocation.pointee.count > 1, let domain = unsafe translating(domain) else {
-      return unsafe try place(
-        allocation.pointee.memory(0), access, attributes, in: domain, limit: limit)
+      let memory = try unsafe allocation.pointee.memory(0)
+      if unsafe allocation.pointee.ops != nil {
+        return (try unsafe check(allocation.pointee.address, of: memory, limit), .ops)
+      }
+      return unsafe try place(memory, access, attributes, in: domain, limit: limit, kind)
     }
     if attributes.contains(.requireCoherent) && !isCoherent { throw .notSupported }
     let range = try unsafe domain.pointee.map(

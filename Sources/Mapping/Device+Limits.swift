@@ -21,6 +21,7 @@ extension Device {
   public var mappingLimits: MappingLimits {
     var limits = MappingLimits()
     let highest = (try? limit(for: .streaming).highest) ?? 0
+    if unsafe ops != nil { return limitsByOps(under: highest) }
     let (mask, isReached) = needs(highest)
     let token = unsafe system.pointee.readers.enter()
     defer { unsafe system.pointee.readers.leave(token) }

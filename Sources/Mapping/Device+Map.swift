@@ -18,6 +18,8 @@ import Primitives
 //   device attached to a DMA domain:                              IOVA space + page table
 //   device attached to a hybrid domain:                           direct where it reaches the memory,
 //                                                                 else as in a DMA domain
+//   device with mapping functions:                                direct where those are bypassed, else
+//                                                                 as they say (Device+Ops.swift)
 //   device behind an IOMMU, attached to anything else or nothing: refused
 //   memory of a peer, by bus address:                             as the bus has it, in none of these
 //                                                                 but the last
@@ -96,7 +98,7 @@ extension Device {
         kind: .streaming, path: path, direction: direction, attributes: attributes,
         domain: translating, memory: nil, target: memory.first.rawValue, bounce: bounce,
         stamp: stamp)
-      unsafe mappings.insert(cell, range, record)
+      try unsafe enter(cell, range, record)
       return range.first
     } catch {
       unsafe mappings.giveBack(cell)
@@ -190,7 +192,8 @@ extension Device {
   public func sync(
     _ range: DMARange, _ direction: Direction, forCPU: Bool
   ) throws(Failure) {
-    var found: (target: UInt64, attributes: MappingAttributes, isBounced: Bool)? = nil
+    var found:
+      (target: UInt64, attributes: MappingAttributes, path: MappingPath, isBounced: Bool)? = nil
     if !isUntracked || mappings.hasBounced {
       found = mappings.find(covering: range, .streaming, direction)
       guard found != nil || isWithoutRecord(range) else {
@@ -203,8 +206,12 @@ extension Device {
     cplatform_hand_over()
     guard let found else { return }
     if found.isBounced { return try syncBounced(range, direction, forCPU: forCPU) }
+    // The caches lie between the CPU and what the functions do.
+    let ops = unsafe found.path == .ops ? ops : nil
+    if forCPU { try unsafe ops?.pointee.sync(range, direction, to: found.target, forCPU: true) }
     maintainCaches(
       at: found.target, range, direction, found.attributes.intersection(.mmio), forCPU: forCPU)
+    if !forCPU { try unsafe ops?.pointee.sync(range, direction, to: found.target, forCPU: false) }
   }
 
   /// Whether a range that is in no record that is asked for can be in a direct mapping.
@@ -219,7 +226,9 @@ extension Device {
 
   /// Whether syncing does anything for a mapping.
   public func needsSync(_ address: DMAAddress) -> Bool {
-    !isCoherent || mappings.isBounced(at: address.rawValue)
+    if !isCoherent || mappings.isBounced(at: address.rawValue) { return true }
+    guard let ops = unsafe ops, unsafe ops.pointee.syncs else { return false }
+    return mappings.describe(address.rawValue)?.record.path == .ops
   }
 
   /// Whether unmapping does anything for mappings.
@@ -257,12 +266,13 @@ extension Device {
   }
 
   /// Gives memory an address of the device, on the path that the policy chooses for what may not be copied.
+  @inline(never)
   func place(
     _ memory: PhysicalRange, _ access: Access, _ attributes: MappingAttributes = [],
-    in domain: UnsafeMutablePointer<Domain>?, limit: AddressLimit
+    in domain: UnsafeMutablePointer<Domain>?, limit: AddressLimit, _ kind: MappingRecord.Kind
   ) throws(Failure) -> (DMARange, MappingPath) {
     let decision = unsafe decide(
-      memory, attributes, limit: limit, in: domain, isStreaming: false)
+      memory, attributes, limit: limit, in: domain, isStreaming: false, kind)
     return try unsafe place(memory, access, attributes, in: domain, limit, decision)
   }
 
@@ -273,7 +283,12 @@ extension Device {
   ) throws(Failure) -> (DMARange, MappingPath) {
     switch decision.path {
     case .direct:
-      guard let range = ranges.bus(of: memory) else { throw .outOfRange }
+      guard var range = ranges.bus(of: memory) else { throw .outOfRange }
+      if decision.offset != 0 {
+        // It does not wrap, as the policy says.
+        let first = range.first.rawValue &+ decision.offset
+        range = DMARange(DMAAddress(first), through: DMAAddress(first &+ memory.extent))
+      }
       if let domain = unsafe domain, unsafe domain.pointee.kind == .hybrid,
         unsafe !domain.pointee.enterWindow(memory)
       {
@@ -288,6 +303,8 @@ extension Device {
     case .iommu:
       let access = decision.reasons.contains(.peer) ? access.union(.mmio) : access
       return (try unsafe placeTranslated(memory, access, in: domain!, limit), .iommu)
+    case .ops:
+      return (try placeByOps(memory, access, attributes, limit, decision.kind), .ops)
     default:
       if decision.reasons.contains(.owned) && !attributes.contains(.noWarn) { reportRefusal() }
       throw decision.failure

@@ -42,7 +42,10 @@ struct PathReasons: OptionSet {
   static var peerUnreachable: PathReasons { PathReasons(rawValue: 1 << 16) }
   static var noBypass: PathReasons { PathReasons(rawValue: 1 << 17) }
 
-  static var all: PathReasons { PathReasons(rawValue: (1 << 18) - 1) }
+  static var ops: PathReasons { PathReasons(rawValue: 1 << 18) }
+  static var notConfigured: PathReasons { PathReasons(rawValue: 1 << 19) }
+
+  static var all: PathReasons { PathReasons(rawValue: (1 << 20) - 1) }
 
   /// One of them in words, which go on behind "because ".
   private func append(to text: inout TextBuffer) {
@@ -50,8 +53,8 @@ struct PathReasons: OptionSet {
     case .noIOMMU: text.append("the device is behind no IOMMU")
     case .identity: text.append("its domain is an identity domain")
     case .translates: text.append("its domain translates")
-    case .inWindow: text.append("the memory has its own addresses in the hybrid domain")
-    case .outsideWindow: text.append("the memory is not in the identity window")
+    case .inWindow: text.append("the memory is in the window of what bypasses")
+    case .outsideWindow: text.append("the memory is not in that window")
     case .aboveLimit: text.append("it ends above the mask or the bus limit")
     case .outsideRanges: text.append("the DMA ranges do not have it in a row")
     case .tooWide: text.append("its addresses are too wide for the page table")
@@ -65,7 +68,9 @@ struct PathReasons: OptionSet {
     case .peer: text.append("it is memory of a peer, or has bus addresses of one")
     case .peerUnreachable:
       text.append("the device does not reach the peer, or only a part is of it")
-    default: text.append("bypass is turned off")
+    case .noBypass: text.append("bypass is turned off, or not offered")
+    case .ops: text.append("the device has mapping functions")
+    default: text.append("nobody has configured the device")
     }
   }
 
@@ -88,11 +93,19 @@ struct PathDecision {
   let reasons: PathReasons
   /// Of a path that is refused.
   let failure: Failure
+  /// How much further on memory is for the device, if it bypasses mapping functions; and for those.
+  let offset: UInt64
+  let kind: MappingRecord.Kind
 
-  init(_ path: MappingPath, _ reasons: PathReasons) {
+  init(
+    _ path: MappingPath, _ reasons: PathReasons, offset: UInt64 = 0,
+    _ kind: MappingRecord.Kind = .streaming
+  ) {
     self.path = path
     self.reasons = reasons
     failure = .notPermitted
+    self.offset = offset
+    self.kind = kind
   }
 
   static func refused(_ failure: Failure, _ reasons: PathReasons) -> PathDecision {
@@ -103,6 +116,8 @@ struct PathDecision {
     path = .refused
     self.reasons = reasons
     self.failure = failure
+    offset = 0
+    kind = .streaming
   }
 }
 
@@ -140,12 +155,13 @@ extension Device {
     do throws(Failure) {
       limit = try self.limit(for: kind)
     } catch {
-      return (.refused, PathReasons.noMask.rawValue, error, 0)
+      let reasons: PathReasons = error == .noMask ? .noMask : [.ops, .notConfigured]
+      return (.refused, reasons.rawValue, error, 0)
     }
     let token = unsafe system.pointee.readers.enter()
     defer { unsafe system.pointee.readers.leave(token) }
     let decision = unsafe decide(
-      memory, attributes, limit: limit, in: mappings.domain, isStreaming: kind == .streaming)
+      memory, attributes, limit: limit, in: mappings.domain, isStreaming: kind == .streaming, kind)
     return (
       decision.path, decision.reasons.rawValue,
       decision.path == .refused ? decision.failure : nil, limit.highest
@@ -154,11 +170,14 @@ extension Device {
 
   /// The path of memory in a domain, under a limit.
   ///
-  /// - Parameter isStreaming: whether it is a buffer, which may be copied.
+  /// - Parameters:
+  ///   - isStreaming: whether it is a buffer, which may be copied.
+  ///   - kind: which mask the limit is of.
   @inline(never)
   func decide(
     _ memory: PhysicalRange, _ attributes: MappingAttributes, limit: AddressLimit,
-    in domain: UnsafeMutablePointer<Domain>?, isStreaming: Bool = true
+    in domain: UnsafeMutablePointer<Domain>?, isStreaming: Bool = true,
+    _ kind: MappingRecord.Kind = .streaming
   ) -> PathDecision {
     if attributes.contains(.requireCoherent) && !isCoherent {
       return .refused(.notSupported, .incoherent)
@@ -174,6 +193,8 @@ extension Device {
       return .refused(.notPermitted, .blocked)
     case .nested:
       return .refused(.notPermitted, .owned)
+    case .direct where unsafe ops != nil:
+      return decideByOps(memory, attributes, limit, kind, known)
     case .direct:
       let reasons = known.union(unsafe iommu == nil ? .noIOMMU : .identity)
       let reach = reach(of: memory, limit, known)

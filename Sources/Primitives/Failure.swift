@@ -14,11 +14,12 @@ public struct Failure: Error, Equatable, Sendable {
     if result == 0 { return }
     // One that breaks its contract with a positive value, or one that cannot be negated, has failed
     // all the same.
-    throw Failure(code: result < 0 && result > CInt.min ? -result : 5)
+    throw result < 0 && result > CInt.min ? Failure(code: -result) : .ioError
   }
 
   public static var notPermitted: Failure { Failure(code: 1) }  // EPERM
   public static var notFound: Failure { Failure(code: 2) }  // ENOENT
+  public static var ioError: Failure { Failure(code: 5) }  // EIO
   public static var noMask: Failure { Failure(code: 6) }  // ENXIO
   public static var tooBig: Failure { Failure(code: 7) }  // E2BIG
   public static var tryAgain: Failure { Failure(code: 11) }  // EAGAIN

@@ -51,8 +51,10 @@ extension View {
       switch unsafe device.pointee.mappings.permission(
         at: address, access, byBusAddress: byBusAddress)
       {
-      case .permitted(let first, let last, let granted):
-        return PageTableLookup(first: first, last: last, target: first, access: granted)
+      case .permitted(let first, let last, let target, let granted):
+        return PageTableLookup(
+          first: first, last: last, target: unsafe device.pointee.ops == nil ? first : target,
+          access: granted)
       case .denied(let last), .unmapped(let last):
         return PageTableLookup(first: address, last: last, target: 0, access: [])
       }
@@ -76,7 +78,7 @@ extension View {
     case .peer: found = unsafe lookUp(address, access, by: .direct(nil), byBusAddress: true)
     }
     let part = window.part(
-      found.first, found.last, to: found.target, isDirect: kind == .peer || path.isDirect)
+      found.first, found.last, to: found.target, isDirect: kind == .peer || leadsDirectly(by: path))
     return PageTableLookup(
       first: part.first, last: part.last, target: part.target, access: found.access)
   }

@@ -169,11 +169,16 @@ extension View {
       return .refused(reason, last: min(last, window.bus.last.rawValue))
     case .found(let whole):
       let part = window.part(
-        whole.first, whole.last, to: whole.target, isDirect: isPeer || path.isDirect)
+        whole.first, whole.last, to: whole.target, isDirect: isPeer || leadsDirectly(by: path))
       return .found(
         DeviceTranslation(
           first: part.first, last: part.last, target: part.target, access: whole.access))
     }
+  }
+
+  /// Whether where an address leads is the bus's to say.
+  func leadsDirectly(by path: DevicePath) -> Bool {
+    unsafe path.isDirect && device.pointee.ops == nil
   }
 
   /// As `translated`, where the bus passes all addresses.
@@ -228,9 +233,11 @@ extension View {
     switch unsafe device.pointee.mappings.permission(
       at: address, access, byBusAddress: byBusAddress)
     {
-    case .permitted(let first, let last, let granted):
+    case .permitted(let first, let last, let target, let granted):
       return .found(
-        DeviceTranslation(first: first, last: last, target: first, access: granted))
+        DeviceTranslation(
+          first: first, last: last, target: unsafe device.pointee.ops == nil ? first : target,
+          access: granted))
     case .denied(let last):
       return .refused(.denied, last: last)
     case .unmapped(let last):

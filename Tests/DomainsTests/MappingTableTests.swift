@@ -41,7 +41,7 @@ final class MappingTableTests {
     _ table: borrowing MappingTable, at address: UInt64, _ access: Access
   ) -> String {
     switch table.permission(at: address, access) {
-    case .permitted(let first, let last, let granted):
+    case .permitted(let first, let last, _, let granted):
       "\(first) to \(last), access \(granted.rawValue)"
     case .denied(let last): "denied to \(last)"
     case .unmapped(let last): "unmapped to \(last)"
@@ -212,7 +212,7 @@ final class MappingTableTests {
           }
           let isMapped = mappings.contains { $0.0.contains(address) }
           switch table.permission(at: address, access) {
-          case .permitted(let first, let last, _):
+          case .permitted(let first, let last, _, _):
             try demand((first...last).allSatisfy(permits), "\(mappings) permit too much")
             try demand((first...last).contains(address), "\(address) is outside")
           case .denied(let last):
