@@ -144,6 +144,7 @@ extension System {
 
   /// Frees an allocation; or what is known of it alone, when somebody holds its pages, who then has them
   /// for good.
+  @inline(never)
   public func freeMemory(_ allocation: Allocation.Link, isHeld: Bool = false) {
     let declared = unsafe allocation.pointee.declared
     for index in unsafe 0..<(isHeld ? 0 : allocation.pointee.count) {
