@@ -8,7 +8,7 @@
  * two agree only where the library has said so.
  */
 
-#include "support/machine.h"
+#include "support/grants.h"
 
 #define SIZE (8 * PAGE)
 #define LIVE_MAX 8
@@ -25,9 +25,13 @@ struct stage {
 	uint8_t *memory;
 	struct dmacore_bounce_pool *pool;
 	uint8_t *pool_memory;
+	struct grants grants;
 	/* What the CPU sees: the memory, or its cache. */
 	uint8_t *cpu;
 };
+
+/* With mapping functions; beside the flags of devices. */
+#define BY_FUNCTIONS (UINT32_C(1) << 31)
 
 struct way {
 	const char *name;
@@ -58,6 +62,12 @@ static const struct way ways[] = {
 	{ "bounced", 0, 0, 32, false, true },
 	{ "bounced by force", 0, DMACORE_DEVICE_FORCE_BOUNCE, 64, false, true },
 	{ "IOMMU, bounced ends", DMACORE_DOMAIN_DMA, DMACORE_DEVICE_UNTRUSTED, 32, false, true },
+	{ "functions", 0, BY_FUNCTIONS, 32, false, false },
+	{ "functions, in the window", 0, BY_FUNCTIONS, 64, false, false },
+	{ "functions, past the caches", 0, BY_FUNCTIONS | DMACORE_DEVICE_NONCOHERENT, 32, false,
+	  false },
+	{ "functions, in the window, past the caches", 0, BY_FUNCTIONS | DMACORE_DEVICE_NONCOHERENT,
+	  64, false, false },
 };
 
 #define WAYS (sizeof(ways) / sizeof(ways[0]))
@@ -133,10 +143,15 @@ static void stage_start(struct stage *stage, const struct way *way)
 	add_host_region(stage->system, HIGH_BASE, SIZE, stage->memory, 0);
 	if (way->has_pool)
 		pool_start(stage);
-	device.flags = way->flags;
+	device.flags = way->flags & ~BY_FUNCTIONS;
 	device.streaming_mask = device.coherent_mask = DMACORE_BIT_MASK(way->mask_bits);
 	device.ranges = &range;
 	device.range_count = way->has_ranges;
+	if (way->flags & BY_FUNCTIONS) {
+		grants_start(&stage->grants, NULL);
+		device.mapping_ops = &stage->grants.ops;
+		device.mapping_ops_opaque = &stage->grants;
+	}
 	if (way->domain) {
 		assert_ok(dmacore_iommu_create(stage->system, NULL, &stage->iommu));
 		device.iommu = stage->iommu;
@@ -153,6 +168,7 @@ static void stage_stop(struct stage *stage)
 {
 	dmacore_view_destroy(stage->view);
 	dmacore_device_destroy(stage->device);
+	grants_stop(&stage->grants);
 	dmacore_domain_destroy(stage->domain);
 	dmacore_iommu_destroy(stage->iommu);
 	if (stage->pool)
