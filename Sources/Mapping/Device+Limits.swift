@@ -62,7 +62,11 @@ extension Device {
       highest = max(highest, range.last.rawValue)
       if range.last.rawValue > limit { isReached = false }
     }
-    // All bits up to the highest one.
-    return (highest == 0 ? 0 : UInt64.max &>> UInt64(highest.leadingZeroBitCount), isReached)
+    return (Self.mask(to: highest), isReached)
+  }
+
+  /// All bits up to the highest one of an address.
+  static func mask(to address: UInt64) -> UInt64 {
+    address == 0 ? 0 : UInt64.max &>> UInt64(address.leadingZeroBitCount)
   }
 }

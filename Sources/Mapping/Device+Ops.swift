@@ -120,7 +120,7 @@ extension Device {
   func limitsByOps(under highest: UInt64) -> MappingLimits {
     let (given, mask) = unsafe ops!.pointee.limits()
     var limits = MappingLimits()
-    limits.requiredMask = mask
+    limits.requiredMask = Self.mask(to: mask)
     guard highest > 0 else { return limits }
     limits.maxSize = given.max_size == 0 ? UInt64.max : given.max_size
     limits.optimalSize =

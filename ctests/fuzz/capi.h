@@ -5,11 +5,13 @@
 /*
  * What the parts of the fuzzer of the whole C API share: capi_fuzz.c makes the calls,
  * capi_objects.c creates and destroys objects, capi_drivers.c has drivers, capi_peers.c bridges and peers,
- * capi_backend.c has hardware, capi_coherent.c allocates memory, capi_world.c has arguments, results and callbacks.
+ * capi_backend.c has hardware, capi_ops.c mapping functions, capi_coherent.c allocates memory, capi_world.c has
+ * arguments, results and callbacks.
  */
 
 #include <dmacore.h>
 #include <dmacore/sys/backend.h>
+#include <dmacore/sys/mapping_ops.h>
 
 #include "fuzz.h"
 
@@ -159,6 +161,7 @@ union storage {
 	struct dmacore_memory_region region;
 	struct dmacore_iommu_options iommu;
 	struct dmacore_backend_ops backend;
+	struct dmacore_mapping_ops mapping_ops;
 	struct dmacore_pagetable_options table;
 	struct dmacore_table_allocator table_allocator;
 	struct dmacore_device_options device;
@@ -212,6 +215,9 @@ size_t count_objects(enum kind kind);
 int check_result(const char *call, int result, const int *allowed, size_t count);
 
 /* Callbacks, whose opaque pointer is &world. */
+
+/* What a callback may do. */
+void step_in_callback(void);
 
 void on_report(const struct dmacore_report *report, void *opaque);
 void on_notify(const struct dmacore_notifier_event *event, void *opaque);
@@ -288,6 +294,13 @@ void give_back_backend(const struct dmacore_iommu_options *options);
 /* Before the first step of an input, and when everything is destroyed. */
 void begin_backends(void);
 void end_backends(void);
+
+/* Gives a device mapping functions, mostly with what goes with them. */
+void choose_ops(struct dmacore_device_options *options);
+
+/* Likewise. */
+void begin_ops(void);
+void end_ops(void);
 
 /* The device reaches @phys, so that it must in the backend, if there is one. */
 void compare_backend(const struct dmacore_device *device, uint32_t pasid, dmacore_iova_t iova,

@@ -453,7 +453,7 @@ static void call_device(void)
 	switch (how % 3) {
 	case 0:
 		(void)RESULT(dmacore_device_set_streaming_mask(device, mask(), OUT(&beyond)),
-			     EINVAL);
+			     EINVAL, EPERM, EIO);
 		break;
 	case 1:
 		if (how >= 0x80)
@@ -461,10 +461,10 @@ static void call_device(void)
 				how & 1 ?
 					dmacore_device_set_bus_limit(device, mask(), OUT(&beyond)) :
 					dmacore_device_set_mask(device, mask(), OUT(&beyond)),
-				EINVAL);
+				EINVAL, EPERM, EIO);
 		else
 			(void)RESULT(dmacore_device_set_coherent_mask(device, mask(), OUT(&beyond)),
-				     EINVAL);
+				     EINVAL, EPERM, EIO);
 		CHECK((beyond.count == 0) == (beyond.last == 0) || beyond.count == 1);
 		break;
 	default:
@@ -999,6 +999,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	world = (struct world){ .program = { data, data + size }, .ram = ram, .file = file };
 	allocation_begin();
 	begin_backends();
+	begin_ops();
 
 	/* The order in which everything goes at the end: from some slot on, up or down. */
 	uint8_t order = byte();
@@ -1015,6 +1016,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (size_t i = 0; i < OBJECTS_MAX; i++)
 		CHECK(world.bound[i] == NULL);
 	end_backends();
+	end_ops();
 	CHECK(world.notifiers == 0);
 	CHECK(world.table_pages == 0);
 	CHECK(world.pool_ranges == 0 || world.may_leak);

@@ -229,10 +229,11 @@ static int create_device(struct object *object, union handle *out)
 					     "a name that is longer than it may be" };
 	struct object *system = pick_object(SYSTEM);
 	union storage options;
-	uint8_t flags;
+	uint8_t flags, how;
 
 	structure(&options, sizeof(options.device));
-	flags = one_in(32) ? byte() : byte() & (DMACORE_DEVICE_TRACK_DIRECT | 0x80);
+	how = byte();
+	flags = how >= 0xf8 ? byte() : byte() & (DMACORE_DEVICE_TRACK_DIRECT | 0x80);
 	options.device.flags = flags & ~0x80U;
 	if ((flags & 0x80) != 0)
 		options.device.group = pick(GROUP);
@@ -265,10 +266,13 @@ static int create_device(struct object *object, union handle *out)
 	options.device.page_request_capacity = options.device.pasid_count;
 	options.device.page_response = options.device.pasid_count == 7 ? NULL : on_page_response;
 	options.device.page_response_opaque = &world;
+	/* Inputs from before there were any mean the same mostly. */
+	if (how >= 0xe0 && how < 0xf8)
+		choose_ops(&options.device);
 	object->is_flat = system->is_flat;
 	return RESULT(dmacore_device_create(system->handle, one_in(32) ? NULL : &options.device,
 					    OUT(&out->device)),
-		      EINVAL, EPERM, EBUSY, E2BIG, ENOMEM);
+		      EINVAL, EPERM, EBUSY, E2BIG, EIO, ENOMEM);
 }
 
 /* Tables that are what happens to lie in memory. */
@@ -662,8 +666,11 @@ void create_machine(void)
 	device_options.page_request_capacity = 4;
 	device_options.page_response = on_page_response;
 	device_options.page_response_opaque = &world;
+	/* Inputs from before there were any mean the same mostly. */
+	if ((how & 0x42) == 0x40)
+		choose_ops(&device_options);
 	(void)RESULT(dmacore_device_create(system.system, &device_options, &device.device), EINVAL,
-		     ENOMEM);
+		     EIO, E2BIG, ENOMEM);
 	keep(DEVICE, device.any, is_flat);
 	if ((how & 2) != 0)
 		(void)RESULT(dmacore_domain_attach(domain.domain, device.device), EINVAL);
@@ -677,7 +684,7 @@ void create_machine(void)
 	(void)RESULT(dmacore_device_group(device.device, &device_options.group), EINVAL);
 	keep(GROUP, device_options.group, is_flat);
 	(void)RESULT(dmacore_device_create(system.system, &device_options, &device.device), EINVAL,
-		     ENOMEM);
+		     EIO, E2BIG, ENOMEM);
 	keep(DEVICE, device.any, is_flat);
 }
 

@@ -174,7 +174,7 @@ int check_result(const char *call, int result, const int *allowed, size_t count)
 
 /* Callbacks. */
 
-static void call_back_in(void)
+void step_in_callback(void)
 {
 	if (world.depth == 2 || !one_in(4))
 		return;
@@ -194,7 +194,7 @@ void on_report(const struct dmacore_report *report, void *opaque)
 	CHECK(strlen(report->text) <= 255 && strchr(report->text, '\n') == NULL);
 	fuzz_trace("  report about %s: %s", report->object, report->text);
 	world.may_leak |= strstr(report->text, "never freed") != NULL;
-	call_back_in();
+	step_in_callback();
 }
 
 void on_fault(struct dmacore_device *device, const struct dmacore_fault *fault, void *opaque)
@@ -206,7 +206,7 @@ void on_fault(struct dmacore_device *device, const struct dmacore_fault *fault, 
 	CHECK(fault->reason >= DMACORE_FAULT_NOT_MAPPED &&
 	      fault->reason <= DMACORE_FAULT_BAD_TABLE);
 	CHECK(fault->stage <= 2);
-	call_back_in();
+	step_in_callback();
 }
 
 void on_domain_fault(struct dmacore_domain *domain, struct dmacore_device *device,
@@ -270,7 +270,7 @@ void on_page_request(struct dmacore_page_request_group *group, void *opaque)
 		(void)RESULT(dmacore_page_request_group_respond(group, 0), ENOENT);
 	else
 		world.page_groups[world.page_group_count++] = group;
-	call_back_in();
+	step_in_callback();
 }
 
 void on_page_response(struct dmacore_device *device, uint32_t pasid, uint32_t group_index,
@@ -281,7 +281,7 @@ void on_page_response(struct dmacore_device *device, uint32_t pasid, uint32_t gr
 	CHECK(response <= DMACORE_PAGE_RESPONSE_INVALID ||
 	      response == DMACORE_PAGE_RESPONSE_FAILURE);
 	fuzz_trace("  response %u", response);
-	call_back_in();
+	step_in_callback();
 }
 
 void on_notify(const struct dmacore_notifier_event *event, void *opaque)
@@ -297,14 +297,14 @@ void on_notify(const struct dmacore_notifier_event *event, void *opaque)
 	else
 		CHECK(event->type == DMACORE_NOTIFY_UNMAP && event->access == 0 &&
 		      event->phys == 0);
-	call_back_in();
+	step_in_callback();
 }
 
 void on_release(void *opaque)
 {
 	CHECK(opaque == &world);
 	world.notifiers--;
-	call_back_in();
+	step_in_callback();
 }
 
 static int region_result(uint64_t offset, uint64_t size, void *opaque)
@@ -312,7 +312,7 @@ static int region_result(uint64_t offset, uint64_t size, void *opaque)
 	uint64_t region_size = (uintptr_t)opaque;
 
 	CHECK(size != 0 && size <= region_size && offset <= region_size - size);
-	call_back_in();
+	step_in_callback();
 	return one_in(8) ? -EIO : 0;
 }
 
