@@ -15,8 +15,12 @@ enum MachinePath: CaseIterable, Sendable {
   case rangedDirect
   case rangedIdentity
   case rangedTranslated
+  // By functions of the caller's, with a window for half of the memory.
+  case functions
 
-  var isBehindIOMMU: Bool { self != .trackedDirect && self != .rangedDirect }
+  var isBehindIOMMU: Bool {
+    self != .trackedDirect && self != .rangedDirect && self != .functions
+  }
   var isTranslated: Bool { self == .translated || self == .lazy || self == .rangedTranslated }
 }
 
@@ -57,6 +61,11 @@ final class MappingMachine {
     dmacore_dma_range(bus: 0x20_0000_0000, phys: 0x100_0000, size: 0x3000),
   ]
 
+  // Where the device has what is in the window, how far that goes, and where the functions have the rest.
+  static let bypassOffset: UInt64 = 1 << 40
+  static let bypassLimit = bypassOffset + windowBase + 8 * page - 1
+  static let functionsOffset: UInt64 = 1 << 44
+
   /// What the library calls back, apart from the machine, which its calls come from.
   private final class Host {
     var memories: [UnsafeMutableRawPointer] = []
@@ -64,6 +73,9 @@ final class MappingMachine {
     var errorCount = 0
     var warningCount = 0
     var faultCount: UInt64 = 0
+    // What the functions have mapped, by the device's addresses.
+    var mapped: [UInt64: UInt64] = [:]
+    var wrongUnmaps = 0
 
     init() {
       for region in MappingMachine.regions {
@@ -193,6 +205,30 @@ final class MappingMachine {
     try demandSame(dmacore_domain_create(iommu, &options, &domain), 0, "create a domain")
   }
 
+  private var functions: dmacore_mapping_ops {
+    var ops = dmacore_mapping_ops()
+    ops.struct_size = MemoryLayout<dmacore_mapping_ops>.size
+    ops.flags = DMACORE_OPS_BYPASS.rawValue
+    ops.map = { _, mapping, address, opaque in
+      address!.pointee = mapping!.pointee.phys + MappingMachine.functionsOffset
+      Host.from(opaque).mapped[address!.pointee] = mapping!.pointee.size
+      return 0
+    }
+    ops.unmap = { _, mapping, opaque in
+      let host = Host.from(opaque)
+      if host.mapped.removeValue(forKey: mapping!.pointee.dma) != mapping!.pointee.size {
+        host.wrongUnmaps += 1
+      }
+    }
+    ops.supported = { _, _, _, bypass, _ in
+      bypass!.pointee.is_offered = 1
+      bypass!.pointee.offset = MappingMachine.bypassOffset
+      bypass!.pointee.limit = MappingMachine.bypassLimit
+      return 0
+    }
+    return ops
+  }
+
   private func makeDevice() throws {
     var options = dmacore_device_options()
     options.struct_size = MemoryLayout<dmacore_device_options>.size
@@ -203,16 +239,22 @@ final class MappingMachine {
     options.coherent_mask = UInt64.max
     options.fault = { _, _, opaque in Host.from(opaque).faultCount += 1 }
     options.fault_opaque = host.opaque
-    try ranges.withUnsafeBufferPointer { ranges in
-      options.ranges = ranges.baseAddress
-      options.range_count = ranges.count
-      try demandSame(dmacore_device_create(system, &options, &device), 0, "create a device")
+    try withUnsafePointer(to: functions) { functions in
+      if path == .functions {
+        options.mapping_ops = functions
+        options.mapping_ops_opaque = host.opaque
+      }
+      try ranges.withUnsafeBufferPointer { ranges in
+        options.ranges = ranges.baseAddress
+        options.range_count = ranges.count
+        try demandSame(dmacore_device_create(system, &options, &device), 0, "create a device")
+      }
     }
   }
 
   private var ranges: [dmacore_dma_range] {
     switch path {
-    case .trackedDirect, .trackedIdentity, .translated, .lazy: []
+    case .trackedDirect, .trackedIdentity, .translated, .lazy, .functions: []
     case .rangedDirect, .rangedIdentity: Self.directRanges
     case .rangedTranslated: Self.translatedRanges
     }
@@ -220,6 +262,11 @@ final class MappingMachine {
 
   /// The address of memory that is mapped directly; nil if the bus does not have it in a row.
   func directAddress(of physical: UInt64, count: Int) -> UInt64? {
+    if path == .functions {
+      let direct = physical + Self.bypassOffset
+      return direct + UInt64(count) - 1 <= Self.bypassLimit
+        ? direct : physical + Self.functionsOffset
+    }
     if ranges.isEmpty { return physical }
     let addresses = (0..<UInt64(count)).map { offset in
       ranges.first { $0.phys <= physical + offset && physical + offset - $0.phys < $0.size }
@@ -252,6 +299,8 @@ final class MappingMachine {
     destroy()
     try demandSame(host.errorCount + host.warningCount, reportCount, "reports at the end")
     try demand(host.usedPages.allSatisfy { !$0 }, "coherent memory is left behind")
+    try demandSame(host.mapped, [:], "mappings that the functions are left with")
+    try demandSame(host.wrongUnmaps, 0, "unmaps of what the functions have not mapped")
     try demandSame(tables.liveCount, 0, "table pages left behind")
     try demandSame(tables.misuses, [], "frees of table pages")
   }

@@ -168,7 +168,7 @@ final class MappingWorld: World {
   private func flush(_ log: inout StepLog) throws {
     let code: Int32 =
       switch machine.path {
-      case .trackedDirect, .rangedDirect: -EINVAL
+      case .trackedDirect, .rangedDirect, .functions: -EINVAL
       case .trackedIdentity, .rangedIdentity: -EOPNOTSUPP
       case .translated, .rangedTranslated, .lazy: 0
       }
