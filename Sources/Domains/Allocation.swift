@@ -77,6 +77,7 @@ extension System {
   /// - Throws: `notSupported` when nobody can say where the memory comes from, `noMemory`, `badAddress`
   ///   when the caller's allocator gave memory that is not the system's, not writable or not whole
   ///   pages. Then the declared memory has been let go of.
+  @_optimize(size)
   public func allocateMemory(
     size: UInt64, limit: UInt64, isCoherent: Bool = true, isWhole: Bool = true,
     isOfPool: Bool = false, from declared: UnsafeMutablePointer<DeclaredMemory>? = nil,

@@ -60,6 +60,7 @@ public struct MappingOps: ~Copyable {
 
   /// - Throws: `invalidArgument` for an unknown flag, or a function without another that it needs;
   ///   `noMemory`.
+  @_optimize(size)
   init(_ ops: dmacore_mapping_ops, opaque: UnsafeMutableRawPointer?) throws(Failure) {
     let hasOthers =
       unsafe ops.flags != 0 || ops.sync != nil || ops.supported != nil || ops.required_mask != nil
@@ -121,6 +122,7 @@ public struct MappingOps: ~Copyable {
   /// - Throws: `notPermitted` when there is no function, `ioError` when the answer is none, and what the
   ///   function fails with.
   @inline(never)
+  @_optimize(size)
   fileprivate func ask(_ kind: UInt32, _ mask: UInt64) throws(Failure) -> Window {
     if isEmpty { throw .notPermitted }
     var window = Window()
@@ -194,6 +196,7 @@ public struct MappingOps: ~Copyable {
 
   /// - Throws: what the function fails with.
   @inline(never)
+  @_optimize(size)
   public func sync(
     _ range: DMARange, _ direction: Direction, to target: UInt64, forCPU: Bool
   ) throws(Failure) {
@@ -209,6 +212,8 @@ public struct MappingOps: ~Copyable {
   /// Coherent memory in whole pages of the system's, pinned, and its address.
   ///
   /// - Throws: what the function fails with, `badAddress`.
+  @inline(never)
+  @_optimize(size)
   func allocate(
     _ size: UInt64, _ limit: UInt64, _ address: inout UInt64, in system: borrowing System
   ) throws(Failure) -> dmacore_memory_segment {
@@ -231,6 +236,7 @@ public struct MappingOps: ~Copyable {
 
   /// Frees what `allocate` gave, which is pinned no more.
   @inline(never)
+  @_optimize(size)
   func free(_ segment: dmacore_memory_segment, _ address: UInt64) {
     var mapping = unsafe describe(address, segment.size &- 1, Self.coherent)
     unsafe mapping.phys = segment.phys
@@ -247,6 +253,7 @@ public struct MappingOps: ~Copyable {
   // MARK: - Limits
 
   /// What there is to say of sizes, and the mask that is required.
+  @_optimize(size)
   public func limits() -> (dmacore_ops_limits, requiredMask: UInt64) {
     var limits = dmacore_ops_limits()
     limits.struct_size = MemoryLayout<dmacore_ops_limits>.size
@@ -280,6 +287,7 @@ extension Device {
   /// Sets what says how high the device reaches; masks only if its mapping functions agree.
   ///
   /// - Throws: what those fail with, `notPermitted` when there are none and should be, `ioError`.
+  @_optimize(size)
   public func setMask(_ reach: Reach, to highest: UInt64) throws(Failure) {
     guard let ops = unsafe ops, reach != .bus, highest != 0 else {
       return set(reach, to: highest)

@@ -269,7 +269,8 @@ extension Device {
   @inline(never)
   func place(
     _ memory: PhysicalRange, _ access: Access, _ attributes: MappingAttributes = [],
-    in domain: UnsafeMutablePointer<Domain>?, limit: AddressLimit, _ kind: MappingRecord.Kind
+    in domain: UnsafeMutablePointer<Domain>?, limit: AddressLimit,
+    _ kind: MappingRecord.Kind = .streaming
   ) throws(Failure) -> (DMARange, MappingPath) {
     let decision = unsafe decide(
       memory, attributes, limit: limit, in: domain, isStreaming: false, kind)

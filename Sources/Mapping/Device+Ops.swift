@@ -42,6 +42,7 @@ extension Device {
   ///
   /// - Throws: what they fail with, `ioError` when the address is none.
   @inline(never)
+  @_optimize(size)
   func placeByOps(
     _ memory: PhysicalRange, _ access: Access, _ attributes: MappingAttributes,
     _ limit: AddressLimit, _ kind: MappingRecord.Kind
@@ -84,7 +85,12 @@ extension Device {
   func enter(
     _ cell: MappingTable.Link, _ range: DMARange, _ record: MappingRecord
   ) throws(Failure) {
-    guard unsafe !mappings.insert(cell, range, record, ifClear: ops != nil) else { return }
+    // By bus address it is a peer's, and in nobody's way.
+    if unsafe mappings.insert(
+      cell, range, record, ifClear: ops != nil && record.path != .busAddress)
+    {
+      return
+    }
     if record.path == .ops { unsafe ops!.pointee.unmap(range.first.rawValue, range.extent, record) }
     throw reportWrongAddress(range.first.rawValue, range.extent)
   }
@@ -94,6 +100,7 @@ extension Device {
   ///
   /// - Throws: as `System.allocateMemory`.
   @inline(never)
+  @_optimize(size)
   func allocateForOps(
     _ size: UInt64, _ kind: MappingRecord.Kind, _ limit: AddressLimit, isOfPool: Bool
   ) throws(Failure) -> Allocation.Link {
@@ -117,6 +124,7 @@ extension Device {
 
   /// What there is to say of the sizes of mappings by the functions.
   @inline(never)
+  @_optimize(size)
   func limitsByOps(under highest: UInt64) -> MappingLimits {
     let (given, mask) = unsafe ops!.pointee.limits()
     var limits = MappingLimits()
@@ -131,6 +139,7 @@ extension Device {
   }
 
   @inline(never)
+  @_optimize(size)
   private func reportWrongAddress(_ first: UInt64, _ extent: UInt64) -> Failure {
     unsafe system.pointee.reporter.report(.error, .ioError, object: name) { text in
       text.append("its mapping functions have ")

@@ -168,8 +168,7 @@ struct dmacore_mapping_ops {
 	int (*supported)(struct dmacore_device *device, uint32_t kind, dmacore_dma_t mask,
 			 struct dmacore_ops_bypass *out, void *opaque);
 	dmacore_dma_t (*required_mask)(struct dmacore_device *device, void *opaque);
-	void (*limits)(struct dmacore_device *device, struct dmacore_ops_limits *out,
-		       void *opaque);
+	void (*limits)(struct dmacore_device *device, struct dmacore_ops_limits *out, void *opaque);
 	int (*alloc)(struct dmacore_device *device, const struct dmacore_ops_mapping *mapping,
 		     void **out_cpu, dmacore_dma_t *out_dma, void *opaque);
 	void (*free)(struct dmacore_device *device, const struct dmacore_ops_mapping *mapping,
