@@ -44,7 +44,8 @@ let coreTargets: [Target] = [
   core("Addressing", ["Primitives"]),
   core("Bounce", ["Addressing", "CPlatform", "Primitives"], isSmall: true),
   core("IOVAAllocation", ["Addressing", "CDMACore", "CPlatform", "Primitives"]),
-  core("PageTables", ["Addressing", "CDMACore", "CPlatform", "Primitives"]),
+  core(
+    "PageTables", ["Addressing", "CDMACore", "CPlatform", "Primitives"], isSmall: true),
   core("MemoryMap", ["Addressing", "CDMACore", "CPlatform", "Primitives"]),
   core(
     "Domains",

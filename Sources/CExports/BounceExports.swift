@@ -6,7 +6,7 @@ import CDMACore
 import Domains
 import Primitives
 
-@implementation @_cdecl("dmacore_bounce_pool_create")
+@implementation @c(dmacore_bounce_pool_create)
 public func dmacore_bounce_pool_create(
   _ system: OpaquePointer!, _ given: UnsafePointer<dmacore_bounce_pool_options>!,
   _ out: UnsafeMutablePointer<OpaquePointer?>!
@@ -20,7 +20,7 @@ public func dmacore_bounce_pool_create(
   }
 }
 
-@implementation @_cdecl("dmacore_bounce_pool_destroy")
+@implementation @c(dmacore_bounce_pool_destroy)
 public func dmacore_bounce_pool_destroy(_ pool: OpaquePointer!) {
   guard let pool = unsafe pool else { return }
   // SAFETY: see `value`.
@@ -31,7 +31,7 @@ public func dmacore_bounce_pool_destroy(_ pool: OpaquePointer!) {
   unsafe Box.letGo(cell)
 }
 
-@implementation @_cdecl("dmacore_bounce_pool_statistics")
+@implementation @c(dmacore_bounce_pool_statistics)
 public func dmacore_bounce_pool_statistics(
   _ pool: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_bounce_pool_statistics>!
 ) -> CInt {
@@ -47,7 +47,7 @@ public func dmacore_bounce_pool_statistics(
   }
 }
 
-@implementation @_cdecl("dmacore_bounce_pool_reset_high_water")
+@implementation @c(dmacore_bounce_pool_reset_high_water)
 public func dmacore_bounce_pool_reset_high_water(_ pool: OpaquePointer!) -> CInt {
   status { () throws(Failure) in
     unsafe try value(pool, as: BouncePool.self).pointee.resetUsedMax()

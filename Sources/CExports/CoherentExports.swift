@@ -8,7 +8,7 @@ import Domains
 import Mapping
 import Primitives
 
-@implementation @_cdecl("dmacore_alloc_coherent")
+@implementation @c(dmacore_alloc_coherent)
 public func dmacore_alloc_coherent(
   _ device: OpaquePointer!, _ size: UInt64,
   _ outCPU: UnsafeMutablePointer<UnsafeMutableRawPointer?>!,
@@ -24,7 +24,7 @@ public func dmacore_alloc_coherent(
   }
 }
 
-@implementation @_cdecl("dmacore_free_coherent")
+@implementation @c(dmacore_free_coherent)
 public func dmacore_free_coherent(
   _ device: OpaquePointer!, _ size: UInt64, _ cpu: UnsafeMutableRawPointer!, _ dma: dmacore_dma_t
 ) -> CInt {
@@ -35,7 +35,7 @@ public func dmacore_free_coherent(
   }
 }
 
-@implementation @_cdecl("dmacore_declare_coherent_memory")
+@implementation @c(dmacore_declare_coherent_memory)
 public func dmacore_declare_coherent_memory(
   _ device: OpaquePointer!, _ phys: dmacore_phys_t, _ size: UInt64
 ) -> CInt {
@@ -46,7 +46,7 @@ public func dmacore_declare_coherent_memory(
   }
 }
 
-@implementation @_cdecl("dmacore_release_coherent_memory")
+@implementation @c(dmacore_release_coherent_memory)
 public func dmacore_release_coherent_memory(_ device: OpaquePointer!) -> CInt {
   status { () throws(Failure) in
     try unsafe value(device, as: Device.self).pointee.releaseMemory()

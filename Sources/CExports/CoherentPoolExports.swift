@@ -8,7 +8,7 @@ import Domains
 import Mapping
 import Primitives
 
-@implementation @_cdecl("dmacore_coherent_pool_create")
+@implementation @c(dmacore_coherent_pool_create)
 public func dmacore_coherent_pool_create(
   _ device: OpaquePointer!, _ given: UnsafePointer<dmacore_coherent_pool_options>!,
   _ out: UnsafeMutablePointer<OpaquePointer?>!
@@ -25,7 +25,7 @@ public func dmacore_coherent_pool_create(
   }
 }
 
-@implementation @_cdecl("dmacore_coherent_pool_destroy")
+@implementation @c(dmacore_coherent_pool_destroy)
 public func dmacore_coherent_pool_destroy(_ pool: OpaquePointer!) {
   guard let pool = unsafe pool else { return }
   // SAFETY: see `value`.
@@ -33,7 +33,7 @@ public func dmacore_coherent_pool_destroy(_ pool: OpaquePointer!) {
 }
 
 @_optimize(speed)
-@implementation @_cdecl("dmacore_coherent_pool_alloc")
+@implementation @c(dmacore_coherent_pool_alloc)
 public func dmacore_coherent_pool_alloc(
   _ pool: OpaquePointer!, _ outCPU: UnsafeMutablePointer<UnsafeMutableRawPointer?>!,
   _ outDMA: UnsafeMutablePointer<dmacore_dma_t>!
@@ -49,7 +49,7 @@ public func dmacore_coherent_pool_alloc(
 }
 
 @_optimize(speed)
-@implementation @_cdecl("dmacore_coherent_pool_free")
+@implementation @c(dmacore_coherent_pool_free)
 public func dmacore_coherent_pool_free(
   _ pool: OpaquePointer!, _ cpu: UnsafeMutableRawPointer!, _ dma: dmacore_dma_t
 ) -> CInt {

@@ -8,7 +8,7 @@ import Domains
 import Mapping
 import Primitives
 
-@implementation @_cdecl("dmacore_device_create")
+@implementation @c(dmacore_device_create)
 public func dmacore_device_create(
   _ system: OpaquePointer!, _ given: UnsafePointer<dmacore_device_options>!,
   _ out: UnsafeMutablePointer<OpaquePointer?>!
@@ -38,7 +38,7 @@ public func dmacore_device_create(
   }
 }
 
-@implementation @_cdecl("dmacore_device_destroy")
+@implementation @c(dmacore_device_destroy)
 public func dmacore_device_destroy(_ device: OpaquePointer!) {
   guard let device = unsafe device else { return }
   // SAFETY: see `value`.
@@ -48,28 +48,28 @@ public func dmacore_device_destroy(_ device: OpaquePointer!) {
   unsafe Box.letGo(cell)
 }
 
-@implementation @_cdecl("dmacore_device_set_mask")
+@implementation @c(dmacore_device_set_mask)
 public func dmacore_device_set_mask(
   _ device: OpaquePointer!, _ mask: dmacore_dma_t, _ out: UnsafeMutablePointer<dmacore_beyond>!
 ) -> CInt {
   unsafe change(device, [.streaming, .coherent], mask, out)
 }
 
-@implementation @_cdecl("dmacore_device_set_streaming_mask")
+@implementation @c(dmacore_device_set_streaming_mask)
 public func dmacore_device_set_streaming_mask(
   _ device: OpaquePointer!, _ mask: dmacore_dma_t, _ out: UnsafeMutablePointer<dmacore_beyond>!
 ) -> CInt {
   unsafe change(device, .streaming, mask, out)
 }
 
-@implementation @_cdecl("dmacore_device_set_coherent_mask")
+@implementation @c(dmacore_device_set_coherent_mask)
 public func dmacore_device_set_coherent_mask(
   _ device: OpaquePointer!, _ mask: dmacore_dma_t, _ out: UnsafeMutablePointer<dmacore_beyond>!
 ) -> CInt {
   unsafe change(device, .coherent, mask, out)
 }
 
-@implementation @_cdecl("dmacore_device_set_bus_limit")
+@implementation @c(dmacore_device_set_bus_limit)
 public func dmacore_device_set_bus_limit(
   _ device: OpaquePointer!, _ limit: dmacore_dma_t, _ out: UnsafeMutablePointer<dmacore_beyond>!
 ) -> CInt {
@@ -97,7 +97,7 @@ private func change(
   }
 }
 
-@implementation @_cdecl("dmacore_device_set_ranges")
+@implementation @c(dmacore_device_set_ranges)
 public func dmacore_device_set_ranges(
   _ device: OpaquePointer!, _ ranges: UnsafePointer<dmacore_dma_range>!, _ count: Int
 ) -> CInt {
@@ -107,7 +107,7 @@ public func dmacore_device_set_ranges(
   }
 }
 
-@implementation @_cdecl("dmacore_device_list_mappings")
+@implementation @c(dmacore_device_list_mappings)
 public func dmacore_device_list_mappings(
   _ device: OpaquePointer!, _ first: dmacore_dma_t, _ last: dmacore_dma_t,
   _ out: UnsafeMutablePointer<dmacore_mapping_info>!, _ capacity: Int,
@@ -131,7 +131,7 @@ public func dmacore_device_list_mappings(
   }
 }
 
-@implementation @_cdecl("dmacore_device_explain")
+@implementation @c(dmacore_device_explain)
 public func dmacore_device_explain(
   _ device: OpaquePointer!, _ phys: dmacore_phys_t, _ size: UInt64, _ kind: UInt32,
   _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_explanation>!
@@ -151,7 +151,7 @@ public func dmacore_device_explain(
   }
 }
 
-@implementation @_cdecl("dmacore_explanation_describe")
+@implementation @c(dmacore_explanation_describe)
 public func dmacore_explanation_describe(
   _ explanation: UnsafePointer<dmacore_explanation>!, _ out: UnsafeMutablePointer<CChar>!,
   _ size: Int
@@ -168,7 +168,7 @@ public func dmacore_explanation_describe(
   }
 }
 
-@implementation @_cdecl("dmacore_device_mapping_limits")
+@implementation @c(dmacore_device_mapping_limits)
 public func dmacore_device_mapping_limits(
   _ device: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_mapping_limits>!
 ) -> CInt {
@@ -184,7 +184,7 @@ public func dmacore_device_mapping_limits(
   }
 }
 
-@implementation @_cdecl("dmacore_device_set_limits")
+@implementation @c(dmacore_device_set_limits)
 public func dmacore_device_set_limits(
   _ device: OpaquePointer!, _ given: UnsafePointer<dmacore_device_limits>!
 ) -> CInt {
@@ -196,7 +196,7 @@ public func dmacore_device_set_limits(
   }
 }
 
-@implementation @_cdecl("dmacore_device_statistics")
+@implementation @c(dmacore_device_statistics)
 public func dmacore_device_statistics(
   _ device: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_device_statistics>!
 ) -> CInt {

@@ -8,7 +8,7 @@ import Domains
 import PageTables
 import Primitives
 
-@implementation @_cdecl("dmacore_domain_create")
+@implementation @c(dmacore_domain_create)
 public func dmacore_domain_create(
   _ iommu: OpaquePointer!, _ given: UnsafePointer<dmacore_domain_options>!,
   _ out: UnsafeMutablePointer<OpaquePointer?>!
@@ -42,7 +42,7 @@ private func guestTable(
   return unsafe try foreignTable(table, read: Domain.readWord, opaque: parent)
 }
 
-@implementation @_cdecl("dmacore_domain_destroy")
+@implementation @c(dmacore_domain_destroy)
 public func dmacore_domain_destroy(_ domain: OpaquePointer!) {
   guard let domain = unsafe domain else { return }
   // SAFETY: see `value`.
@@ -53,7 +53,7 @@ public func dmacore_domain_destroy(_ domain: OpaquePointer!) {
   unsafe Box.letGo(cell)
 }
 
-@implementation @_cdecl("dmacore_domain_attach")
+@implementation @c(dmacore_domain_attach)
 public func dmacore_domain_attach(_ domain: OpaquePointer!, _ device: OpaquePointer!) -> CInt {
   status { () throws(Failure) in
     let domain = unsafe try value(domain, as: Domain.self)
@@ -61,7 +61,7 @@ public func dmacore_domain_attach(_ domain: OpaquePointer!, _ device: OpaquePoin
   }
 }
 
-@implementation @_cdecl("dmacore_domain_detach")
+@implementation @c(dmacore_domain_detach)
 public func dmacore_domain_detach(_ domain: OpaquePointer!, _ device: OpaquePointer!) -> CInt {
   status { () throws(Failure) in
     let domain = unsafe try value(domain, as: Domain.self)
@@ -69,7 +69,7 @@ public func dmacore_domain_detach(_ domain: OpaquePointer!, _ device: OpaquePoin
   }
 }
 
-@implementation @_cdecl("dmacore_domain_replace")
+@implementation @c(dmacore_domain_replace)
 public func dmacore_domain_replace(_ domain: OpaquePointer!, _ device: OpaquePointer!) -> CInt {
   status { () throws(Failure) in
     let domain = unsafe try value(domain, as: Domain.self)
@@ -77,7 +77,7 @@ public func dmacore_domain_replace(_ domain: OpaquePointer!, _ device: OpaquePoi
   }
 }
 
-@implementation @_cdecl("dmacore_domain_map")
+@implementation @c(dmacore_domain_map)
 public func dmacore_domain_map(
   _ domain: OpaquePointer!, _ iova: dmacore_iova_t, _ phys: dmacore_phys_t, _ size: UInt64,
   _ access: UInt32
@@ -90,7 +90,7 @@ public func dmacore_domain_map(
   }
 }
 
-@implementation @_cdecl("dmacore_domain_map_list")
+@implementation @c(dmacore_domain_map_list)
 public func dmacore_domain_map_list(
   _ domain: OpaquePointer!, _ iova: dmacore_iova_t,
   _ segments: UnsafePointer<dmacore_domain_segment>!, _ count: Int, _ access: UInt32
@@ -105,7 +105,7 @@ public func dmacore_domain_map_list(
   }
 }
 
-@implementation @_cdecl("dmacore_domain_unmap")
+@implementation @c(dmacore_domain_unmap)
 public func dmacore_domain_unmap(
   _ domain: OpaquePointer!, _ iova: dmacore_iova_t, _ size: UInt64, _ flags: UInt32,
   _ out: UnsafeMutablePointer<UInt64>!
@@ -122,24 +122,24 @@ public func dmacore_domain_unmap(
   }
 }
 
-@implementation @_cdecl("dmacore_domain_sync")
+@implementation @c(dmacore_domain_sync)
 public func dmacore_domain_sync(_ domain: OpaquePointer!) -> CInt {
   status { () throws(Failure) in try unsafe value(domain, as: Domain.self).pointee.sync() }
 }
 
-@implementation @_cdecl("dmacore_domain_set_bypass")
+@implementation @c(dmacore_domain_set_bypass)
 public func dmacore_domain_set_bypass(_ domain: OpaquePointer!, _ isOn: Bool) -> CInt {
   status { () throws(Failure) in
     unsafe try value(domain, as: Domain.self).pointee.setBypass(isOn)
   }
 }
 
-@implementation @_cdecl("dmacore_domain_flush")
+@implementation @c(dmacore_domain_flush)
 public func dmacore_domain_flush(_ domain: OpaquePointer!) -> CInt {
   status { () throws(Failure) in try unsafe value(domain, as: Domain.self).pointee.flush() }
 }
 
-@implementation @_cdecl("dmacore_domain_invalidate")
+@implementation @c(dmacore_domain_invalidate)
 public func dmacore_domain_invalidate(
   _ domain: OpaquePointer!, _ first: dmacore_iova_t, _ last: dmacore_iova_t
 ) -> CInt {
@@ -149,7 +149,7 @@ public func dmacore_domain_invalidate(
   }
 }
 
-@implementation @_cdecl("dmacore_domain_translate")
+@implementation @c(dmacore_domain_translate)
 public func dmacore_domain_translate(
   _ domain: OpaquePointer!, _ iova: dmacore_iova_t, _ access: UInt32,
   _ out: UnsafeMutablePointer<dmacore_translation>!
@@ -162,7 +162,7 @@ public func dmacore_domain_translate(
   }
 }
 
-@implementation @_cdecl("dmacore_domain_set_dirty_tracking")
+@implementation @c(dmacore_domain_set_dirty_tracking)
 public func dmacore_domain_set_dirty_tracking(
   _ domain: OpaquePointer!, _ isTracked: CBool
 ) -> CInt {
@@ -171,7 +171,7 @@ public func dmacore_domain_set_dirty_tracking(
   }
 }
 
-@implementation @_cdecl("dmacore_domain_read_dirty")
+@implementation @c(dmacore_domain_read_dirty)
 public func dmacore_domain_read_dirty(
   _ domain: OpaquePointer!, _ iova: dmacore_iova_t, _ size: UInt64, _ flags: UInt32,
   _ bitmap: UnsafeMutablePointer<UInt64>!
@@ -185,7 +185,7 @@ public func dmacore_domain_read_dirty(
   }
 }
 
-@implementation @_cdecl("dmacore_domain_statistics")
+@implementation @c(dmacore_domain_statistics)
 public func dmacore_domain_statistics(
   _ domain: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_domain_statistics>!
 ) -> CInt {

@@ -6,7 +6,7 @@ import CDMACore
 import Domains
 import Primitives
 
-@implementation @_cdecl("dmacore_device_bind")
+@implementation @c(dmacore_device_bind)
 public func dmacore_device_bind(
   _ device: OpaquePointer!, _ driver: UnsafePointer<dmacore_driver>!
 ) -> CInt {
@@ -18,14 +18,14 @@ public func dmacore_device_bind(
   }
 }
 
-@implementation @_cdecl("dmacore_device_unbind")
+@implementation @c(dmacore_device_unbind)
 public func dmacore_device_unbind(_ device: OpaquePointer!) -> CInt {
   status { () throws(Failure) in
     try unsafe Device.unbind(value(device, as: Device.self))
   }
 }
 
-@implementation @_cdecl("dmacore_device_driver")
+@implementation @c(dmacore_device_driver)
 public func dmacore_device_driver(
   _ device: OpaquePointer!, _ outState: UnsafeMutablePointer<UInt32>!,
   _ outDriver: UnsafeMutablePointer<UnsafePointer<dmacore_driver>?>!

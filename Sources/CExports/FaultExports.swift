@@ -6,7 +6,7 @@ import CDMACore
 import Domains
 import Primitives
 
-@implementation @_cdecl("dmacore_fault_take")
+@implementation @c(dmacore_fault_take)
 public func dmacore_fault_take(
   _ device: OpaquePointer!, _ faults: UnsafeMutablePointer<dmacore_fault>!, _ countMax: Int,
   _ outCount: UnsafeMutablePointer<Int>!, _ outLost: UnsafeMutablePointer<UInt64>!

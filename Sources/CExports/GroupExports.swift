@@ -7,7 +7,7 @@ import CDMACore
 import Domains
 import Primitives
 
-@implementation @_cdecl("dmacore_group_create")
+@implementation @c(dmacore_group_create)
 public func dmacore_group_create(
   _ system: OpaquePointer!, _ out: UnsafeMutablePointer<OpaquePointer?>!
 ) -> CInt {
@@ -18,14 +18,14 @@ public func dmacore_group_create(
   }
 }
 
-@implementation @_cdecl("dmacore_group_destroy")
+@implementation @c(dmacore_group_destroy)
 public func dmacore_group_destroy(_ group: OpaquePointer!) {
   guard let group = unsafe group else { return }
   // SAFETY: see `value`.
   unsafe Box.letGo(UnsafeMutablePointer<Group>(group))
 }
 
-@implementation @_cdecl("dmacore_device_group")
+@implementation @c(dmacore_device_group)
 public func dmacore_device_group(
   _ device: OpaquePointer!, _ out: UnsafeMutablePointer<OpaquePointer?>!
 ) -> CInt {
@@ -38,21 +38,21 @@ public func dmacore_device_group(
   }
 }
 
-@implementation @_cdecl("dmacore_device_use_default_domain")
+@implementation @c(dmacore_device_use_default_domain)
 public func dmacore_device_use_default_domain(_ device: OpaquePointer!) -> CInt {
   status { () throws(Failure) in
     try unsafe value(device, as: Device.self).pointee.useDefaultDomain()
   }
 }
 
-@implementation @_cdecl("dmacore_device_unuse_default_domain")
+@implementation @c(dmacore_device_unuse_default_domain)
 public func dmacore_device_unuse_default_domain(_ device: OpaquePointer!) -> CInt {
   status { () throws(Failure) in
     try unsafe value(device, as: Device.self).pointee.unuseDefaultDomain()
   }
 }
 
-@implementation @_cdecl("dmacore_device_claim_dma_owner")
+@implementation @c(dmacore_device_claim_dma_owner)
 public func dmacore_device_claim_dma_owner(
   _ device: OpaquePointer!, _ owner: UnsafePointer<dmacore_dma_owner>!
 ) -> CInt {
@@ -62,7 +62,7 @@ public func dmacore_device_claim_dma_owner(
   }
 }
 
-@implementation @_cdecl("dmacore_group_claim_dma_owner")
+@implementation @c(dmacore_group_claim_dma_owner)
 public func dmacore_group_claim_dma_owner(
   _ group: OpaquePointer!, _ owner: UnsafePointer<dmacore_dma_owner>!
 ) -> CInt {
@@ -71,7 +71,7 @@ public func dmacore_group_claim_dma_owner(
   }
 }
 
-@implementation @_cdecl("dmacore_group_release_dma_owner")
+@implementation @c(dmacore_group_release_dma_owner)
 public func dmacore_group_release_dma_owner(
   _ group: OpaquePointer!, _ owner: UnsafePointer<dmacore_dma_owner>!
 ) -> CInt {
@@ -88,7 +88,7 @@ private func checked(_ given: UnsafePointer<dmacore_dma_owner>?) throws(Failure)
   return unsafe try Owner(token: token, kind: owner.kind, name: owner.name)
 }
 
-@implementation @_cdecl("dmacore_device_release_dma_owner")
+@implementation @c(dmacore_device_release_dma_owner)
 public func dmacore_device_release_dma_owner(
   _ device: OpaquePointer!, _ owner: UnsafePointer<dmacore_dma_owner>!
 ) -> CInt {
@@ -98,7 +98,7 @@ public func dmacore_device_release_dma_owner(
   }
 }
 
-@implementation @_cdecl("dmacore_device_attach")
+@implementation @c(dmacore_device_attach)
 public func dmacore_device_attach(
   _ device: OpaquePointer!, _ domain: OpaquePointer!, _ owner: UnsafePointer<dmacore_dma_owner>!
 ) -> CInt {
@@ -109,7 +109,7 @@ public func dmacore_device_attach(
   }
 }
 
-@implementation @_cdecl("dmacore_device_detach")
+@implementation @c(dmacore_device_detach)
 public func dmacore_device_detach(
   _ device: OpaquePointer!, _ owner: UnsafePointer<dmacore_dma_owner>!
 ) -> CInt {
@@ -119,7 +119,7 @@ public func dmacore_device_detach(
   }
 }
 
-@implementation @_cdecl("dmacore_group_attach")
+@implementation @c(dmacore_group_attach)
 public func dmacore_group_attach(
   _ group: OpaquePointer!, _ domain: OpaquePointer!, _ owner: UnsafePointer<dmacore_dma_owner>!
 ) -> CInt {
@@ -129,7 +129,7 @@ public func dmacore_group_attach(
   }
 }
 
-@implementation @_cdecl("dmacore_group_detach")
+@implementation @c(dmacore_group_detach)
 public func dmacore_group_detach(
   _ group: OpaquePointer!, _ owner: UnsafePointer<dmacore_dma_owner>!
 ) -> CInt {
@@ -138,7 +138,7 @@ public func dmacore_group_detach(
   }
 }
 
-@implementation @_cdecl("dmacore_device_attach_pasid")
+@implementation @c(dmacore_device_attach_pasid)
 public func dmacore_device_attach_pasid(
   _ device: OpaquePointer!, _ pasid: UInt32, _ domain: OpaquePointer!,
   _ owner: UnsafePointer<dmacore_dma_owner>!
@@ -146,7 +146,7 @@ public func dmacore_device_attach_pasid(
   unsafe attach(device, pasid, domain, owner, replacing: false)
 }
 
-@implementation @_cdecl("dmacore_device_replace_pasid")
+@implementation @c(dmacore_device_replace_pasid)
 public func dmacore_device_replace_pasid(
   _ device: OpaquePointer!, _ pasid: UInt32, _ domain: OpaquePointer!,
   _ owner: UnsafePointer<dmacore_dma_owner>!
@@ -166,7 +166,7 @@ private func attach(
   }
 }
 
-@implementation @_cdecl("dmacore_device_detach_pasid")
+@implementation @c(dmacore_device_detach_pasid)
 public func dmacore_device_detach_pasid(
   _ device: OpaquePointer!, _ pasid: UInt32, _ owner: UnsafePointer<dmacore_dma_owner>!
 ) -> CInt {
@@ -176,7 +176,7 @@ public func dmacore_device_detach_pasid(
   }
 }
 
-@implementation @_cdecl("dmacore_device_invalidate_pasid")
+@implementation @c(dmacore_device_invalidate_pasid)
 public func dmacore_device_invalidate_pasid(
   _ device: OpaquePointer!, _ pasid: UInt32, _ first: dmacore_iova_t, _ last: dmacore_iova_t
 ) -> CInt {
@@ -187,7 +187,7 @@ public func dmacore_device_invalidate_pasid(
   }
 }
 
-@implementation @_cdecl("dmacore_group_set_default_type")
+@implementation @c(dmacore_group_set_default_type)
 public func dmacore_group_set_default_type(_ group: OpaquePointer!, _ type: UInt32) -> CInt {
   status { () throws(Failure) in
     let group = unsafe try value(group, as: Group.self)
@@ -196,7 +196,7 @@ public func dmacore_group_set_default_type(_ group: OpaquePointer!, _ type: UInt
   }
 }
 
-@implementation @_cdecl("dmacore_group_describe")
+@implementation @c(dmacore_group_describe)
 public func dmacore_group_describe(
   _ group: OpaquePointer!, _ out: UnsafeMutablePointer<CChar>!, _ size: Int
 ) -> CInt {

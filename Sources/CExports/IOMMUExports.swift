@@ -8,7 +8,7 @@ import Domains
 import PageTables
 import Primitives
 
-@implementation @_cdecl("dmacore_iommu_create")
+@implementation @c(dmacore_iommu_create)
 public func dmacore_iommu_create(
   _ system: OpaquePointer!, _ given: UnsafePointer<dmacore_iommu_options>!,
   _ out: UnsafeMutablePointer<OpaquePointer?>!
@@ -32,7 +32,7 @@ private func description(
   return unsafe IOMMUDescription(tables, try Backend(ops, opaque: options.backend_opaque))
 }
 
-@implementation @_cdecl("dmacore_iommu_announce")
+@implementation @c(dmacore_iommu_announce)
 public func dmacore_iommu_announce(
   _ system: OpaquePointer!, _ out: UnsafeMutablePointer<OpaquePointer?>!
 ) -> CInt {
@@ -43,7 +43,7 @@ public func dmacore_iommu_announce(
   }
 }
 
-@implementation @_cdecl("dmacore_iommu_start")
+@implementation @c(dmacore_iommu_start)
 public func dmacore_iommu_start(
   _ iommu: OpaquePointer!, _ given: UnsafePointer<dmacore_iommu_options>!
 ) -> CInt {
@@ -53,7 +53,7 @@ public func dmacore_iommu_start(
   }
 }
 
-@implementation @_cdecl("dmacore_iommu_capabilities")
+@implementation @c(dmacore_iommu_capabilities)
 public func dmacore_iommu_capabilities(
   _ iommu: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_iommu_capabilities>!
 ) -> CInt {
@@ -75,7 +75,7 @@ public func dmacore_iommu_capabilities(
   }
 }
 
-@implementation @_cdecl("dmacore_iommu_destroy")
+@implementation @c(dmacore_iommu_destroy)
 public func dmacore_iommu_destroy(_ iommu: OpaquePointer!) {
   guard let iommu = unsafe iommu else { return }
   // SAFETY: see `value`.

@@ -7,7 +7,7 @@ import CDMACore
 import IOVAAllocation
 import Primitives
 
-@implementation @_cdecl("dmacore_iova_space_create")
+@implementation @c(dmacore_iova_space_create)
 public func dmacore_iova_space_create(
   _ given: UnsafePointer<dmacore_iova_space_options>!, _ out: UnsafeMutablePointer<OpaquePointer?>!
 ) -> CInt {
@@ -29,7 +29,7 @@ public func dmacore_iova_space_create(
   }
 }
 
-@implementation @_cdecl("dmacore_iova_space_destroy")
+@implementation @c(dmacore_iova_space_destroy)
 public func dmacore_iova_space_destroy(_ space: OpaquePointer!) {
   guard let space = unsafe space else { return }
   // SAFETY: see `value`.
@@ -48,7 +48,7 @@ public func dmacore_iova_space_allocate(
     UnsafePointer<IOVASpace>(space), size, alignment, limit, out)
 }
 
-@implementation @_cdecl("dmacore_iova_space_allocate_with")
+@implementation @c(dmacore_iova_space_allocate_with)
 public func dmacore_iova_space_allocate_with(
   _ space: OpaquePointer!, _ size: UInt64,
   _ constraints: UnsafePointer<dmacore_iova_constraints>!,
@@ -81,7 +81,7 @@ public func dmacore_iova_space_free(
   return unsafe IOVASpace.free(UnsafePointer<IOVASpace>(space), iova, size)
 }
 
-@implementation @_cdecl("dmacore_iova_space_reserve")
+@implementation @c(dmacore_iova_space_reserve)
 public func dmacore_iova_space_reserve(
   _ space: OpaquePointer!, _ first: dmacore_iova_t, _ last: dmacore_iova_t
 ) -> CInt {
@@ -91,7 +91,7 @@ public func dmacore_iova_space_reserve(
   }
 }
 
-@implementation @_cdecl("dmacore_iova_space_unreserve")
+@implementation @c(dmacore_iova_space_unreserve)
 public func dmacore_iova_space_unreserve(
   _ space: OpaquePointer!, _ first: dmacore_iova_t, _ last: dmacore_iova_t
 ) -> CInt {
@@ -101,14 +101,14 @@ public func dmacore_iova_space_unreserve(
   }
 }
 
-@implementation @_cdecl("dmacore_iova_space_drain")
+@implementation @c(dmacore_iova_space_drain)
 public func dmacore_iova_space_drain(_ space: OpaquePointer!) -> CInt {
   status { () throws(Failure) in
     try unsafe value(space, as: IOVASpace.self).pointee.drain()
   }
 }
 
-@implementation @_cdecl("dmacore_iova_space_largest_free")
+@implementation @c(dmacore_iova_space_largest_free)
 public func dmacore_iova_space_largest_free(
   _ space: OpaquePointer!, _ first: dmacore_iova_t, _ last: dmacore_iova_t,
   _ out: UnsafeMutablePointer<UInt64>!
@@ -121,7 +121,7 @@ public func dmacore_iova_space_largest_free(
   }
 }
 
-@implementation @_cdecl("dmacore_iova_space_statistics")
+@implementation @c(dmacore_iova_space_statistics)
 public func dmacore_iova_space_statistics(
   _ space: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_iova_space_statistics>!
 ) -> CInt {
@@ -144,7 +144,7 @@ public func dmacore_iova_space_statistics(
   }
 }
 
-@implementation @_cdecl("dmacore_iova_space_visit")
+@implementation @c(dmacore_iova_space_visit)
 public func dmacore_iova_space_visit(
   _ space: OpaquePointer!, _ visit: dmacore_iova_visit_fn!, _ opaque: UnsafeMutableRawPointer!
 ) -> CInt {
@@ -157,7 +157,7 @@ public func dmacore_iova_space_visit(
   }
 }
 
-@implementation @_cdecl("dmacore_iova_space_dump")
+@implementation @c(dmacore_iova_space_dump)
 public func dmacore_iova_space_dump(
   _ space: OpaquePointer!, _ dump: dmacore_iova_dump_fn!, _ opaque: UnsafeMutableRawPointer!
 ) -> CInt {

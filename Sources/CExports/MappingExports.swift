@@ -20,7 +20,7 @@ private func atOnce(_ device: OpaquePointer?) -> UnsafePointer<Device>? {
 }
 
 @_optimize(speed)
-@implementation @_cdecl("dmacore_map_single")
+@implementation @c(dmacore_map_single)
 public func dmacore_map_single(
   _ device: OpaquePointer!, _ buffer: UnsafeMutableRawPointer!, _ size: UInt64,
   _ direction: UInt32, _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>!
@@ -56,7 +56,7 @@ private func mapSingle(
 }
 
 @_optimize(speed)
-@implementation @_cdecl("dmacore_map_phys")
+@implementation @c(dmacore_map_phys)
 public func dmacore_map_phys(
   _ device: OpaquePointer!, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
   _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>!
@@ -86,7 +86,7 @@ private func mapPhys(
   }
 }
 
-@implementation @_cdecl("dmacore_map_resource")
+@implementation @c(dmacore_map_resource)
 public func dmacore_map_resource(
   _ device: OpaquePointer!, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
   _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>!
@@ -96,7 +96,7 @@ public func dmacore_map_resource(
 }
 
 @_optimize(speed)
-@implementation @_cdecl("dmacore_unmap")
+@implementation @c(dmacore_unmap)
 public func dmacore_unmap(
   _ device: OpaquePointer!, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32,
   _ attributes: UInt32
@@ -124,7 +124,7 @@ private func unmap(
 }
 
 @_optimize(speed)
-@implementation @_cdecl("dmacore_sync_for_cpu")
+@implementation @c(dmacore_sync_for_cpu)
 public func dmacore_sync_for_cpu(
   _ device: OpaquePointer!, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32
 ) -> CInt {
@@ -132,7 +132,7 @@ public func dmacore_sync_for_cpu(
 }
 
 @_optimize(speed)
-@implementation @_cdecl("dmacore_sync_for_device")
+@implementation @c(dmacore_sync_for_device)
 public func dmacore_sync_for_device(
   _ device: OpaquePointer!, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32
 ) -> CInt {
@@ -151,13 +151,13 @@ private func sync(
   }
 }
 
-@implementation @_cdecl("dmacore_need_sync")
+@implementation @c(dmacore_need_sync)
 public func dmacore_need_sync(_ device: OpaquePointer!, _ dma: dmacore_dma_t) -> Bool {
   guard let device = unsafe try? value(device, as: Device.self) else { return false }
   return unsafe device.pointee.needsSync(DMAAddress(dma))
 }
 
-@implementation @_cdecl("dmacore_need_unmap")
+@implementation @c(dmacore_need_unmap)
 public func dmacore_need_unmap(_ device: OpaquePointer!) -> Bool {
   guard let device = unsafe try? value(device, as: Device.self) else { return false }
   return unsafe device.pointee.needsUnmap

@@ -8,7 +8,7 @@ import Domains
 import MemoryMap
 import Primitives
 
-@implementation @_cdecl("dmacore_memory_add")
+@implementation @c(dmacore_memory_add)
 public func dmacore_memory_add(
   _ system: OpaquePointer!, _ given: UnsafePointer<dmacore_memory_region>!
 ) -> CInt {
@@ -44,7 +44,7 @@ extension MemoryRegionDescription {
   }
 }
 
-@implementation @_cdecl("dmacore_memory_remove")
+@implementation @c(dmacore_memory_remove)
 public func dmacore_memory_remove(
   _ system: OpaquePointer!, _ base: dmacore_phys_t, _ size: UInt64
 ) -> CInt {
@@ -57,7 +57,7 @@ public func dmacore_memory_remove(
   }
 }
 
-@implementation @_cdecl("dmacore_memory_phys_to_host")
+@implementation @c(dmacore_memory_phys_to_host)
 public func dmacore_memory_phys_to_host(
   _ system: OpaquePointer!, _ phys: dmacore_phys_t, _ size: UInt64,
   _ out: UnsafeMutablePointer<UnsafeMutableRawPointer?>!
@@ -70,7 +70,7 @@ public func dmacore_memory_phys_to_host(
   }
 }
 
-@implementation @_cdecl("dmacore_memory_host_to_phys")
+@implementation @c(dmacore_memory_host_to_phys)
 public func dmacore_memory_host_to_phys(
   _ system: OpaquePointer!, _ host: UnsafeRawPointer!, _ size: UInt64,
   _ out: UnsafeMutablePointer<dmacore_phys_t>!

@@ -8,7 +8,7 @@ import Domains
 import Mapping
 import Primitives
 
-@implementation @_cdecl("dmacore_alloc_noncontiguous")
+@implementation @c(dmacore_alloc_noncontiguous)
 public func dmacore_alloc_noncontiguous(
   _ device: OpaquePointer!, _ size: UInt64, _ direction: UInt32, _ attributes: UInt32,
   _ outDMA: UnsafeMutablePointer<dmacore_dma_t>!,
@@ -32,7 +32,7 @@ public func dmacore_alloc_noncontiguous(
   }
 }
 
-@implementation @_cdecl("dmacore_free_noncontiguous")
+@implementation @c(dmacore_free_noncontiguous)
 public func dmacore_free_noncontiguous(
   _ device: OpaquePointer!, _ size: UInt64, _ dma: dmacore_dma_t
 ) -> CInt {

@@ -6,7 +6,7 @@ import CDMACore
 import Domains
 import Primitives
 
-@implementation @_cdecl("dmacore_notifier_create")
+@implementation @c(dmacore_notifier_create)
 public func dmacore_notifier_create(
   _ domain: OpaquePointer!, _ given: UnsafePointer<dmacore_notifier_options>!,
   _ out: UnsafeMutablePointer<OpaquePointer?>!
@@ -21,14 +21,14 @@ public func dmacore_notifier_create(
   }
 }
 
-@implementation @_cdecl("dmacore_notifier_destroy")
+@implementation @c(dmacore_notifier_destroy)
 public func dmacore_notifier_destroy(_ notifier: OpaquePointer!) {
   guard let notifier = unsafe notifier else { return }
   // SAFETY: see `value`.
   unsafe Notifier.end(UnsafeMutablePointer<Notifier>(notifier))
 }
 
-@implementation @_cdecl("dmacore_notifier_replay")
+@implementation @c(dmacore_notifier_replay)
 public func dmacore_notifier_replay(_ notifier: OpaquePointer!) -> CInt {
   status { () throws(Failure) in
     unsafe try Notifier.replay(try value(notifier, as: Notifier.self))

@@ -8,7 +8,7 @@ import Domains
 import Primitives
 import Translation
 
-@implementation @_cdecl("dmacore_view_request_page")
+@implementation @c(dmacore_view_request_page)
 public func dmacore_view_request_page(
   _ view: OpaquePointer!, _ request: UnsafePointer<dmacore_page_request>!
 ) -> CInt {
@@ -25,7 +25,7 @@ public func dmacore_view_request_page(
   }
 }
 
-@implementation @_cdecl("dmacore_page_request_group_read")
+@implementation @c(dmacore_page_request_group_read)
 public func dmacore_page_request_group_read(
   _ group: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_page_request_group_info>!
 ) -> CInt {
@@ -40,7 +40,7 @@ public func dmacore_page_request_group_read(
   }
 }
 
-@implementation @_cdecl("dmacore_page_request_group_respond")
+@implementation @c(dmacore_page_request_group_respond)
 public func dmacore_page_request_group_respond(
   _ group: OpaquePointer!, _ response: UInt32
 ) -> CInt {

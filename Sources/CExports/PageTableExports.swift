@@ -7,7 +7,7 @@ import CDMACore
 import PageTables
 import Primitives
 
-@implementation @_cdecl("dmacore_pagetable_create")
+@implementation @c(dmacore_pagetable_create)
 public func dmacore_pagetable_create(
   _ given: UnsafePointer<dmacore_pagetable_options>!, _ out: UnsafeMutablePointer<OpaquePointer?>!
 ) -> CInt {
@@ -45,14 +45,14 @@ private func tableAllocator(
   return unsafe allocator
 }
 
-@implementation @_cdecl("dmacore_pagetable_destroy")
+@implementation @c(dmacore_pagetable_destroy)
 public func dmacore_pagetable_destroy(_ pagetable: OpaquePointer!) {
   guard let pagetable = unsafe pagetable else { return }
   // SAFETY: see `value`.
   unsafe Box.destroy(UnsafeMutablePointer<AnyPageTable>(pagetable))
 }
 
-@implementation @_cdecl("dmacore_pagetable_root")
+@implementation @c(dmacore_pagetable_root)
 public func dmacore_pagetable_root(
   _ pagetable: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_phys_t>!
 ) -> CInt {
@@ -233,7 +233,7 @@ private func translateSlowly(
   }
 }
 
-@implementation @_cdecl("dmacore_pagetable_reserve")
+@implementation @c(dmacore_pagetable_reserve)
 public func dmacore_pagetable_reserve(
   _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ size: UInt64
 ) -> CInt {
@@ -244,7 +244,7 @@ public func dmacore_pagetable_reserve(
   }
 }
 
-@implementation @_cdecl("dmacore_pagetable_trim")
+@implementation @c(dmacore_pagetable_trim)
 public func dmacore_pagetable_trim(
   _ pagetable: OpaquePointer!, _ first: dmacore_iova_t, _ last: dmacore_iova_t
 ) -> CInt {
@@ -254,7 +254,7 @@ public func dmacore_pagetable_trim(
   }
 }
 
-@implementation @_cdecl("dmacore_pagetable_read_dirty")
+@implementation @c(dmacore_pagetable_read_dirty)
 public func dmacore_pagetable_read_dirty(
   _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ size: UInt64, _ flags: UInt32,
   _ bitmap: UnsafeMutablePointer<UInt64>!
@@ -268,7 +268,7 @@ public func dmacore_pagetable_read_dirty(
   }
 }
 
-@implementation @_cdecl("dmacore_pagetable_track_dirty")
+@implementation @c(dmacore_pagetable_track_dirty)
 public func dmacore_pagetable_track_dirty(
   _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ size: UInt64, _ isTracked: CBool
 ) -> CInt {
@@ -279,7 +279,7 @@ public func dmacore_pagetable_track_dirty(
   }
 }
 
-@implementation @_cdecl("dmacore_pagetable_reclaim")
+@implementation @c(dmacore_pagetable_reclaim)
 public func dmacore_pagetable_reclaim(_ pagetable: OpaquePointer!) -> CInt {
   status { () throws(Failure) in
     // The caller has waited for walkers.
@@ -287,7 +287,7 @@ public func dmacore_pagetable_reclaim(_ pagetable: OpaquePointer!) -> CInt {
   }
 }
 
-@implementation @_cdecl("dmacore_pagetable_statistics")
+@implementation @c(dmacore_pagetable_statistics)
 public func dmacore_pagetable_statistics(
   _ pagetable: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_pagetable_statistics>!
 ) -> CInt {

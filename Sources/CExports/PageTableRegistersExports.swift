@@ -6,7 +6,7 @@ import CDMACore
 import PageTables
 import Primitives
 
-@implementation @_cdecl("dmacore_pagetable_vtd")
+@implementation @c(dmacore_pagetable_vtd)
 public func dmacore_pagetable_vtd(
   _ pagetable: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_pagetable_vtd>!
 ) -> CInt {
@@ -16,7 +16,7 @@ public func dmacore_pagetable_vtd(
   }
 }
 
-@implementation @_cdecl("dmacore_pagetable_x86_64")
+@implementation @c(dmacore_pagetable_x86_64)
 public func dmacore_pagetable_x86_64(
   _ pagetable: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_pagetable_x86_64>!
 ) -> CInt {
@@ -26,7 +26,7 @@ public func dmacore_pagetable_x86_64(
   }
 }
 
-@implementation @_cdecl("dmacore_pagetable_amd_v1")
+@implementation @c(dmacore_pagetable_amd_v1)
 public func dmacore_pagetable_amd_v1(
   _ pagetable: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_pagetable_amd_v1>!
 ) -> CInt {
@@ -36,7 +36,7 @@ public func dmacore_pagetable_amd_v1(
   }
 }
 
-@implementation @_cdecl("dmacore_pagetable_arm64_stage1")
+@implementation @c(dmacore_pagetable_arm64_stage1)
 public func dmacore_pagetable_arm64_stage1(
   _ pagetable: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_pagetable_arm64_stage1>!
 ) -> CInt {
@@ -46,7 +46,7 @@ public func dmacore_pagetable_arm64_stage1(
   }
 }
 
-@implementation @_cdecl("dmacore_pagetable_arm64_stage2")
+@implementation @c(dmacore_pagetable_arm64_stage2)
 public func dmacore_pagetable_arm64_stage2(
   _ pagetable: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_pagetable_arm64_stage2>!
 ) -> CInt {
@@ -56,7 +56,7 @@ public func dmacore_pagetable_arm64_stage2(
   }
 }
 
-@implementation @_cdecl("dmacore_pagetable_riscv")
+@implementation @c(dmacore_pagetable_riscv)
 public func dmacore_pagetable_riscv(
   _ pagetable: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_pagetable_riscv>!
 ) -> CInt {

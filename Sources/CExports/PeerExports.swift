@@ -6,7 +6,7 @@ import CDMACore
 import Domains
 import Primitives
 
-@implementation @_cdecl("dmacore_peer_create")
+@implementation @c(dmacore_peer_create)
 public func dmacore_peer_create(
   _ provider: OpaquePointer!, _ given: UnsafePointer<dmacore_peer_options>!,
   _ out: UnsafeMutablePointer<OpaquePointer?>!
@@ -21,14 +21,14 @@ public func dmacore_peer_create(
   }
 }
 
-@implementation @_cdecl("dmacore_peer_destroy")
+@implementation @c(dmacore_peer_destroy)
 public func dmacore_peer_destroy(_ peer: OpaquePointer!) {
   guard let peer = unsafe peer else { return }
   // SAFETY: see `value`.
   unsafe Peer.close(UnsafeMutablePointer<Peer>(peer))
 }
 
-@implementation @_cdecl("dmacore_peer_route")
+@implementation @c(dmacore_peer_route)
 public func dmacore_peer_route(
   _ peer: OpaquePointer!, _ client: OpaquePointer!, _ out: UnsafeMutablePointer<UInt32>!,
   _ outDistance: UnsafeMutablePointer<UInt32>!

@@ -6,7 +6,7 @@ import CDMACore
 import Domains
 import Primitives
 
-@implementation @_cdecl("dmacore_device_reserved_regions")
+@implementation @c(dmacore_device_reserved_regions)
 public func dmacore_device_reserved_regions(
   _ device: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_reserved_region>!,
   _ capacity: Int, _ outCount: UnsafeMutablePointer<Int>!
@@ -17,7 +17,7 @@ public func dmacore_device_reserved_regions(
   }
 }
 
-@implementation @_cdecl("dmacore_group_reserved_regions")
+@implementation @c(dmacore_group_reserved_regions)
 public func dmacore_group_reserved_regions(
   _ group: OpaquePointer!, _ out: UnsafeMutablePointer<dmacore_reserved_region>!,
   _ capacity: Int, _ outCount: UnsafeMutablePointer<Int>!

@@ -6,7 +6,7 @@ import CDMACore
 import Domains
 import Primitives
 
-@implementation @_cdecl("dmacore_system_create")
+@implementation @c(dmacore_system_create)
 public func dmacore_system_create(
   _ given: UnsafePointer<dmacore_system_options>!, _ out: UnsafeMutablePointer<OpaquePointer?>!
 ) -> CInt {
@@ -35,7 +35,7 @@ private func memoryAllocator(
   return unsafe allocator
 }
 
-@implementation @_cdecl("dmacore_system_destroy")
+@implementation @c(dmacore_system_destroy)
 public func dmacore_system_destroy(_ system: OpaquePointer!) {
   guard let system = unsafe system else { return }
   // SAFETY: see `value`.
@@ -47,7 +47,7 @@ public func dmacore_system_destroy(_ system: OpaquePointer!) {
   unsafe Box.letGo(cell)
 }
 
-@implementation @_cdecl("dmacore_system_set_bounce_pool")
+@implementation @c(dmacore_system_set_bounce_pool)
 public func dmacore_system_set_bounce_pool(_ system: OpaquePointer!, _ pool: OpaquePointer!) -> CInt
 {
   status { () throws(Failure) in
@@ -59,7 +59,7 @@ public func dmacore_system_set_bounce_pool(_ system: OpaquePointer!, _ pool: Opa
   }
 }
 
-@implementation @_cdecl("dmacore_system_tick")
+@implementation @c(dmacore_system_tick)
 public func dmacore_system_tick(_ system: OpaquePointer!, _ now: UInt64) -> CInt {
   status { () throws(Failure) in unsafe try value(system, as: System.self).pointee.tick(now) }
 }

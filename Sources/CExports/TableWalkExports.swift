@@ -7,7 +7,7 @@ import CDMACore
 import PageTables
 import Primitives
 
-@implementation @_cdecl("dmacore_pagetable_walk")
+@implementation @c(dmacore_pagetable_walk)
 public func dmacore_pagetable_walk(
   _ given: UnsafePointer<dmacore_walk_options>!, _ iova: dmacore_iova_t, _ access: UInt32,
   _ out: UnsafeMutablePointer<dmacore_translation>!,

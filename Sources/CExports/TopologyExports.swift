@@ -6,7 +6,7 @@ import CDMACore
 import Domains
 import Primitives
 
-@implementation @_cdecl("dmacore_bridge_create")
+@implementation @c(dmacore_bridge_create)
 public func dmacore_bridge_create(
   _ system: OpaquePointer!, _ given: UnsafePointer<dmacore_bridge_options>!,
   _ out: UnsafeMutablePointer<OpaquePointer?>!
@@ -30,14 +30,14 @@ public func dmacore_bridge_create(
   }
 }
 
-@implementation @_cdecl("dmacore_bridge_destroy")
+@implementation @c(dmacore_bridge_destroy)
 public func dmacore_bridge_destroy(_ bridge: OpaquePointer!) {
   guard let bridge = unsafe bridge else { return }
   // SAFETY: see `value`.
   unsafe Box.letGo(UnsafeMutablePointer<Bridge>(bridge))
 }
 
-@implementation @_cdecl("dmacore_bridge_set_isolation")
+@implementation @c(dmacore_bridge_set_isolation)
 public func dmacore_bridge_set_isolation(_ bridge: OpaquePointer!, _ isolates: Bool) -> CInt {
   status { () throws(Failure) in
     unsafe try Bridge.setIsolation(of: value(bridge, as: Bridge.self), isolates)

@@ -4,7 +4,7 @@
 
 import CDMACore
 
-@implementation @_cdecl("dmacore_version")
+@implementation @c(dmacore_version)
 public func dmacore_version() -> UInt32 {
   UInt32(DMACORE_VERSION_MAJOR << 16 | DMACORE_VERSION_MINOR << 8 | DMACORE_VERSION_PATCH)
 }

@@ -8,7 +8,7 @@ import Domains
 import Primitives
 import Translation
 
-@implementation @_cdecl("dmacore_view_create")
+@implementation @c(dmacore_view_create)
 public func dmacore_view_create(
   _ device: OpaquePointer!, _ out: UnsafeMutablePointer<OpaquePointer?>!
 ) -> CInt {
@@ -19,7 +19,7 @@ public func dmacore_view_create(
   }
 }
 
-@implementation @_cdecl("dmacore_view_create_pasid")
+@implementation @c(dmacore_view_create_pasid)
 public func dmacore_view_create_pasid(
   _ device: OpaquePointer!, _ pasid: UInt32, _ out: UnsafeMutablePointer<OpaquePointer?>!
 ) -> CInt {
@@ -30,7 +30,7 @@ public func dmacore_view_create_pasid(
   }
 }
 
-@implementation @_cdecl("dmacore_view_destroy")
+@implementation @c(dmacore_view_destroy)
 public func dmacore_view_destroy(_ view: OpaquePointer!) {
   guard let view = unsafe view else { return }
   // SAFETY: see `value`.
@@ -38,7 +38,7 @@ public func dmacore_view_destroy(_ view: OpaquePointer!) {
 }
 
 @_optimize(speed)
-@implementation @_cdecl("dmacore_view_translate")
+@implementation @c(dmacore_view_translate)
 public func dmacore_view_translate(
   _ view: OpaquePointer!, _ dma: dmacore_dma_t, _ access: UInt32,
   _ out: UnsafeMutablePointer<dmacore_translation>!
@@ -54,7 +54,7 @@ public func dmacore_view_translate(
 }
 
 @_optimize(speed)
-@implementation @_cdecl("dmacore_view_translate_block")
+@implementation @c(dmacore_view_translate_block)
 public func dmacore_view_translate_block(
   _ view: OpaquePointer!, _ dma: dmacore_dma_t, _ access: UInt32,
   _ out: UnsafeMutablePointer<dmacore_block>!
@@ -70,7 +70,7 @@ public func dmacore_view_translate_block(
 }
 
 @_optimize(speed)
-@implementation @_cdecl("dmacore_view_read")
+@implementation @c(dmacore_view_read)
 public func dmacore_view_read(
   _ view: OpaquePointer!, _ dma: dmacore_dma_t, _ buffer: UnsafeMutableRawPointer!, _ size: Int
 ) -> CInt {
@@ -83,7 +83,7 @@ public func dmacore_view_read(
 }
 
 @_optimize(speed)
-@implementation @_cdecl("dmacore_view_write")
+@implementation @c(dmacore_view_write)
 public func dmacore_view_write(
   _ view: OpaquePointer!, _ dma: dmacore_dma_t, _ buffer: UnsafeRawPointer!, _ size: Int
 ) -> CInt {
@@ -102,7 +102,7 @@ private func transferRange(_ dma: dmacore_dma_t, _ size: Int) throws(Failure) ->
   return try DMARange(first: DMAAddress(dma), size: UInt64(size))
 }
 
-@implementation @_cdecl("dmacore_view_map")
+@implementation @c(dmacore_view_map)
 public func dmacore_view_map(
   _ view: OpaquePointer!, _ dma: dmacore_dma_t, _ size: UInt64, _ access: UInt32,
   _ outMapping: UnsafeMutablePointer<OpaquePointer?>!,
@@ -125,7 +125,7 @@ public func dmacore_view_map(
   }
 }
 
-@implementation @_cdecl("dmacore_view_unmap")
+@implementation @c(dmacore_view_unmap)
 public func dmacore_view_unmap(_ mapping: OpaquePointer!) {
   guard let mapping = unsafe mapping else { return }
   // SAFETY: see `value`.

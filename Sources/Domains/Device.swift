@@ -216,7 +216,8 @@ public struct Device: ~Copyable, Held {
       tagging: description.iommu != nil && description.isCoherent && !description.isUntrusted
         && !description.bouncesAll,
       isDirect: description.iommu == nil,
-      tracksDirect: description.tracksDirect || !description.isCoherent || description.bouncesAll)
+      tracksDirect: description.tracksDirect || !description.isCoherent || description.bouncesAll
+        || description.mappingOps != nil)
     let faults = try FaultRing(capacity: description.faultCapacity)
     let reserved = unsafe try ReservedRegions.checked(
       description.regions, count: description.regionCount)
