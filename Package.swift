@@ -40,7 +40,7 @@ func core(
 let coreTargets: [Target] = [
   .target(name: "CDMACore", path: "include", publicHeadersPath: "."),
   .target(name: "CPlatform"),
-  core("Primitives", ["CDMACore", "CPlatform"]),
+  core("Primitives", ["CDMACore", "CPlatform"], isSmall: true),
   core("Addressing", ["Primitives"]),
   core("Bounce", ["Addressing", "CPlatform", "Primitives"], isSmall: true),
   core("IOVAAllocation", ["Addressing", "CDMACore", "CPlatform", "Primitives"]),
@@ -55,7 +55,8 @@ let coreTargets: [Target] = [
     ], isSmall: true),
   core(
     "Translation",
-    ["Addressing", "CDMACore", "CPlatform", "Domains", "MemoryMap", "PageTables", "Primitives"]),
+    ["Addressing", "CDMACore", "CPlatform", "Domains", "MemoryMap", "PageTables", "Primitives"],
+    isSmall: true),
   core(
     "Mapping",
     [

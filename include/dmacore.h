@@ -22,6 +22,7 @@
 #include "dmacore/pagetable.h"
 #include "dmacore/peer.h"
 #include "dmacore/reserved.h"
+#include "dmacore/scatterlist.h"
 #include "dmacore/sys/backend.h"
 #include "dmacore/sys/mapping_ops.h"
 #include "dmacore/system.h"

@@ -14,6 +14,9 @@ public struct MappingAttributes: OptionSet, Sendable {
   public static var mmio: MappingAttributes { MappingAttributes(rawValue: 1 << 10) }
   public static var requireCoherent: MappingAttributes { MappingAttributes(rawValue: 1 << 12) }
 
+  /// Not for callers: the mapping is a list's, or a segment of one.
+  public static var list: MappingAttributes { MappingAttributes(rawValue: 1 << 31) }
+
   public static var all: MappingAttributes {
     [.weakOrdering, .skipCPUSync, .noWarn, .privileged, .mmio, .requireCoherent]
   }

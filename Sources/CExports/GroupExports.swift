@@ -154,6 +154,7 @@ public func dmacore_device_replace_pasid(
   unsafe attach(device, pasid, domain, owner, replacing: true)
 }
 
+@inline(never)
 private func attach(
   _ device: OpaquePointer?, _ pasid: UInt32, _ domain: OpaquePointer?,
   _ owner: UnsafePointer<dmacore_dma_owner>?, replacing: Bool

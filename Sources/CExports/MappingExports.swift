@@ -139,6 +139,7 @@ public func dmacore_sync_for_device(
   unsafe sync(device, dma, size, direction, forCPU: false)
 }
 
+@inline(never)
 private func sync(
   _ device: OpaquePointer?, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32,
   forCPU: Bool

@@ -19,6 +19,7 @@ public func dmacore_pagetable_create(
 }
 
 /// What C's options say; the defaults for null. IOMMUs take them too.
+@inline(never)
 func pageTableConfiguration(
   _ given: UnsafePointer<dmacore_pagetable_options>?
 ) throws(Failure) -> PageTableConfiguration {

@@ -44,6 +44,7 @@ private func tableWalk(
     behind: try foreignTable(second, read: second.read, opaque: second.opaque))
 }
 
+@inline(never)
 func foreignTable(
   _ options: dmacore_walk_options, read: ForeignTable.Read?, opaque: UnsafeMutableRawPointer?
 ) throws(Failure) -> ForeignTable {

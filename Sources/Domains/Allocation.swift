@@ -177,27 +177,43 @@ extension Domain {
     guard let translation = unsafe translation else { throw .notPermitted }
     let range = try unsafe translation.pointee.allocate(
       allocation.pointee.size &- 1, for: allocation.pointee.memory(0), limit, ranges)
-    let first = range.first.rawValue
-    var next = first
+    var next = range.first.rawValue
     do throws(Failure) {
       for index in unsafe 0..<allocation.pointee.count {
         let memory = try unsafe allocation.pointee.memory(index)
-        let part = try IOVARange(first: IOVA(next), size: memory.extent &+ 1)
-        try takingTables { () throws(Failure) in
-          try unsafe translation.pointee.fill(part, memory, access)
-        }
-        next = part.last.rawValue &+ 1
-        notifiers.tell(
-          .mapped(part, to: memory.first, unsafe translation.pointee.table.expressible(access)))
+        try fill(next, memory, access)
+        next = next &+ memory.extent &+ 1
       }
       return range
     } catch {
-      if next > first {
-        unsafe translation.pointee.undo(try IOVARange(first: range.first, last: IOVA(next &- 1)))
-        notifiers.tell(.unmapped(first, next &- 1))
-      }
-      unsafe translation.pointee.free(range)
+      abandon(range, before: next)
       throw error
     }
+  }
+
+  /// Maps whole pages into a part of a range of the domain's choice, and tells the listeners.
+  ///
+  /// The caller keeps the domain, by a cell of a mapping table.
+  ///
+  /// - Throws: as `Translation.map`. Then nothing has changed.
+  @inline(never)
+  public func fill(_ first: UInt64, _ pages: PhysicalRange, _ access: Access) throws(Failure) {
+    guard let translation = unsafe translation else { throw .notPermitted }
+    let part = try IOVARange(first: IOVA(first), size: pages.extent &+ 1)
+    try takingTables { () throws(Failure) in
+      try unsafe translation.pointee.fill(part, pages, access)
+    }
+    notifiers.tell(
+      .mapped(part, to: pages.first, unsafe translation.pointee.table.expressible(access)))
+  }
+
+  /// Unmaps what `fill` has mapped of a range below an address, and lets others have all of it.
+  @inline(never)
+  public func abandon(_ range: IOVARange, before next: UInt64) {
+    if let done = try? IOVARange(first: range.first, size: next &- range.first.rawValue) {
+      unsafe translation?.pointee.undo(done)
+      notifiers.tell(.unmapped(done.first.rawValue, done.last.rawValue))
+    }
+    unsafe translation?.pointee.free(range)
   }
 }

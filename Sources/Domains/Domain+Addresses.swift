@@ -63,31 +63,6 @@ extension Domain.Translation {
     }
   }
 
-  /// As `map`, where parts of whole pages stand for the pages, one behind the other.
-  public func map(
-    _ parts: UnsafeBufferPointer<PhysicalRange>, for pages: PhysicalRange, access: Access,
-    limit: UInt64, in ranges: borrowing DMARanges, alignMask: UInt64
-  ) throws(Failure) -> IOVARange {
-    let range = try allocate(pages.extent, for: pages, limit, ranges, alignMask)
-    var next = range.first.rawValue
-    do throws(Failure) {
-      for index in 0..<parts.count {
-        let part = unsafe parts[index]
-        // The parts are as large as the range.
-        let target = try IOVARange(first: IOVA(next), last: IOVA(next &+ part.extent))
-        try fill(target, part, access)
-        next = target.last.rawValue &+ 1
-      }
-      return range
-    } catch {
-      if let done = try? IOVARange(first: range.first, size: next &- range.first.rawValue) {
-        undo(done)
-      }
-      free(range)
-      throw error
-    }
-  }
-
   /// Maps an IOVA range that `allocate` returned, or a part of it.
   ///
   /// - Throws: as `map`.
@@ -117,12 +92,14 @@ extension Domain.Translation {
 
   /// Allocates an IOVA range to map memory in that starts with these pages.
   ///
-  /// - Parameter alignMask: bits of the memory's address that the IOVA has too, a power of two less one.
+  /// - Parameters:
+  ///   - alignMask: bits of the memory's address that the IOVA has too, a power of two less one.
+  ///   - boundary: a power of two of which the range crosses no multiple, 0 for none.
   /// - Throws: as `map`.
   @inline(never)
-  func allocate(
+  public func allocate(
     _ extent: UInt64, for pages: PhysicalRange, _ limit: UInt64, _ ranges: borrowing DMARanges,
-    _ alignMask: UInt64 = 0
+    _ alignMask: UInt64 = 0, boundary: UInt64 = 0
   ) throws(Failure) -> IOVARange {
     guard let queue = unsafe queue else { throw .notPermitted }
     let space = unsafe queue.pointee.space
@@ -135,7 +112,8 @@ extension Domain.Translation {
       var alignment = preferred
       while true {
         do throws(Failure) {
-          return try unsafe Self.allocate(extent, first, alignment, 0, limit, ranges, from: space)
+          return try unsafe Self.allocate(
+            extent, first, alignment, boundary, 0, limit, ranges, from: space)
         } catch {
           guard error == .noSpace, alignment > max(Device.granule.bytes, required) else {
             throw error
@@ -146,7 +124,8 @@ extension Domain.Translation {
       }
     }
     if unsafe queue.pointee.system.pointee.peers.isEmpty { return range }
-    return try unsafe queue.pointee.clearOfPeers(range, first, required, limit, ranges)
+    return try unsafe queue.pointee.clearOfPeers(
+      range, first, required, boundary, limit, ranges)
   }
 
   /// Allocates from the highest run of bus addresses that has room.
@@ -157,8 +136,8 @@ extension Domain.Translation {
   ///     0: to none.
   @inline(never)
   fileprivate static func allocate(
-    _ extent: UInt64, _ target: UInt64, _ alignment: UInt64, _ lowest: UInt64, _ limit: UInt64,
-    _ ranges: borrowing DMARanges, from space: UnsafeMutablePointer<IOVASpace>
+    _ extent: UInt64, _ target: UInt64, _ alignment: UInt64, _ boundary: UInt64, _ lowest: UInt64,
+    _ limit: UInt64, _ ranges: borrowing DMARanges, from space: UnsafeMutablePointer<IOVASpace>
   ) throws(Failure) -> IOVARange {
     let bounds = unsafe space.pointee.bounds
     let skew = alignment == 0 ? 0 : target & (alignment &- 1)
@@ -176,7 +155,8 @@ extension Domain.Translation {
         let size = extent &+ 1
         let first = try unsafe space.pointee.allocate(
           size: size,
-          IOVAConstraints(alignment: alignment, skew: skew, first: start, last: highest))
+          IOVAConstraints(
+            alignment: alignment, skew: skew, boundary: boundary, first: start, last: highest))
         return try IOVARange(first: first, size: size)
       } catch {
         guard error == .noSpace else { throw error }
@@ -221,8 +201,8 @@ extension FlushQueue {
   /// - Throws: `noSpace` when there is none.
   @inline(never)
   fileprivate func clearOfPeers(
-    _ range: IOVARange, _ target: UInt64, _ alignment: UInt64, _ limit: UInt64,
-    _ ranges: borrowing DMARanges
+    _ range: IOVARange, _ target: UInt64, _ alignment: UInt64, _ boundary: UInt64,
+    _ limit: UInt64, _ ranges: borrowing DMARanges
   ) throws(Failure) -> IOVARange {
     let bounds = unsafe space.pointee.bounds
     guard let bus = unsafe system.pointee.peerBus(range.first.rawValue, range.last.rawValue) else {
@@ -236,14 +216,14 @@ extension FlushQueue {
       unsafe try? space.pointee.reserve(part)
     }
     return try retrying { () throws(Failure) in
-      try allocateBesidePeers(range.extent, target, alignment, limit, ranges)
+      try allocateBesidePeers(range.extent, target, alignment, boundary, limit, ranges)
     }
   }
 
   /// - Throws: `noSpace`, `noMemory`.
   private func allocateBesidePeers(
-    _ extent: UInt64, _ target: UInt64, _ alignment: UInt64, _ limit: UInt64,
-    _ ranges: borrowing DMARanges
+    _ extent: UInt64, _ target: UInt64, _ alignment: UInt64, _ boundary: UInt64,
+    _ limit: UInt64, _ ranges: borrowing DMARanges
   ) throws(Failure) -> IOVARange {
     var highest = limit
     while true {
@@ -252,7 +232,8 @@ extension FlushQueue {
       if bus == nil || bus!.last < highest {
         do throws(Failure) {
           return try unsafe Domain.Translation.allocate(
-            extent, target, alignment, bus.map { $0.last &+ 1 } ?? 0, highest, ranges, from: space)
+            extent, target, alignment, boundary, bus.map { $0.last &+ 1 } ?? 0, highest, ranges,
+            from: space)
         } catch {
           guard error == .noSpace || error == .outOfRange else { throw error }
         }

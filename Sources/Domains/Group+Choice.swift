@@ -72,10 +72,18 @@ extension Group {
         // One of another kind, if the group has changed meanwhile.
         if let old = unsafe new { unsafe Box.letGo(old) }
         unsafe new = nil
-        unsafe new = try Domain.place(
-          iommu, DomainDescription(type.kind, isLazy: type.isLazy, for: group))
+        unsafe new = try make(type, iommu, for: group)
       }
     }
+  }
+
+  @inline(never)
+  private static func make(
+    _ type: DefaultType, _ iommu: UnsafeMutablePointer<IOMMU>,
+    for group: UnsafeMutablePointer<Group>
+  ) throws(Failure) -> UnsafeMutablePointer<Domain> {
+    unsafe try Domain.place(
+      iommu, DomainDescription(type.kind, isLazy: type.isLazy, for: group))
   }
 
   /// Makes a domain the default domain that the group has chosen, if it is of the kind.

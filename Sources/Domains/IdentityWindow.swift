@@ -245,6 +245,7 @@ struct WindowList: ~Copyable {
   }
 
   /// Lets all windows follow the memory map.
+  @inline(never)
   func follow() {
     var number = UInt64.max
     while let domain = unsafe hold(below: &number) {
@@ -350,6 +351,7 @@ extension Domain {
   /// Lets the window be what memory there is.
   ///
   /// - Throws: `noMemory`, and what the backend fails with. Then a part is not in the window.
+  @inline(never)
   func followMemory() throws(Failure) {
     // Listeners are told between two changes: they may change the memory map themselves.
     var failure: Failure? = nil
@@ -365,6 +367,7 @@ extension Domain {
   }
 
   /// What is to be told after a change of a piece that is not so any more.
+  @inline(never)
   private func contradiction(to told: DomainChange) -> DomainChange? {
     let wasMapped = told.type == DMACORE_NOTIFY_MAP
     let found = lookUp(IOVA(told.first))

@@ -37,7 +37,7 @@ public struct MappingRecord {
   public let domain: UnsafeMutablePointer<Domain>?
   /// The memory of an allocation. One that is streaming is of noncontiguous memory.
   public let memory: Allocation.Link?
-  /// The physical address of its first byte.
+  /// The physical address of its first byte; of a list that is translated, what its segments amount to.
   public let target: UInt64
   /// The parts of it that are copied, in order; nil if none is.
   public let bounce: UnsafeMutablePointer<BounceRun>?
@@ -312,11 +312,14 @@ public struct MappingTable: ~Copyable {
   /// Takes the record out that agrees with all of this, so that its mapping can be undone by this
   /// call alone. Ends with `giveBack`.
   ///
-  /// `isWanted` runs under the table's lock; it may take a lock of a higher rank.
-  public func claim(_ range: DMARange, isWanted: (MappingRecord) -> Bool) -> Link? {
+  /// `isWanted` runs under the table's lock; it may take a lock of a higher rank. If `isTaking` is false the
+  /// record stays, and its address says no more than that it is there.
+  public func claim(
+    _ range: DMARange, isTaking: Bool = true, isWanted: (MappingRecord) -> Bool
+  ) -> Link? {
     unsafe state.withLock { state -> Link? in
       guard let node = unsafe Self.find(in: state.tree, range, isWanted) else { return nil }
-      unsafe remove(node, &state)
+      if isTaking { unsafe remove(node, &state) }
       return unsafe node
     }
   }

@@ -96,6 +96,7 @@ extension Group {
   ///   `busy` when the PASID has a domain, or another call takes domains from PASIDs; `notFound` when it
   ///   has none that could be replaced; `notSupported` when the IOMMU knows no PASIDs; `noMemory`; what
   ///   the backend fails with.
+  @inline(never)
   public func attach(
     _ domain: UnsafeMutablePointer<Domain>, to pasid: UInt32, of device: borrowing Device,
     by token: UnsafeRawPointer, replacing: Bool

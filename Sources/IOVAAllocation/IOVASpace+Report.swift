@@ -154,6 +154,7 @@ extension IOVASpace {
   }
 
   @_optimize(size)
+  @inline(never)
   private func report(_ write: (inout TextBuffer) -> Void) {
     TextBuffer.with { name in
       name.append("IOVA space")

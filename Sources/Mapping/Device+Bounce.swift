@@ -76,32 +76,19 @@ extension Device {
       throw .notPermitted
     }
     let pages = memory.rounded(to: Self.granule)
-    let access = direction.access.union(attributes.access)
     var runs: UnsafeMutablePointer<BounceRun>? = nil
     do throws(Failure) {
-      let range = try unsafe withUnsafeTemporaryAllocation(of: PhysicalRange.self, capacity: 3) {
-        (parts) throws(Failure) -> IOVARange in
-        let count = unsafe try cut(
-          memory, direction, attributes, last: translation.pointee.table.facts.lastOutput,
-          into: parts, &runs)
-        let parts = unsafe UnsafeBufferPointer(rebasing: parts[..<count])
-        let range = try unsafe domain.pointee.takingTables { () throws(Failure) in
-          unsafe try translation.pointee.map(
-            parts, for: pages, access: access, limit: limit.highest, in: ranges,
-            alignMask: limits.minAlignMask)
-        }
-        // The cell of the call keeps the domain while its listeners are told.
-        var first = range.first.rawValue
-        for index in 0..<count {
-          let part = unsafe parts[index]
-          let target = try IOVARange(first: IOVA(first), size: part.extent &+ 1)
-          unsafe domain.pointee.notifiers.tell(
-            .mapped(target, to: part.first, translation.pointee.table.expressible(access)))
-          first = first &+ part.extent &+ 1
-        }
-        return range
-      }
+      unsafe try copyEnds(memory, direction, 0, in: domain, &runs)
+      let range = try unsafe translation.pointee.allocate(
+        pages.extent, for: pages, limit.highest, ranges, limits.minAlignMask)
       let first = range.first.rawValue &+ (memory.first.rawValue & Self.granule.mask)
+      var (next, run) = unsafe (range.first.rawValue, runs)
+      do throws(Failure) {
+        unsafe try fillCut(memory, direction, attributes, in: domain, first, &next, &run)
+      } catch {
+        unsafe domain.pointee.abandon(range, before: next)
+        throw error
+      }
       return unsafe (
         try DMARange(first: DMAAddress(first), last: DMAAddress(first &+ memory.extent)), runs
       )
@@ -111,42 +98,79 @@ extension Device {
     }
   }
 
-  /// Cuts memory into the pages at its ends that it does not fill, of which copies stand for them, and what
-  /// lies between. Returns how many parts there are.
-  private func cut(
-    _ memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes,
-    last lastOutput: PhysicalAddress, into parts: UnsafeMutableBufferPointer<PhysicalRange>,
-    _ runs: inout UnsafeMutablePointer<BounceRun>?
-  ) throws(Failure) -> Int {
+  /// The part of memory from an offset on that is a page which it does not fill, or all whole pages.
+  private func piece(
+    of memory: PhysicalRange, from offset: UInt64
+  ) throws(Failure) -> (memory: PhysicalRange, isWhole: Bool) {
     let mask = Self.granule.mask
-    var count = 0
-    var last: UnsafeMutablePointer<BounceRun>? = nil
-    var next = memory.first.rawValue
+    let start = memory.first.rawValue &+ offset
+    let isWhole = start & mask == 0 && start | mask <= memory.last.rawValue
+    let last =
+      isWhole
+      ? ((memory.last.rawValue &+ 1) & ~mask) &- 1 : min(start | mask, memory.last.rawValue)
+    return (
+      try PhysicalRange(first: PhysicalAddress(start), last: PhysicalAddress(last)), isWhole
+    )
+  }
+
+  /// Copies the pages at the ends of memory that it does not fill.
+  ///
+  /// - Parameters:
+  ///   - first: where its first byte is in the mapping.
+  ///   - runs: the parts of the mapping that are copied, to which those of this are added.
+  @inline(never)
+  func copyEnds(
+    _ memory: PhysicalRange, _ direction: Direction, _ first: UInt64,
+    in domain: UnsafeMutablePointer<Domain>, _ runs: inout UnsafeMutablePointer<BounceRun>?
+  ) throws(Failure) {
+    // The policy says that there is a table.
+    let lastOutput =
+      unsafe domain.pointee.translation?.pointee.table.facts.lastOutput ?? PhysicalAddress(0)
+    var last = unsafe runs
+    while let this = unsafe last, let behind = unsafe this.pointee.next { unsafe last = behind }
+    var offset: UInt64 = 0
     while true {
-      let pageLast = next | mask
-      let part: PhysicalRange
-      if next & mask == 0 && pageLast <= memory.last.rawValue {
-        // Whole pages, up to the last that is one.
-        let end = (memory.last.rawValue &+ 1) & ~mask
-        part = try PhysicalRange(
-          first: PhysicalAddress(next), last: PhysicalAddress(end &- 1))
-        unsafe parts.initializeElement(at: count, to: part)
-        if !isCoherent { maintainCaches(of: part, direction, attributes, forCPU: false) }
-      } else {
-        part = try PhysicalRange(
-          first: PhysicalAddress(next),
-          last: PhysicalAddress(min(pageLast, memory.last.rawValue)))
+      let (part, isWhole) = try piece(of: memory, from: offset)
+      if !isWhole {
         let run = unsafe try copyPage(part, direction, last: lastOutput)
-        unsafe run.pointee.offset = next &- memory.first.rawValue
+        unsafe run.pointee.offset = first &+ offset
         if let last = unsafe last { unsafe last.pointee.next = run } else { unsafe runs = run }
         unsafe last = run
-        let page = try unsafe PhysicalRange(
-          first: PhysicalAddress(run.pointee.address), size: Self.granule.bytes)
-        unsafe parts.initializeElement(at: count, to: page)
       }
-      count = count &+ 1
-      guard part.last < memory.last else { return count }
-      next = part.last.rawValue &+ 1
+      guard part.last < memory.last else { return }
+      offset = part.last.rawValue &- memory.first.rawValue &+ 1
+    }
+  }
+
+  /// Fills addresses with memory, and with the copies of the pages at its ends.
+  ///
+  /// - Parameters:
+  ///   - first: where its first byte is to be.
+  ///   - next: what lies behind the pages that are filled.
+  ///   - run: the copy that comes next.
+  @inline(never)
+  func fillCut(
+    _ memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes,
+    in domain: UnsafeMutablePointer<Domain>, _ first: UInt64, _ next: inout UInt64,
+    _ run: inout UnsafeMutablePointer<BounceRun>?
+  ) throws(Failure) {
+    let access = direction.access.union(attributes.access)
+    var offset: UInt64 = 0
+    while true {
+      let (part, _) = try piece(of: memory, from: offset)
+      var pages = part
+      if let copy = unsafe run, unsafe copy.pointee.original == part {
+        pages = try unsafe PhysicalRange(
+          first: PhysicalAddress(copy.pointee.address), size: Self.granule.bytes)
+        unsafe run = copy.pointee.next
+      } else if !isCoherent {
+        maintainCaches(of: part, direction, attributes, forCPU: false)
+      }
+      let place = (first &+ offset) & ~Self.granule.mask
+      try unsafe domain.pointee.fill(place, pages, access)
+      next = place &+ pages.extent &+ 1
+      guard part.last < memory.last else { return }
+      offset = part.last.rawValue &- memory.first.rawValue &+ 1
     }
   }
 
@@ -176,11 +200,19 @@ extension Device {
     let isHeld = unsafe end(node)
     if record.direction.access.contains(.write) && !record.attributes.contains(.skipCPUSync) {
       do throws(Failure) {
-        try unsafe handOverAll(
-          0, node.pointee.last &- node.pointee.first, record.direction, forCPU: true,
-          isHeld: false
-        ) { offset in
-          unsafe BouncePool.part(of: record.bounce, from: offset)
+        if record.attributes.contains(.list) {
+          // What is not copied was seen to by who claimed it.
+          var run = unsafe record.bounce
+          while let this = unsafe run {
+            try unsafe handOver(
+              this.pointee, 0, this.pointee.original.extent, record.direction, forCPU: true,
+              isCounted: false)
+            unsafe run = this.pointee.next
+          }
+        } else {
+          try unsafe handOverAll(
+            0, node.pointee.last &- node.pointee.first, of: nil, record.bounce, record.direction,
+            forCPU: true)
         }
       } catch {
         reportLoss(error)
@@ -202,39 +234,54 @@ extension Device {
     guard let mapping = mappings.holdBounce(of: range, from: 0) else { return }
     unsafe Box.letGo(BouncePool.pool(of: mapping.run))
     let first = range.first.rawValue &- mapping.first
-    try handOverAll(
-      first, first &+ range.extent, direction, forCPU: forCPU, isHeld: true
-    ) { offset in
-      mappings.holdBounce(of: range, from: offset)?.run
-    }
+    unsafe try handOverAll(
+      first, first &+ range.extent, of: range, nil, direction, forCPU: forCPU)
   }
 
-  /// Hands over what lies between two offsets of a mapping, of which `find` has the first part that is
-  /// copied and does not end before an offset.
+  /// Hands over what lies between two offsets of a mapping.
+  ///
+  /// - Parameters:
+  ///   - live: addresses in the mapping, if it is live. Its parts that are copied are held one by one.
+  ///   - claimed: those parts, of a mapping whose record has been claimed.
+  ///   - list: the first address of the mapping, if it is a list's: the page table says where that is.
+  ///   - isCopying: whether what is copied is handed over too.
   @inline(never)
-  private func handOverAll(
-    _ first: UInt64, _ last: UInt64, _ direction: Direction, forCPU: Bool, isHeld: Bool,
-    _ find: (UInt64) -> BounceRun?
+  func handOverAll(
+    _ first: UInt64, _ last: UInt64, of live: DMARange?,
+    _ claimed: UnsafeMutablePointer<BounceRun>?, _ direction: Direction, forCPU: Bool,
+    list: UInt64? = nil, isCopying: Bool = true
   ) throws(Failure) {
+    @inline(never)
+    func find(_ offset: UInt64) -> BounceRun? {
+      guard let live else { return unsafe BouncePool.part(of: claimed, from: offset) }
+      return mappings.holdBounce(of: live, from: offset)?.run
+    }
     var next = first
-    var base: UInt64? = nil
+    var base = list
     while next <= last || base == nil {
       // Any part tells where the original is.
       guard let run = find(next) ?? (base == nil ? find(0) : nil) else { break }
-      defer { if isHeld { unsafe Box.letGo(BouncePool.pool(of: run)) } }
-      base = run.original.first.rawValue &- run.offset
+      defer { if live != nil { unsafe Box.letGo(BouncePool.pool(of: run)) } }
+      if list == nil { base = run.original.first.rawValue &- run.offset }
       let runLast = run.offset &+ run.original.extent
       guard runLast >= next else { break }
       let start = max(next, run.offset)
-      if start > next { maintain(base!, next, min(last, start &- 1), direction, forCPU: forCPU) }
+      if start > next {
+        maintain(
+          base!, next, min(last, start &- 1), direction, forCPU: forCPU, isList: list != nil)
+      }
       next = start
       guard start <= last else { return }
       let end = min(last, runLast)
-      try handOver(
-        run, start &- run.offset, end &- run.offset, direction, forCPU: forCPU, isCounted: false)
+      if isCopying {
+        try handOver(
+          run, start &- run.offset, end &- run.offset, direction, forCPU: forCPU, isCounted: false)
+      }
       next = end &+ 1
     }
-    if let base, next <= last { maintain(base, next, last, direction, forCPU: forCPU) }
+    if let base, next <= last {
+      maintain(base, next, last, direction, forCPU: forCPU, isList: list != nil)
+    }
   }
 
   /// Copies a part of what is copied, and has caches maintained for the copy.
@@ -258,15 +305,45 @@ extension Device {
     if !isCounted { BouncePool.count(copied: part.extent &+ 1, out: forCPU, of: run) }
   }
 
-  /// Has caches maintained for memory between two offsets, if the device does not see them.
+  /// Has caches maintained for memory between two offsets, if the device does not see them: from a physical
+  /// address on, or for a list an address that its domain translates.
   @inline(__always)
   private func maintain(
-    _ base: UInt64, _ first: UInt64, _ last: UInt64, _ direction: Direction, forCPU: Bool
+    _ base: UInt64, _ first: UInt64, _ last: UInt64, _ direction: Direction, forCPU: Bool,
+    isList: Bool = false
   ) {
-    guard !isCoherent,
-      let range = try? PhysicalRange(
-        first: PhysicalAddress(base &+ first), last: PhysicalAddress(base &+ last))
-    else { return }
-    maintainCaches(of: range, direction, forCPU: forCPU)
+    if isCoherent { return }
+    maintainPart(base &+ first, base &+ last, direction, forCPU: forCPU, isList: isList)
+  }
+
+  @inline(never)
+  private func maintainPart(
+    _ first: UInt64, _ last: UInt64, _ direction: Direction, forCPU: Bool, isList: Bool
+  ) {
+    var next = first
+    while true {
+      var (target, partLast) = (next, last)
+      if isList {
+        guard let found = lookUp(next) else { return }
+        target = found.target &+ (next &- found.first)
+        partLast = min(last, found.last)
+      }
+      if let range = try? PhysicalRange(
+        first: PhysicalAddress(target), last: PhysicalAddress(target &+ (partLast &- next)))
+      {
+        maintainCaches(of: range, direction, forCPU: forCPU)
+      }
+      guard partLast < last else { return }
+      next = partLast &+ 1
+    }
+  }
+
+  /// What the device's domain has at an address, nil if nothing.
+  private func lookUp(_ address: UInt64) -> PageTableLookup? {
+    let token = unsafe system.pointee.readers.enter()
+    defer { unsafe system.pointee.readers.leave(token) }
+    guard case .translated(let translation, _) = currentPath else { return nil }
+    let found = unsafe translation.pointee.table.lookUp(IOVA(address))
+    return found.isMapped ? found : nil
   }
 }

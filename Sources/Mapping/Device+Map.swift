@@ -60,15 +60,15 @@ extension Device {
       return range.first
     }
     if let address = mapTagged(memory, direction, attributes, limit) { return address }
-    return try mapRecorded(memory, direction, attributes, limit)
+    return try mapRecorded(memory, direction, attributes, limit).address
   }
 
   /// As `map`, where a record may have to be kept.
   @inline(never)
-  private func mapRecorded(
+  func mapRecorded(
     _ memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes,
     _ limit: AddressLimit
-  ) throws(Failure) -> DMAAddress {
+  ) throws(Failure) -> (address: DMAAddress, path: MappingPath) {
     let (cell, domain) = unsafe try mappings.take()
     do throws(Failure) {
       let translating = unsafe translating(domain)
@@ -86,20 +86,20 @@ extension Device {
       }
       if path == .direct && leavesDirectUnrecorded {
         unsafe mappings.giveBack(cell)
-        return range.first
+        return (range.first, path)
       }
       if path == .iommu, let domain = unsafe domain,
         unsafe keepTag(of: range, direction, attributes, in: domain, limit)
       {
         unsafe mappings.giveBack(cell)
-        return range.first
+        return (range.first, path)
       }
       let record = unsafe MappingRecord(
         kind: .streaming, path: path, direction: direction, attributes: attributes,
         domain: translating, memory: nil, target: memory.first.rawValue, bounce: bounce,
         stamp: stamp)
       try unsafe enter(cell, range, record)
-      return range.first
+      return (range.first, path)
     } catch {
       unsafe mappings.giveBack(cell)
       throw error
@@ -155,14 +155,10 @@ extension Device {
 
   /// As `unmap`, where a record may be kept.
   @inline(never)
-  private func unmapRecorded(
+  func unmapRecorded(
     _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes
   ) throws(Failure) {
-    let claimed = unsafe mappings.claim(range) { record in
-      unsafe record.kind == .streaming && record.memory == nil
-        && record.direction == direction && record.attributes == attributes
-    }
-    guard let node = unsafe claimed else {
+    guard let node = unsafe claim(range, direction, attributes) else {
       if endsWithoutRecord(range) { return }
       reportMisuse("unmap", of: range, direction, attributes)
       throw .invalidArgument
@@ -178,8 +174,29 @@ extension Device {
     }
   }
 
+  /// Takes the record of a mapping out, or looks whether there is one.
+  ///
+  /// - Parameters:
+  ///   - ignored: attributes that may be others.
+  ///   - digest: what the segments of a list amount to, for the record of a list that is translated.
+  @inline(never)
+  @_optimize(speed)
+  func claim(
+    _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes,
+    ignoring ignored: MappingAttributes = [], digest: UInt64? = nil, isTaking: Bool = true
+  ) -> MappingTable.Link? {
+    unsafe mappings.claim(range, isTaking: isTaking) { record in
+      unsafe record.kind == .streaming && record.memory == nil
+        && record.direction == direction
+        && record.attributes.symmetricDifference(attributes).isSubset(of: ignored)
+        && (!attributes.contains(.list) || record.path.isTranslated == (digest != nil))
+        && (digest == nil || record.target == digest)
+    }
+  }
+
   /// Whether a range that is in no record that is asked for was a direct mapping, which ends.
-  private func endsWithoutRecord(_ range: DMARange) -> Bool {
+  @inline(never)
+  func endsWithoutRecord(_ range: DMARange) -> Bool {
     guard isOfNoRecord(range) else { return false }
     // What is there by a record is none, and is counted as what it is.
     return isDirect || (mappings.describe(range.first.rawValue) == nil && leaveWindow(range))
@@ -189,14 +206,17 @@ extension Device {
   ///
   /// - Throws: `invalidArgument` when the range lies in no mapping of this direction, which is reported
   ///   too; and what the callback of a memory region that is copied fails with.
+  ///
+  /// - Parameter isOfList: whether it may be of a list.
   public func sync(
-    _ range: DMARange, _ direction: Direction, forCPU: Bool
+    _ range: DMARange, _ direction: Direction, forCPU: Bool, isOfList: Bool = false
   ) throws(Failure) {
     var found:
       (target: UInt64, attributes: MappingAttributes, path: MappingPath, isBounced: Bool)? = nil
     if !isUntracked || mappings.hasBounced {
       found = mappings.find(covering: range, .streaming, direction)
-      guard found != nil || isWithoutRecord(range) else {
+      guard found.map({ isOfList || !$0.attributes.contains(.list) }) ?? isWithoutRecord(range)
+      else {
         reportMisuse("sync", of: range, direction)
         throw .invalidArgument
       }
@@ -215,7 +235,8 @@ extension Device {
   }
 
   /// Whether a range that is in no record that is asked for can be in a direct mapping.
-  private func isWithoutRecord(_ range: DMARange) -> Bool {
+  @inline(never)
+  func isWithoutRecord(_ range: DMARange) -> Bool {
     isOfNoRecord(range) && (isDirect || isInWindow(range))
   }
 
@@ -236,11 +257,11 @@ extension Device {
 
   /// Whether mappings are direct and leave no record, but for those that are copied.
   @inline(__always)
-  private var isUntracked: Bool { mappings.isUntracked && !meetsPeers }
+  var isUntracked: Bool { mappings.isUntracked && !meetsPeers }
 
   /// Whether no record is kept of a direct mapping.
   @inline(__always)
-  private var leavesDirectUnrecorded: Bool { !mappings.tracksDirect }
+  var leavesDirectUnrecorded: Bool { !mappings.tracksDirect }
 
   /// Whether all memory is mapped directly, but that of peers.
   @inline(__always)

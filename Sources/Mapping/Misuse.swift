@@ -16,6 +16,7 @@ extension Direction {
 
 extension TextBuffer {
   fileprivate mutating func append(_ attributes: MappingAttributes) {
+    let attributes = attributes.subtracting(.list)
     guard !attributes.isEmpty else { return }
     append(" with attributes ")
     append(hexadecimal: UInt64(attributes.rawValue))
@@ -24,6 +25,7 @@ extension TextBuffer {
 
 extension Device {
   /// Reports a call that names no mapping of the device, and what is mapped there instead.
+  @inline(never)
   func reportMisuse(
     _ call: StaticString, of range: DMARange, _ direction: Direction?,
     _ attributes: MappingAttributes = []
@@ -44,7 +46,10 @@ extension Device {
         text.append(": nothing is mapped there")
         return
       }
-      text.append(found.record.kind == .coherent ? ": coherent memory of " : ": a mapping of ")
+      text.append(
+        found.record.kind == .coherent
+          ? ": coherent memory of "
+          : found.record.attributes.contains(.list) ? ": a list or segment of " : ": a mapping of ")
       text.append(decimal: found.last &- found.first &+ 1)
       text.append(" bytes at ")
       text.append(hexadecimal: found.first)
@@ -58,6 +63,7 @@ extension Device {
   }
 
   /// Reports a mapping call of a device whose domain is not for those.
+  @inline(never)
   func reportRefusal() {
     unsafe system.pointee.reporter.report(.error, .notPermitted, object: name) { text in
       text.append("a mapping call is refused: the device is attached to a domain ")
@@ -66,6 +72,7 @@ extension Device {
   }
 
   /// Reports that a mapping ended which a zero-copy mapping still holds.
+  @inline(never)
   func reportHeld(_ range: DMARange) {
     unsafe system.pointee.reporter.report(.warning, .busy, object: name) { text in
       text.append("unmap of ")
@@ -77,6 +84,7 @@ extension Device {
   }
 
   /// Reports that what a device wrote was not copied back, because a callback failed.
+  @inline(never)
   func reportLoss(_ failure: Failure) {
     unsafe system.pointee.reporter.report(.warning, failure, object: name) { text in
       text.append("unmap: what the device wrote cannot be copied back")

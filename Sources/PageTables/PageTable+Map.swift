@@ -81,6 +81,7 @@ extension PageTable {
 
   /// The largest leaf at an offset of a part, in a table on `level`: it is made of 2^order words. Nil if
   /// none fits.
+  @inline(never)
   func leafOrder(at offset: UInt64, of part: Part, level: Int) -> Int? {
     let orders = format.leafOrders(at: level)
     guard orders != 0, let output = part.output else { return nil }
@@ -119,6 +120,7 @@ extension PageTable {
   }
 
   /// A table of zeroes from the stock.
+  @inline(never)
   func takeTable(level: Int, from stock: inout Stock) -> TablePage? {
     guard let page = memory.page(level == 0 ? stock.lowest : stock.upper) else { return nil }
     let next = memory.next(page)

@@ -126,6 +126,7 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
   /// The offsets of a range.
   ///
   /// - Throws: `outOfRange` when the table can't map all of it.
+  @inline(never)
   func offsets(of range: IOVARange) throws(Failure) -> (first: UInt64, last: UInt64) {
     guard let first = geometry.offset(of: range.first.rawValue),
       let last = geometry.offset(of: range.last.rawValue),
@@ -247,6 +248,7 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
   /// In a page that the caller allocated, the record of a child counts, not the word: somebody else
   /// may have written there. A table word without a record is such a case too, or a table that is
   /// being put in place, and counts as empty.
+  @inline(never)
   func entry(of node: TableNode, at index: Int) -> (TableEntry, TableNode?) {
     // Acquire: pairs with the release stores of words.
     let word = unsafe cplatform_load_acquire(node.page.words + index)

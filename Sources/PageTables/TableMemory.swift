@@ -110,6 +110,7 @@ struct TableMemory: ~Copyable {
   ///
   /// - Parameter size: in bytes, for a root that is larger than other tables.
   /// - Throws: `noMemory`, also when the caller's allocator gave a page that is not aligned.
+  @inline(never)
   func allocate(level: Int, size: Int? = nil) throws(Failure) -> TablePage {
     let size = size ?? self.size
     let page =
@@ -118,10 +119,9 @@ struct TableMemory: ~Copyable {
       } else {
         try allocateFromHeap(size)
       }
-    let count = Self.entryCount(size) * (hasTags && size == self.size ? 2 : 1)
-    unsafe page.words.update(repeating: 0, count: count)
+    unsafe RawMemory.clear(page.words, size: hasTags && size == self.size ? 2 * size : size)
     if size == self.size { unsafe label(page).setWords(page.words) }
-    self.count.wrappingAdd(1, ordering: .relaxed)
+    count.wrappingAdd(1, ordering: .relaxed)
     return page
   }
 
@@ -177,6 +177,7 @@ struct TableMemory: ~Copyable {
     return unsafe page
   }
 
+  @inline(never)
   func free(_ page: TablePage, size: Int? = nil) {
     count.wrappingSubtract(1, ordering: .relaxed)
     guard let allocator = unsafe allocator, let record = unsafe page.record else {

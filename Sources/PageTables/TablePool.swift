@@ -91,6 +91,7 @@ struct TablePool: ~Copyable {
   }
 
   /// The label of a page.
+  @inline(never)
   func label(_ page: UInt) -> TableLabel {
     let page = UInt64(page)
     let offset = page &- UInt64(UInt(bitPattern: unsafe firstChunk))

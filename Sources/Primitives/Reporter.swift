@@ -19,6 +19,7 @@ public struct Reporter {
   }
 
   /// Hands over one sentence, which `write` composes. Called under no lock.
+  @inline(never)
   public func report(
     _ level: Level, _ failure: Failure?, object: UnsafePointer<CChar>,
     _ write: (inout TextBuffer) -> Void

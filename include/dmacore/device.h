@@ -287,6 +287,9 @@ struct dmacore_beyond {
  * @path: one of enum dmacore_path (mapping.h)
  * @direction: one of enum dmacore_direction (mapping.h)
  * @attributes: bits of enum dmacore_attributes (mapping.h)
+ *
+ * Of a list (scatterlist.h), what an IOMMU translates is one, from its first segment to its last, and each
+ * other segment is one.
  */
 struct dmacore_mapping_info {
 	dmacore_dma_t first;
