@@ -5,7 +5,8 @@
 /*
  * What the parts of the fuzzer of the whole C API share: capi_fuzz.c makes the calls,
  * capi_objects.c creates and destroys objects, capi_drivers.c has drivers, capi_peers.c bridges and peers,
- * capi_backend.c has hardware, capi_ops.c mapping functions, capi_coherent.c allocates memory, capi_world.c has
+ * capi_backend.c has hardware, capi_ops.c mapping functions, capi_coherent.c allocates memory, capi_lists.c maps
+ * lists, capi_world.c has
  * arguments, results and callbacks.
  */
 
@@ -21,6 +22,8 @@
 #define RECENT_MAX 8
 #define RAM_PAGES 64
 #define PAGE_GROUPS_MAX 8
+#define LISTS_MAX 4
+#define LIST_ENTRIES 32
 
 enum kind {
 	NOTHING,
@@ -75,12 +78,24 @@ struct mapping {
 	size_t count;
 };
 
+/* A list of memory, mapped for a device; NULL: it is not. */
+struct list {
+	struct dmacore_device *device;
+	struct dmacore_sg entries[LIST_ENTRIES];
+	size_t count;
+	uint32_t direction;
+	uint32_t attributes;
+	/* A call with it is under way. */
+	bool is_busy;
+};
+
 /* One input at a time; callbacks need it too. */
 struct world {
 	struct program program;
 	struct object objects[OBJECTS_MAX];
 	struct mapping mappings[MAPPINGS_MAX];
 	size_t mapping_count;
+	struct list lists[LISTS_MAX];
 	/* Ranges that calls were given or gave lately, so that others meet them. */
 	struct {
 		uint64_t first;
@@ -248,6 +263,13 @@ int free_memory(const struct mapping *gone);
 
 /* Objects that end with their pool. */
 void forget_objects(const void *pool);
+
+/* Lists. */
+
+void call_list(void);
+void forget_lists(const struct dmacore_device *device);
+
+uint32_t attributes(void);
 
 /* Enters what a call allocated or mapped. */
 void add_mapping(struct mapping mapping);

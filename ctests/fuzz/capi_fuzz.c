@@ -360,7 +360,7 @@ static void call_domain_table(void)
 }
 
 /* A set of attributes, mostly none. */
-static uint32_t attributes(void)
+uint32_t attributes(void)
 {
 	static const uint32_t known[] = {
 		DMACORE_ATTR_WEAK_ORDERING, DMACORE_ATTR_SKIP_CPU_SYNC,	   DMACORE_ATTR_NO_WARN,
@@ -922,8 +922,13 @@ void step(void)
 	case 14:
 	case 15:
 	case 16:
-	case 17:
 		call_map();
+		break;
+	case 17:
+		if (call < 0x40)
+			call_map();
+		else
+			call_list();
 		break;
 	case 18:
 		if (call < 0x80)

@@ -708,6 +708,7 @@ void forget_mappings(const struct dmacore_device *device)
 {
 	size_t kept = 0;
 
+	forget_lists(device);
 	for (size_t i = 0; i < world.mapping_count; i++)
 		if (world.mappings[i].device != device)
 			world.mappings[kept++] = world.mappings[i];
