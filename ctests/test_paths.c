@@ -13,6 +13,8 @@
 #define SIZE (8 * PAGE)
 #define LIVE_MAX 8
 #define STEPS 1500
+/* Of a list, half of them for segments that are more than its parts. */
+#define ENTRIES 8
 
 enum { CPU = -1 };
 
@@ -187,6 +189,9 @@ struct mapped {
 	uint64_t size;
 	uint32_t direction;
 	dmacore_dma_t dma;
+	/* A list instead, of parts of the memory in any order. */
+	bool is_list;
+	struct dmacore_sg list[ENTRIES];
 };
 
 struct driver {
@@ -199,7 +204,7 @@ struct driver {
 	struct mapped live[LIVE_MAX];
 	/* Over everything that was read. */
 	uint64_t digest;
-	unsigned device_reads, device_writes, cpu_reads, cpu_writes;
+	unsigned device_reads, device_writes, cpu_reads, cpu_writes, lists;
 };
 
 static uint64_t draw(struct driver *driver, uint64_t below)
@@ -232,6 +237,78 @@ static void check_byte(struct driver *driver, uint64_t place, uint8_t found, con
 	digest(driver, found);
 }
 
+/* Cuts a part into up to four, of which each is an entry. */
+static void map_list(struct driver *driver, struct mapped *mapped)
+{
+	unsigned order = (unsigned)draw(driver, 4);
+	uint64_t next = mapped->offset, end = mapped->offset + mapped->size;
+	size_t count;
+
+	dmacore_sg_init(mapped->list, ENTRIES);
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t size = i < 3 ? draw(driver, end - next + 1) : end - next;
+
+		if (size > 0 && draw(driver, 2) == 0 && (next + size) % PAGE < size)
+			size -= (next + size) % PAGE;
+		if (i == 3)
+			size = end - next;
+		dmacore_sg_set(&mapped->list[i ^ order], HIGH_BASE + next, size, 0);
+		next += size;
+	}
+	assert_ok(dmacore_map_list(driver->stage.device, mapped->list, ENTRIES, mapped->direction,
+				   0, 0, &count));
+	driver->lists++;
+}
+
+/* Where a byte lies in a list. */
+static uint64_t list_offset(const struct mapped *mapped, uint64_t place)
+{
+	uint64_t offset = 0;
+
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t inside = HIGH_BASE + place - mapped->list[i].phys;
+
+		if (inside < mapped->list[i].size)
+			return offset + inside;
+		offset += mapped->list[i].size;
+	}
+	fail_msg("%#jx is in no entry", (uintmax_t)place);
+	return 0;
+}
+
+/* The device's address of a byte. */
+static dmacore_dma_t dma_of(const struct mapped *mapped, uint64_t place)
+{
+	uint64_t offset;
+	unsigned i = 0;
+
+	if (!mapped->is_list)
+		return mapped->dma + (place - mapped->offset);
+	offset = list_offset(mapped, place);
+	while (offset >= mapped->list[i].dma_size) {
+		assert_true(mapped->list[i].dma_size > 0 && i < ENTRIES);
+		offset -= mapped->list[i++].dma_size;
+	}
+	return mapped->list[i].dma + offset;
+}
+
+/* Syncs memory of a list: as much at once as lies in it in a row. */
+static void sync_list(struct driver *driver, struct mapped *mapped, uint64_t place, uint64_t size,
+		      bool is_for_cpu)
+{
+	while (size > 0) {
+		uint64_t offset = list_offset(mapped, place), run = 1;
+
+		while (run < size && list_offset(mapped, place + run) == offset + run)
+			run++;
+		assert_ok((is_for_cpu ? dmacore_sync_list_for_cpu : dmacore_sync_list_for_device)(
+			driver->stage.device, mapped->list, ENTRIES, offset, run,
+			mapped->direction));
+		place += run;
+		size -= run;
+	}
+}
+
 static void map_part(struct driver *driver, unsigned number, uint64_t offset, uint64_t size,
 		     uint32_t direction)
 {
@@ -244,9 +321,15 @@ static void map_part(struct driver *driver, unsigned number, uint64_t offset, ui
 			if (other->is_live && i - other->offset < other->size)
 				return;
 		}
-	*mapped = (struct mapped){ true, offset, size, direction, 0 };
-	assert_ok(dmacore_map_single(driver->stage.device, driver->stage.memory + offset, size,
-				     direction, 0, &mapped->dma));
+	*mapped = (struct mapped){
+		.is_live = true, .offset = offset, .size = size, .direction = direction
+	};
+	mapped->is_list = draw(driver, 3) == 0;
+	if (mapped->is_list)
+		map_list(driver, mapped);
+	else
+		assert_ok(dmacore_map_single(driver->stage.device, driver->stage.memory + offset,
+					     size, direction, 0, &mapped->dma));
 	for (uint64_t i = offset; i < offset + size; i++)
 		driver->owners[i] = (int)number;
 }
@@ -268,8 +351,11 @@ static void sync_part(struct driver *driver, unsigned number, uint64_t offset, u
 			offset++;
 			continue;
 		}
-		assert_ok((is_for_cpu ? dmacore_sync_for_cpu : dmacore_sync_for_device)(
-			driver->stage.device, dma, size, mapped->direction));
+		if (mapped->is_list)
+			sync_list(driver, mapped, offset, size, is_for_cpu);
+		else
+			assert_ok((is_for_cpu ? dmacore_sync_for_cpu : dmacore_sync_for_device)(
+				driver->stage.device, dma, size, mapped->direction));
 		offset += size;
 	}
 }
@@ -280,8 +366,12 @@ static void unmap_part(struct driver *driver, unsigned number)
 
 	/* What the CPU wrote is the device's first: an unmap takes back what the device has. */
 	sync_part(driver, number, mapped->offset, mapped->size, false);
-	assert_ok(dmacore_unmap(driver->stage.device, mapped->dma, mapped->size, mapped->direction,
-				0));
+	if (mapped->is_list)
+		assert_ok(dmacore_unmap_list(driver->stage.device, mapped->list, ENTRIES,
+					     mapped->direction, 0));
+	else
+		assert_ok(dmacore_unmap(driver->stage.device, mapped->dma, mapped->size,
+					mapped->direction, 0));
 	mapped->is_live = false;
 	for (uint64_t i = mapped->offset; i < mapped->offset + mapped->size; i++)
 		driver->owners[i] = CPU;
@@ -290,7 +380,6 @@ static void unmap_part(struct driver *driver, unsigned number)
 static void access_by_device(struct driver *driver, unsigned number, uint64_t offset, uint64_t size)
 {
 	struct mapped *mapped = &driver->live[number];
-	dmacore_dma_t dma = mapped->dma + (offset - mapped->offset);
 	uint8_t bytes[64];
 
 	if (size > sizeof(bytes))
@@ -299,7 +388,13 @@ static void access_by_device(struct driver *driver, unsigned number, uint64_t of
 		if (driver->owners[i] != (int)number)
 			return;
 	if (mapped->direction != DMACORE_FROM_DEVICE) {
-		assert_ok(dmacore_view_read(driver->stage.view, dma, bytes, size));
+		/* Two bytes beside each other in memory may be anywhere in a list. */
+		for (uint64_t i = 0; mapped->is_list && i < size; i++)
+			assert_ok(dmacore_view_read(driver->stage.view, dma_of(mapped, offset + i),
+						    bytes + i, 1));
+		if (!mapped->is_list)
+			assert_ok(dmacore_view_read(driver->stage.view, dma_of(mapped, offset),
+						    bytes, size));
 		for (uint64_t i = 0; i < size; i++)
 			check_byte(driver, offset + i, bytes[i], "the device");
 		driver->device_reads++;
@@ -307,7 +402,12 @@ static void access_by_device(struct driver *driver, unsigned number, uint64_t of
 	if (mapped->direction != DMACORE_TO_DEVICE) {
 		for (uint64_t i = 0; i < size; i++)
 			bytes[i] = driver->values[offset + i] = (uint8_t)draw(driver, 256);
-		assert_ok(dmacore_view_write(driver->stage.view, dma, bytes, size));
+		for (uint64_t i = 0; mapped->is_list && i < size; i++)
+			assert_ok(dmacore_view_write(driver->stage.view, dma_of(mapped, offset + i),
+						     bytes + i, 1));
+		if (!mapped->is_list)
+			assert_ok(dmacore_view_write(driver->stage.view, dma_of(mapped, offset),
+						     bytes, size));
 		driver->device_writes++;
 	}
 }
@@ -397,7 +497,7 @@ static uint64_t run(const struct way *way, uint64_t seed)
 		check_byte(driver, i, driver->stage.cpu[i], "the CPU");
 	/* What happened seldom was hardly tested. */
 	assert_true(driver->device_reads > 20 && driver->device_writes > 20);
-	assert_true(driver->cpu_reads > 500 && driver->cpu_writes > 300);
+	assert_true(driver->cpu_reads > 500 && driver->cpu_writes > 300 && driver->lists > 10);
 	result = driver->digest;
 	stage_stop(&driver->stage);
 	free(driver);

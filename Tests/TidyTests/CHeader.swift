@@ -9,6 +9,8 @@ struct CHeader {
 
   let file: SourceFile
   let functions: [Function]
+  /// Those that are defined in the header, so that no library has them.
+  let inlines: [String]
 
   /// The `/** … */` comments, without their frame.
   let comments: [String]
@@ -22,6 +24,9 @@ struct CHeader {
       let parameters = match.2.split(separator: ",").compactMap { $0.identifiers.last }
       return Function(name: String(match.1), parameters: parameters.filter { $0 != "void" })
     }
+    inlines = declarations.matches(
+      of: /static inline [a-z_ \n*]*\b(dmacore_[a-z0-9_]+)\(/
+    ).map { String($0.1) }
     comments = file.text.matches(of: /(?s)\/\*\*\n(.*?)\n \*\//).map { match in
       match.1.split(separator: "\n", omittingEmptySubsequences: false)
         .map { $0.dropFirst($0.hasPrefix(" * ") ? 3 : 2) }.joined(separator: "\n")

@@ -67,14 +67,15 @@ struct SymbolTests {
   }
 
   @Test func everyFunctionIsEverywhere() throws {
-    let headers = try CHeader.all().flatMap { $0.functions.map(\.name) }
+    let all = try CHeader.all()
+    let headers = all.flatMap { $0.functions.map(\.name) }
     let exported = exports(in: try Project.file("exports.map").text)
     #expect(Set(headers).count == headers.count, "a function is declared twice")
     #expect(exported == exported.sorted(), "exports.map is not sorted")
     let names = Set(headers).union(exported)
     let table = SymbolTable(
       headers: Set(headers),
-      exports: Set(exported),
+      exports: Set(exported).union(all.flatMap(\.inlines)),
       ctests: try Project.files(under: "ctests", ".c")
         .filter { $0.path.hasPrefix("ctests/test_") }
         .reduce(into: []) { $0.formUnion(uses(in: $1, of: names)) },

@@ -441,6 +441,81 @@ static void measure_pool(void)
 	close_path(&objects.path);
 }
 
+/* A list of @entries pages, @stride bytes from one to the next, for a device that takes segments of any size. */
+struct listed {
+	struct path path;
+	uint8_t *memory;
+	struct dmacore_sg *list;
+	size_t entries;
+	/* How many segments it is to become. */
+	size_t segments;
+};
+
+static void open_listed(struct listed *listed, uint32_t type, size_t entries, size_t stride)
+{
+	struct dmacore_device_limits limits = DMACORE_DEVICE_LIMITS_INIT;
+
+	listed->path = open_path(type);
+	limits.max_segment_size = UINT64_MAX;
+	BENCH_CHECK(dmacore_device_set_limits(listed->path.device, &limits) == 0);
+	listed->memory = aligned_alloc(PAGE, entries * stride);
+	listed->list = calloc(entries, sizeof(*listed->list));
+	BENCH_CHECK(listed->memory != NULL && listed->list != NULL);
+	listed->entries = entries;
+	dmacore_sg_init(listed->list, entries);
+	/* Backwards, so that through an IOMMU nothing but its addresses is in a row. */
+	for (size_t i = 0; i < entries; i++) {
+		size_t place = stride == PAGE ? i : entries - 1 - i;
+
+		dmacore_sg_set(&listed->list[i], (uintptr_t)listed->memory + place * stride, PAGE,
+			       0);
+	}
+}
+
+static void close_listed(struct listed *listed)
+{
+	BENCH_CHECK(live_mappings(&listed->path) == 0);
+	free(listed->memory);
+	free(listed->list);
+	close_path(&listed->path);
+}
+
+static void run_lists(void *context, uint64_t count)
+{
+	struct listed *listed = context;
+	struct dmacore_device *device = listed->path.device;
+	size_t segments = 0;
+	int errors = 0;
+
+	for (uint64_t i = 0; i < count; i += listed->entries) {
+		errors |= dmacore_map_list(device, listed->list, listed->entries, DMACORE_TO_DEVICE,
+					   0, 0, &segments);
+		errors |= dmacore_unmap_list(device, listed->list, listed->entries,
+					     DMACORE_TO_DEVICE, 0);
+	}
+	BENCH_CHECK(errors == 0);
+	BENCH_CHECK(segments == listed->segments);
+}
+
+static void measure_lists(void)
+{
+	struct listed listed = { .segments = 1 };
+	uint64_t count = bench_count(2000000, 100);
+
+	if (bench_wants("mapping.sg.16x4k")) {
+		open_listed(&listed, DMACORE_DOMAIN_DMA_LAZY, 16, 2 * PAGE);
+		bench_row("mapping.sg.16x4k", "ns", bench_time(run_lists, &listed, count),
+			  "one page", bench_time(run_pairs, &listed.path, count));
+		close_listed(&listed);
+	}
+	if (bench_wants("mapping.sg.coalesce")) {
+		open_listed(&listed, 0, 512, PAGE);
+		bench_row("mapping.sg.coalesce", "ns", bench_time(run_lists, &listed, 50 * count),
+			  NULL, 0);
+		close_listed(&listed);
+	}
+}
+
 void bench_mapping(void)
 {
 	measure_pairs();
@@ -450,4 +525,5 @@ void bench_mapping(void)
 	measure_live();
 	measure_coherent();
 	measure_pool();
+	measure_lists();
 }
