@@ -348,11 +348,13 @@ public struct FlushQueue: ~Copyable, Held {
       return try allocate()
     } catch {
       guard error == .noSpace else { throw error }
-      let drained = unsafe stash.drain(to: space, system.pointee.calls)
-      guard hasBatches else {
-        if drained > 0 { return try allocate() }
-        throw error
-      }
+    }
+    stash.countSearch(1)
+    defer { stash.countSearch(-1) }
+    let drained = unsafe stash.drain(to: space, system.pointee.calls)
+    guard hasBatches else {
+      guard drained > 0 else { throw .noSpace }
+      return try allocate()
     }
     countRetry(1)
     defer { countRetry(-1) }

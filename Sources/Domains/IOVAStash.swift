@@ -4,6 +4,7 @@ import Addressing
 import CPlatform
 import IOVAAllocation
 import Primitives
+import Synchronization
 
 /// Addresses of single pages that a domain's space has given out, and that no mapping has: a few for each
 /// processor, for mapping calls that are in a section of the system's `calls`, which guards them.
@@ -20,6 +21,9 @@ struct IOVAStash: ~Copyable {
 
   private let words: UnsafeMutablePointer<UInt64>
   private let lineCount: Int
+  // Calls that find no address, and look for one after they have drained this: until then nothing is put in,
+  // so that each address is where they look.
+  private let searches = Atomic<Int>(0)
 
   init(lineCount: Int) throws(Failure) {
     let size = lineCount * Self.lineWords * 8
@@ -37,14 +41,17 @@ struct IOVAStash: ~Copyable {
     unsafe words + call &* Self.lineWords
   }
 
-  /// Takes the address of a page that ends at or below a limit.
+  /// Takes the address of a page that ends at or below a limit. Who reaches high addresses gets one of
+  /// those, as from the space, so that low ones are left to others.
   @inline(__always)
-  func take(_ call: Int, limit: UInt64) -> UInt64? {
+  func take(_ call: Int, limit: UInt64, of space: UnsafePointer<IOVASpace>) -> UInt64? {
     let line = unsafe line(call)
     let count = unsafe cplatform_load_relaxed(line)
     guard count > 0 else { return nil }
     let address = unsafe line[Int(truncatingIfNeeded: count)]
-    guard address | Device.granule.mask <= limit else { return nil }
+    guard address | Device.granule.mask <= limit,
+      unsafe space.pointee.isHigh(address) == space.pointee.isHigh(limit)
+    else { return nil }
     unsafe cplatform_store_release(line, count &- 1)
     return address
   }
@@ -54,7 +61,9 @@ struct IOVAStash: ~Copyable {
   func put(_ call: Int, _ address: UInt64) -> Bool {
     let line = unsafe line(call)
     let count = unsafe cplatform_load_relaxed(line)
-    guard count < UInt64(Self.capacity) else { return false }
+    guard count < UInt64(Self.capacity), searches.load(ordering: .relaxed) == 0 else {
+      return false
+    }
     unsafe line[Int(truncatingIfNeeded: count &+ 1)] = address
     unsafe cplatform_store_release(line, count &+ 1)
     return true
@@ -76,7 +85,7 @@ struct IOVAStash: ~Copyable {
       guard let more = unsafe IOVASpace.takeCached(space, Device.granule.bytes, limit) else {
         break
       }
-      _ = put(call, more)
+      if !put(call, more) { _ = unsafe IOVASpace.free(space, more, Device.granule.bytes) }
     }
     return address
   }
@@ -90,9 +99,11 @@ struct IOVAStash: ~Copyable {
     let isEmpty = unsafe cplatform_load_relaxed(line(call)) == 0
     calls.leave(call)
     guard isEmpty else { return }
+    // Their leaves fill a line of the cache; and there stays room for what is given back.
+    let wanted = Self.capacity / 2
     unsafe withUnsafeTemporaryAllocation(of: UInt64.self, capacity: Self.capacity) { addresses in
       var count = 0
-      while count < Self.capacity {
+      while count < wanted {
         let code = unsafe IOVASpace.allocate(
           space, Device.granule.bytes, 0, limit, addresses.baseAddress! + count)
         guard code == 0 else { break }
@@ -109,17 +120,26 @@ struct IOVAStash: ~Copyable {
     }
   }
 
+  /// Says that a call has begun to look for addresses, or has ended that.
+  func countSearch(_ change: Int) {
+    // What is put in by calls that have not seen this is found by a drain, which comes to their cells later.
+    searches.wrappingAdd(change, ordering: .relaxed)
+  }
+
   /// Gives all back to the space. Returns how many there were.
   @inline(never)
   func drain(to space: UnsafePointer<IOVASpace>, _ calls: borrowing CallSections) -> UInt64 {
     var drained: UInt64 = 0
     for call in 0..<lineCount {
       calls.enter(at: call)
-      while let address = take(call, limit: UInt64.max) {
-        _ = unsafe IOVASpace.free(space, address, Device.granule.bytes)
-        drained &+= 1
+      let line = unsafe line(call)
+      let count = unsafe cplatform_load_relaxed(line)
+      for index in 0..<Int(truncatingIfNeeded: count) {
+        _ = unsafe IOVASpace.free(space, line[index &+ 1], Device.granule.bytes)
       }
+      unsafe cplatform_store_release(line, 0)
       calls.leave(call)
+      drained &+= count
     }
     return drained
   }

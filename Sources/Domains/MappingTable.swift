@@ -205,10 +205,18 @@ public struct MappingTable: ~Copyable {
   func nextTagged(
     _ first: UInt64, _ last: UInt64
   ) -> (first: UInt64, last: UInt64, tag: MappingTag)? {
-    guard tagBase != 0, counted(0) != 0 else { return nil }
+    guard hasTags, counted(0) != 0 else { return nil }
     let token = unsafe system.pointee.readers.enter()
     defer { unsafe system.pointee.readers.leave(token) }
     guard let translation = unsafe domain?.pointee.translation else { return nil }
+    // Mostly there is one that starts in the first page, and so is the first.
+    let page = first & ~Device.granule.mask
+    let there = MappingTag(word: unsafe translation.pointee.table.plain.tag(of: page))
+    if there.isOf(tagBase) && page &+ there.offset <= first
+      && page &+ there.offset &+ there.extent >= first
+    {
+      return (page &+ there.offset, page &+ there.offset &+ there.extent, there)
+    }
     // One that starts before the range may reach into it.
     let reach = MappingTag.reach
     var start = (first > reach ? first &- reach : 0) & ~Device.granule.mask
@@ -424,16 +432,11 @@ public struct MappingTable: ~Copyable {
 
   /// Whether nothing is mapped in a range, and no call is under way that maps or unmaps something.
   func isClear(of range: DMARange) -> Bool {
-    state.withLock { state in
-      var isClear = state.pending == 0
-      unsafe state.tree.visitOverlapping(
-        first: range.first.rawValue, last: range.last.rawValue
-      ) { _ in
-        isClear = false
-        return false
-      }
-      return isClear
-    }
+    unsafe system.pointee.calls.waitForCalls()
+    // What calls did that are over by now is seen then.
+    var isClear = state.withLock { state in state.pending == 0 }
+    visit(range.first.rawValue, range.last.rawValue) { _, _, _ in isClear = false }
+    return isClear
   }
 
   /// A record that an address lies in, for a message about it.

@@ -115,12 +115,13 @@ extension Device {
   ) -> DMAAddress? {
     let mask = Self.granule.mask
     let offset = memory.first.rawValue & mask
-    guard unsafe system.pointee.peers.isEmpty, limits.minAlignMask <= mask,
+    guard limits.minAlignMask <= mask,
       let tag = MappingTag(
         mappings.tagBase, offset: offset, extent: memory.extent, direction, attributes)
     else { return nil }
     let call = unsafe system.pointee.calls.enter()
-    guard let domain = unsafe mappings.taggingDomain.domain,
+    // In the section: whoever adds a peer waits for it before looking at what is mapped.
+    guard unsafe system.pointee.peers.isEmpty, let domain = unsafe mappings.taggingDomain.domain,
       let translation = unsafe domain.pointee.translation,
       let queue = unsafe translation.pointee.queue
     else {
@@ -135,7 +136,7 @@ extension Device {
     let isPage = size == Self.granule.bytes
     guard
       let first = unsafe isPage
-        ? queue.pointee.stash.take(call, limit: highest)
+        ? queue.pointee.stash.take(call, limit: highest, of: space)
           ?? queue.pointee.stash.takeCached(call, from: space, limit: highest)
         : IOVASpace.takeCached(space, size, highest)
     else {
@@ -247,19 +248,21 @@ extension Device {
     }
     let isPage = size == Self.granule.bytes
     if !isPage { plain.unmapRest(size, behind: place) }
-    var isHeld = false
-    let isAlone = unsafe domain.pointee.notifiers.isEmpty && domain.pointee.pins.isEmpty
-    if isAlone, let pages = try? IOVARange(first: IOVA(first), size: size) {
-      if unsafe queue.pointee.queueAtOnce(pages) {
-        mappings.uncount(call, bytes: range.extent &+ 1)
-        unsafe system.pointee.calls.leave(call)
-        return .ended
-      }
-      // Taking the tag was a fence, if nothing came after it.
-      if unsafe isPage && !queue.pointee.isLazy && queue.pointee.backend.cachesNothing
-        && system.pointee.readers.areNone
+    if unsafe domain.pointee.notifiers.isEmpty {
+      if unsafe queue.pointee.isLazy {
+        if unsafe domain.pointee.pins.isEmpty,
+          let pages = try? IOVARange(first: IOVA(first), size: size),
+          unsafe queue.pointee.queueAtOnce(pages)
+        {
+          mappings.uncount(call, bytes: range.extent &+ 1)
+          unsafe system.pointee.calls.leave(call)
+          return .ended
+        }
+      } else if unsafe isPage && queue.pointee.backend.cachesNothing
+        && system.pointee.readers.areNone && domain.pointee.pins.isEmpty
       {
-        if unsafe !queue.pointee.stash.put(call, first) { unsafe queue.pointee.free(pages) }
+        // Taking the tag was a fence, and nothing was unmapped after it.
+        unsafe giveBack(call, queue, first, size)
         mappings.uncount(call, bytes: range.extent &+ 1)
         unsafe system.pointee.calls.leave(call)
         return .ended
@@ -267,28 +270,39 @@ extension Device {
     }
     // The mapping is counted, and so keeps the domain.
     unsafe system.pointee.calls.leave(call)
-    unsafe isHeld = finish(domain, queue, first, size)
+    let isLazy = unsafe queue.pointee.isLazy
+    let isHeld = unsafe finish(domain, queue, first, size, isLazy)
     unsafe call = system.pointee.calls.enter()
+    if !isLazy { unsafe giveBack(call, queue, first, size) }
     mappings.uncount(call, bytes: range.extent &+ 1)
     unsafe system.pointee.calls.leave(call)
     return isHeld ? .endedWhileHeld : .ended
   }
 
-  /// Ends what is left of a mapping that nothing leads to any more. Returns whether it is held.
+  /// Gives addresses back that nothing leads to any more, and at which no reader is.
+  @inline(__always)
+  private func giveBack(
+    _ call: Int, _ queue: UnsafeMutablePointer<FlushQueue>, _ first: UInt64, _ size: UInt64
+  ) {
+    if size == Self.granule.bytes, unsafe queue.pointee.stash.put(call, first) { return }
+    _ = unsafe IOVASpace.free(queue.pointee.space, first, size)
+  }
+
+  /// Ends what is left of a mapping that nothing leads to any more, but for giving its addresses back where
+  /// that is not to be done lazily. Returns whether it is held.
   @inline(never)
   private func finish(
     _ domain: UnsafeMutablePointer<Domain>, _ queue: UnsafeMutablePointer<FlushQueue>,
-    _ first: UInt64, _ size: UInt64
+    _ first: UInt64, _ size: UInt64, _ isLazy: Bool
   ) -> Bool {
     // The addresses are those of a mapping.
     guard let range = try? IOVARange(first: IOVA(first), size: size) else { return false }
     let last = range.last.rawValue
-    let isLazy = unsafe queue.pointee.isLazy
     if !isLazy { unsafe queue.pointee.settle(range) }
     unsafe domain.pointee.notifiers.tell(.unmapped(first, last))
     // Looked at while the addresses are nobody else's.
     let isHeld = unsafe domain.pointee.pins.holds(first: first, last: last, since: 0)
-    if isLazy { unsafe queue.pointee.freeLater(range) } else { unsafe queue.pointee.free(range) }
+    if isLazy { unsafe queue.pointee.freeLater(range) }
     return isHeld
   }
 }

@@ -140,6 +140,10 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
     return unsafe allocateSlowly(space, size, alignment, limit, address)
   }
 
+  /// Whether an address is in the higher of two zones, from which those are served that reach it.
+  @inline(__always)
+  public func isHigh(_ address: UInt64) -> Bool { address > lowZoneLast }
+
   /// Takes a range of a power of two of granules out of a cache, if that is done at once.
   @inline(__always)
   public static func takeCached(

@@ -56,6 +56,13 @@ extension PlainTable {
     return false
   }
 
+  /// The tag beside the leaf of an input, or 0.
+  @inline(never)
+  public func tag(of input: UInt64) -> UInt64 {
+    guard let place = place(input, level: 0) else { return 0 }
+    return unsafe cplatform_load_acquire(tag(at: place))
+  }
+
   /// Whether the leaves of a range are in one lowest table.
   public func isInOneTable(_ first: UInt64, _ last: UInt64) -> Bool {
     unsafe (first ^ last) & ~level(0).pointee.tableSpanMask == 0
