@@ -287,7 +287,7 @@ int main(void)
 		test_on_recorded(attributes__that_only_hint_change_nothing),
 		test_on_recorded(map_resource__is_map_phys_of_registers),
 		test_on_all(map_single__knows_no_registers),
-		test_on(TRANSLATED, attributes__that_a_page_table_cannot_say_are_left_out),
+		test_on_translated(attributes__that_a_page_table_cannot_say_are_left_out),
 		test_on(DIRECT, privileged_mapping__is_for_requests_with_privilege),
 		cmocka_unit_test(skip_cpu_sync__leaves_the_caches_to_the_caller),
 		cmocka_unit_test(registers__have_no_caches),

@@ -99,10 +99,10 @@ static void iommu_capabilities__fills_as_much_as_there_is_room_for(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test_on(TRANSLATED, iommu_capabilities__are_those_of_the_format),
-		test_on(TRANSLATED, iommu_capabilities__follow_the_widths_and_the_granule),
-		test_on(TRANSLATED, iommu_capabilities__rejects_null),
-		test_on(TRANSLATED, iommu_capabilities__fills_as_much_as_there_is_room_for),
+		test_on_translated(iommu_capabilities__are_those_of_the_format),
+		test_on_translated(iommu_capabilities__follow_the_widths_and_the_granule),
+		test_on_translated(iommu_capabilities__rejects_null),
+		test_on_translated(iommu_capabilities__fills_as_much_as_there_is_room_for),
 	};
 
 	return run_group("capabilities", tests);

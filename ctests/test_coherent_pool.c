@@ -425,12 +425,12 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		test_on(DIRECT, coherent_pool_create__refuses_what_is_no_pool),
-		test_on(TRANSLATED, coherent_pool_create__refuses_what_is_no_pool),
+		test_on_translated(coherent_pool_create__refuses_what_is_no_pool),
 		test_on_all(coherent_pool_alloc__gives_zeroed_objects_of_the_shape),
 		test_on_recorded(coherent_pool_alloc__lets_both_sides_see_each_others_bytes),
 		test_on_all(coherent_pool_alloc__refuses_nulls),
 		test_on(TRACKED, coherent_pool_alloc__fails_as_alloc_coherent_does),
-		test_on(TRANSLATED, coherent_pool_alloc__fails_as_alloc_coherent_does),
+		test_on_translated(coherent_pool_alloc__fails_as_alloc_coherent_does),
 		{ "coherent_pool_alloc__is_refused_while_the_device_is_blocked",
 		  coherent_pool_alloc__is_refused_while_the_device_is_blocked, blocked_setup,
 		  machine_teardown, (void *)TRANSLATED },
@@ -440,7 +440,7 @@ int main(void)
 		test_on_recorded(coherent_pool_destroy__keeps_pages_that_a_view_holds),
 		test_on_all(coherent_pool__ends_with_its_device),
 		test_on_all(coherent_pool__ends_with_the_driver),
-		test_on(TRANSLATED, coherent_pool__keeps_the_domain_and_the_region_in_place),
+		test_on_translated(coherent_pool__keeps_the_domain_and_the_region_in_place),
 		test_on(IDENTITY, coherent_pool__keeps_the_domain_and_the_region_in_place),
 	};
 

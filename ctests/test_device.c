@@ -347,8 +347,8 @@ int main(void)
 		test_on(DIRECT, device_create__takes_defaults_without_options),
 		test_on(DIRECT, device_create__rejects_null),
 		test_on(DIRECT, device_create__rejects_bad_options),
-		test_on(TRANSLATED, device_create__rejects_an_iommu_of_another_system),
-		test_on(TRANSLATED, device_create__checks_the_size_of_its_options),
+		test_on_translated(device_create__rejects_an_iommu_of_another_system),
+		test_on_translated(device_create__checks_the_size_of_its_options),
 		test_on(TRACKED, device_create__copies_the_name_for_reports),
 		cmocka_unit_test(device_destroy__accepts_null),
 		test_on_recorded(device_destroy__undoes_and_reports_what_is_live),
@@ -357,14 +357,14 @@ int main(void)
 		test_on(TRACKED, device_set_streaming_mask__leaves_live_mappings_as_they_were_made),
 		test_on(IDENTITY | TRACKED,
 			device_set_streaming_mask__leaves_live_mappings_as_they_were_made),
-		test_on(TRANSLATED,
+		test_on_translated(
 			device_set_streaming_mask__leaves_live_mappings_as_they_were_made),
 		test_on_recorded(device_set_streaming_mask__counts_mappings_that_cross_it),
 		test_on_recorded(device_set_mask__counts_each_kind_by_its_own_mask),
 		test_on_all(device_set_mask__without_a_mask_nothing_can_be_mapped),
 		test_on_recorded(device_statistics__counts_what_is_live_and_what_was),
-		test_on(TRANSLATED, device_statistics__rejects_null),
-		test_on(TRANSLATED, device_statistics__checks_the_size_of_the_structure),
+		test_on_translated(device_statistics__rejects_null),
+		test_on_translated(device_statistics__checks_the_size_of_the_structure),
 	};
 
 	return run_group("device", tests);

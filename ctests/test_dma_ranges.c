@@ -689,7 +689,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		test_on(DIRECT, device_create__refuses_ranges_that_are_none),
-		test_on(TRANSLATED, device_create__refuses_ranges_that_are_none),
+		test_on_translated(device_create__refuses_ranges_that_are_none),
 		test_on_bus(device_create__takes_at_most_64_ranges),
 		test_on_bus(device_create__takes_no_ranges_as_all_of_memory),
 		test_on_bus(map_phys__reaches_both_ends_of_the_address_space),
@@ -710,12 +710,12 @@ int main(void)
 		test_on(IDENTITY | TRACKED, view_map__holds_bus_addresses),
 		test_on(FLAT | TRACKED, view_map__holds_bus_addresses),
 		test_on_bus(free_coherent__finds_a_view_by_its_bus_address),
-		test_on(TRANSLATED, map__takes_addresses_that_the_bus_passes_from_the_highest_down),
-		test_on(TRANSLATED, map__passes_over_ranges_above_the_limits),
-		test_on(TRANSLATED, map__refuses_a_domain_that_has_no_address_of_the_bus),
-		test_on(TRANSLATED, view__passes_no_address_to_an_iommu_that_the_bus_lacks),
-		test_on(TRANSLATED, view__of_a_blocked_device_is_blocked_in_holes_too),
-		test_on(TRANSLATED, ranges__are_those_of_each_device_of_a_group),
+		test_on_translated(map__takes_addresses_that_the_bus_passes_from_the_highest_down),
+		test_on_translated(map__passes_over_ranges_above_the_limits),
+		test_on_translated(map__refuses_a_domain_that_has_no_address_of_the_bus),
+		test_on_translated(view__passes_no_address_to_an_iommu_that_the_bus_lacks),
+		test_on_translated(view__of_a_blocked_device_is_blocked_in_holes_too),
+		test_on_translated(ranges__are_those_of_each_device_of_a_group),
 	};
 
 	return run_group("dma ranges", tests);

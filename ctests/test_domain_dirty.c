@@ -541,20 +541,20 @@ static void read_dirty__misses_no_write_of_another_thread(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test_on(TRANSLATED, read_dirty__tells_which_pages_were_written),
-		test_on(TRANSLATED, read_dirty__sets_bits_and_clears_none),
-		test_on(TRANSLATED, set_dirty_tracking__switches_noting_on_and_off),
-		test_on(TRANSLATED, set_dirty_tracking__forgets_everywhere),
-		test_on(TRANSLATED, read_dirty__marks_the_whole_leaf),
-		test_on(TRANSLATED, read_dirty__knows_what_mapping_calls_map),
-		test_on(TRANSLATED, read_dirty__counts_what_is_held_for_writing),
-		test_on(TRANSLATED, view_unmap__notes_nothing_where_nothing_is_mapped_any_more),
-		test_on(TRANSLATED, read_dirty__knows_writes_that_callbacks_carry_out),
-		test_on(TRANSLATED, read_dirty__knows_no_write_through_another_domain),
-		test_on(TRANSLATED, read_dirty__is_of_all_devices_of_the_domain),
-		test_on(TRANSLATED, read_dirty__refuses_what_is_no_range),
-		test_on(TRANSLATED, dirty_tracking__is_refused_where_there_is_no_place_for_it),
-		test_on(TRANSLATED, read_dirty__misses_no_write_of_another_thread),
+		test_on_translated(read_dirty__tells_which_pages_were_written),
+		test_on_translated(read_dirty__sets_bits_and_clears_none),
+		test_on_translated(set_dirty_tracking__switches_noting_on_and_off),
+		test_on_translated(set_dirty_tracking__forgets_everywhere),
+		test_on_translated(read_dirty__marks_the_whole_leaf),
+		test_on_translated(read_dirty__knows_what_mapping_calls_map),
+		test_on_translated(read_dirty__counts_what_is_held_for_writing),
+		test_on_translated(view_unmap__notes_nothing_where_nothing_is_mapped_any_more),
+		test_on_translated(read_dirty__knows_writes_that_callbacks_carry_out),
+		test_on_translated(read_dirty__knows_no_write_through_another_domain),
+		test_on_translated(read_dirty__is_of_all_devices_of_the_domain),
+		test_on_translated(read_dirty__refuses_what_is_no_range),
+		test_on_translated(dirty_tracking__is_refused_where_there_is_no_place_for_it),
+		test_on_translated(read_dirty__misses_no_write_of_another_thread),
 	};
 
 	return run_group("domain dirty", tests);

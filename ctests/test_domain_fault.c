@@ -267,15 +267,15 @@ static void fault__of_many_runs_is_told_once_and_holds_nothing(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test_on(TRANSLATED,
+		test_on_translated(
 			fault__is_told_to_the_domain_that_refused_and_then_to_the_device),
-		test_on(TRANSLATED, look_up__is_told_to_nobody),
-		test_on(TRANSLATED, fault__of_every_type_of_domain_is_told),
-		test_on(TRANSLATED, fault__outside_of_every_domain_is_the_devices_alone),
-		test_on(TRANSLATED, fault__with_a_pasid_is_told_to_the_domain_of_that),
+		test_on_translated(look_up__is_told_to_nobody),
+		test_on_translated(fault__of_every_type_of_domain_is_told),
+		test_on_translated(fault__outside_of_every_domain_is_the_devices_alone),
+		test_on_translated(fault__with_a_pasid_is_told_to_the_domain_of_that),
 		cmocka_unit_test(fault__of_a_nested_domain_is_told_to_that_and_not_to_its_parent),
-		test_on(TRANSLATED, domain__stays_while_its_callback_runs),
-		test_on(TRANSLATED, fault__of_many_runs_is_told_once_and_holds_nothing),
+		test_on_translated(domain__stays_while_its_callback_runs),
+		test_on_translated(fault__of_many_runs_is_told_once_and_holds_nothing),
 	};
 
 	return run_group("domain faults", tests);

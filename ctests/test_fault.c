@@ -277,17 +277,17 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		test_on(TRACKED, fault_take__takes_the_oldest_first),
-		test_on(TRANSLATED, fault_take__takes_the_oldest_first),
-		test_on(TRANSLATED, fault_take__rejects_null),
-		test_on(TRANSLATED, fault_take__with_no_room_takes_none),
+		test_on_translated(fault_take__takes_the_oldest_first),
+		test_on_translated(fault_take__rejects_null),
+		test_on_translated(fault_take__with_no_room_takes_none),
 		test_on(TRACKED, fault_take__with_more_room_than_can_be_takes_all),
 		test_on(TRACKED, fault_take__full_ring_keeps_the_oldest_and_counts_the_rest),
 		test_on(TRACKED, fault_take__works_at_every_capacity),
-		test_on(TRANSLATED, fault_take__ring_holds_64_by_default),
+		test_on_translated(fault_take__ring_holds_64_by_default),
 		test_on(TRACKED, fault_callback__may_call_the_library),
-		test_on(TRANSLATED, fault_callback__may_call_the_library),
+		test_on_translated(fault_callback__may_call_the_library),
 		test_on(TRACKED, fault_callback__may_be_absent),
-		test_on(TRANSLATED, fault_take__knows_one_device_from_another),
+		test_on_translated(fault_take__knows_one_device_from_another),
 	};
 
 	return run_group("fault", tests);

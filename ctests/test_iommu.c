@@ -144,7 +144,7 @@ int main(void)
 		test_on(DIRECT, iommu_create__rejects_flags_and_reserved_members),
 		test_on(DIRECT, iommu_create__checks_the_size_of_every_structure),
 		test_on(DIRECT, iommu_create__rejects_wrong_page_table_options),
-		test_on(TRANSLATED, iommu_create__copies_its_options),
+		test_on_translated(iommu_create__copies_its_options),
 		cmocka_unit_test(iommu_destroy__accepts_null),
 	};
 

@@ -683,9 +683,9 @@ static void domain_destroy__may_meet_a_tick(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test_on(TRANSLATED, domain_create__takes_what_makes_a_flush_for_lazy_domains_alone),
-		test_on(TRANSLATED, domain_create__takes_batches_of_up_to_65536),
-		test_on(TRANSLATED, domain_create__checks_bounds_of_lazy_domains_too),
+		test_on_translated(domain_create__takes_what_makes_a_flush_for_lazy_domains_alone),
+		test_on_translated(domain_create__takes_batches_of_up_to_65536),
+		test_on_translated(domain_create__checks_bounds_of_lazy_domains_too),
 		test_lazily(unmap__lets_nothing_through_at_once),
 		test_lazily(unmap__keeps_the_addresses_until_the_flush),
 		test_lazily(unmap__counts_the_whole_pages_that_wait),
@@ -699,8 +699,8 @@ int main(void)
 		test_lazily(tick__bears_a_clock_that_goes_backwards_or_wraps),
 		test_lazily(tick__flushes_each_lazy_domain_by_its_own_age),
 		cmocka_unit_test(tick__rejects_null),
-		test_on(TRANSLATED, tick__has_nothing_to_do_without_lazy_domains),
-		test_on(TRANSLATED, flush__has_nothing_to_do_in_a_strict_domain),
+		test_on_translated(tick__has_nothing_to_do_without_lazy_domains),
+		test_on_translated(flush__has_nothing_to_do_in_a_strict_domain),
 		test_lazily(flush__is_not_counted_with_nothing_queued),
 		test_lazily(flush__rejects_what_is_no_dma_domain),
 		test_lazily(map__flushes_when_no_address_is_free),

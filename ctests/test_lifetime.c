@@ -230,7 +230,7 @@ int main(void)
 		cmocka_unit_test(destroy__in_any_order_frees_everything_through_an_iommu),
 		cmocka_unit_test(destroy__in_any_order_frees_everything_on_the_direct_path),
 		cmocka_unit_test(destroy__in_any_order_ends_what_is_live),
-		test_on(TRANSLATED, destroy__takes_effect_with_the_last_holder),
+		test_on_translated(destroy__takes_effect_with_the_last_holder),
 		test_on(IDENTITY, destroy__takes_effect_with_the_last_holder),
 		test_on(TRACKED, destroy__takes_effect_with_the_last_holder),
 		test_on_recorded(device_destroy__leaves_a_view_that_reaches_nothing),

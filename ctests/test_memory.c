@@ -837,7 +837,7 @@ int main(void)
 		test_on(DIRECT, memory_add__keeps_many_regions_apart),
 		test_on(DIRECT, memory_remove__ends_access),
 		test_on(TRACKED, memory_remove__leaves_mappings_that_fault),
-		test_on(TRANSLATED, memory_remove__leaves_mappings_that_fault),
+		test_on_translated(memory_remove__leaves_mappings_that_fault),
 		test_on(DIRECT, memory_remove__rejects_null_and_zero),
 		test_on(DIRECT, memory_remove__wants_exactly_a_region),
 		test_on(DIRECT, memory_remove__waits_for_zero_copy_mappings),

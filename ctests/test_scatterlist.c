@@ -615,7 +615,7 @@ static void map_list__lets_a_device_reach_the_list_alone(void **state)
 /* The same test on each path of a machine that is not flat. */
 #define test_on_list(function)                                                              \
 	test_on(DIRECT, function), test_on(IDENTITY, function), test_on(TRACKED, function), \
-		test_on(TRANSLATED, function)
+		test_on_translated(function)
 
 int main(void)
 {
@@ -624,13 +624,13 @@ int main(void)
 		test_on(IDENTITY, map_list__merges_what_is_contiguous_in_memory),
 		test_on(TRACKED, map_list__merges_what_is_contiguous_in_memory),
 		test_on(IDENTITY | TRACKED, map_list__merges_what_is_contiguous_in_memory),
-		test_on(TRANSLATED, map_list__merges_what_is_contiguous_in_memory),
-		test_on(TRANSLATED, map_list__merges_pages_through_an_iommu),
+		test_on_translated(map_list__merges_what_is_contiguous_in_memory),
+		test_on_translated(map_list__merges_pages_through_an_iommu),
 		test_on_list(map_list__makes_no_segment_that_is_too_long),
 		test_on_list(map_list__makes_no_segment_across_a_boundary),
 		test_on(DIRECT, map_list__cuts_at_a_boundary_on_the_direct_path),
 		test_on(TRACKED, map_list__cuts_at_a_boundary_on_the_direct_path),
-		test_on(TRANSLATED, map_list__keeps_the_low_bits_that_a_device_asks_for),
+		test_on_translated(map_list__keeps_the_low_bits_that_a_device_asks_for),
 		test_on_list(map_list__gives_no_more_segments_than_asked_for),
 		test_on_list(map_list__takes_many_entries),
 		test_on_list(map_list__follows_chains),
@@ -638,14 +638,14 @@ int main(void)
 		test_on_list(list_calls__refuse_bad_arguments),
 		test_on_list(map_list__refuses_what_a_single_mapping_is_refused),
 		test_on(TRACKED, unmap_list__refuses_a_list_that_was_altered),
-		test_on(TRANSLATED, unmap_list__refuses_a_list_that_was_altered),
+		test_on_translated(unmap_list__refuses_a_list_that_was_altered),
 		test_on(TRACKED, unmap_list__refuses_what_was_mapped_otherwise),
 		test_on(IDENTITY | TRACKED, unmap_list__refuses_what_was_mapped_otherwise),
-		test_on(TRANSLATED, unmap_list__refuses_what_was_mapped_otherwise),
+		test_on_translated(unmap_list__refuses_what_was_mapped_otherwise),
 		test_on(TRACKED, device_destroy__ends_lists),
-		test_on(TRANSLATED, device_destroy__ends_lists),
+		test_on_translated(device_destroy__ends_lists),
 		test_on(TRACKED, map_list__lets_a_device_reach_the_list_alone),
-		test_on(TRANSLATED, map_list__lets_a_device_reach_the_list_alone),
+		test_on_translated(map_list__lets_a_device_reach_the_list_alone),
 	};
 
 	return run_group("scatterlist", tests);

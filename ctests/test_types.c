@@ -117,7 +117,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bit_mask__is_the_highest_address_that_fits),
 		cmocka_unit_test(init__macros_set_the_size_of_their_structure),
-		test_on(TRANSLATED, report__names_the_device_the_error_and_the_level),
+		test_on_translated(report__names_the_device_the_error_and_the_level),
 		test_on(TRACKED, report__names_the_device_the_error_and_the_level),
 		cmocka_unit_test(report__callback_may_be_absent),
 		cmocka_unit_test(report__callback_may_call_the_library),

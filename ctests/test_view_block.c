@@ -231,12 +231,12 @@ static void view_translate_block__of_records_is_a_part_of_one(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test_on(TRANSLATED, view_translate_block__rejects_bad_arguments),
+		test_on_translated(view_translate_block__rejects_bad_arguments),
 		test_in(unmanaged, view_translate_block__is_a_leaf_of_the_table),
 		test_in(unmanaged, view_translate_block__is_a_hole_as_far_as_an_entry_goes),
 		test_in(unmanaged, view_translate_block__agrees_with_translate),
-		test_on(TRANSLATED, view_translate_block__is_of_mapping_calls_too),
-		test_on(TRANSLATED, view_translate_block__is_a_run_of_leaves),
+		test_on_translated(view_translate_block__is_of_mapping_calls_too),
+		test_on_translated(view_translate_block__is_a_run_of_leaves),
 		test_in(blocked, view_translate_block__of_a_blocked_device_is_all_addresses),
 		test_in(detached, view_translate_block__of_a_blocked_device_is_all_addresses),
 		test_on(DIRECT, view_translate_block__without_records_is_all_addresses),

@@ -64,9 +64,9 @@ static void unmap__reports_a_hold_on_its_pages_beside_the_buffer(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test_on(TRANSLATED, unmap__of_a_later_mapping_at_held_addresses_says_nothing),
+		test_on_translated(unmap__of_a_later_mapping_at_held_addresses_says_nothing),
 		test_on(TRANSLATED, free_coherent__of_memory_at_held_addresses_succeeds),
-		test_on(TRANSLATED, unmap__reports_a_hold_on_its_pages_beside_the_buffer),
+		test_on_translated(unmap__reports_a_hold_on_its_pages_beside_the_buffer),
 	};
 
 	return run_group("pins_outlive_mappings", tests);

@@ -33,7 +33,7 @@ static void map_single__passes_over_words_that_somebody_else_wrote(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test_on(TRANSLATED, map_single__passes_over_words_that_somebody_else_wrote),
+		test_on_translated(map_single__passes_over_words_that_somebody_else_wrote),
 	};
 
 	return run_group("stray_words_in_tables", tests);
