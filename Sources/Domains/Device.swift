@@ -627,7 +627,8 @@ public struct Device: ~Copyable, Held {
       if isHeld { keptBytes &+= size }
       unsafe system.pointee.freeMemory(allocation, isHeld: isHeld)
     }
-    while let found = mappings.nextTagged(0, UInt64.max),
+    var next: UInt64 = 0
+    while let found = mappings.nextTagged(next, UInt64.max),
       let range = try? DMARange(first: DMAAddress(found.first), last: DMAAddress(found.last))
     {
       switch endTagged(range, found.tag) {
@@ -635,6 +636,7 @@ public struct Device: ~Copyable, Held {
       case .absent, .delayed: continue
       case .ended, .endedWhileHeld: break
       }
+      next = found.last
       count += 1
       bytes &+= range.extent &+ 1
     }

@@ -291,10 +291,12 @@ public struct Domain: ~Copyable, Held {
     let token = unsafe iommu.pointee.system.pointee.readers.enter()
     let table = unsafe translation.pointee.table.statistics
     unsafe iommu.pointee.system.pointee.readers.leave(token)
-    let stashed = unsafe translation.pointee.queue?.pointee.stash.count ?? 0
+    // Of the space's ranges these are nobody's. Calls that are under way move some meanwhile.
+    let (count, bytes) = (space?.allocatedCount ?? 0, space?.allocatedBytes ?? 0)
+    let stashed = unsafe min(translation.pointee.queue?.pointee.stash.count ?? 0, count)
     return Statistics(
-      deviceCount: devices, mappingCount: (space?.allocatedCount ?? 0) &- stashed,
-      iovaBytes: (space?.allocatedBytes ?? 0) &- stashed &* Device.granule.bytes,
+      deviceCount: devices, mappingCount: count &- stashed,
+      iovaBytes: bytes &- min(bytes, stashed &* Device.granule.bytes),
       mappedBytes: table.mappedBytes,
       tableCount: table.tableCount, tableBytes: table.tableBytes,
       queued: unsafe translation.pointee.queue?.pointee.counts ?? FlushQueue.Counts())

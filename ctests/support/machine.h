@@ -22,7 +22,7 @@ enum path {
 	/* A flat system. */
 	FLAT = 8,
 	/* The page tables are the library's own pages, so that small mappings have no records. */
-	HEAP = 16,
+	HEAP_TABLES = 16,
 };
 
 #define RAM_SIZE (16 * PAGE)
@@ -381,7 +381,7 @@ static inline void machine_start(struct machine *machine, enum path path)
 		add_host_region(machine->system, POOL_HIGH_BASE, half, pool + half, 0);
 	}
 	if (path & (IDENTITY | TRANSLATED)) {
-		if (!(path & HEAP))
+		if (!(path & HEAP_TABLES))
 			pagetable.allocator = &machine->tables.allocator;
 		iommu.pagetable = &pagetable;
 		assert_ok(dmacore_iommu_create(machine->system, &iommu, &machine->iommu));
@@ -475,13 +475,14 @@ static inline int machine_teardown(void **state)
 
 /* The same test through an IOMMU, with each kind of page tables. */
 #define test_on_translated(function) \
-	test_on(TRANSLATED, function), test_on(TRANSLATED | HEAP, function)
+	test_on(TRANSLATED, function), test_on(TRANSLATED | HEAP_TABLES, function)
 
 /* The same test on each path on which it is known what is mapped and the view reaches memory. */
 #define test_on_recorded(function)                                               \
 	test_on(TRACKED, function), test_on(IDENTITY | TRACKED, function),       \
 		test_on_translated(function), test_on(FLAT | TRACKED, function), \
-		test_on(FLAT | TRANSLATED, function), test_on(FLAT | TRANSLATED | HEAP, function)
+		test_on(FLAT | TRANSLATED, function),                            \
+		test_on(FLAT | TRANSLATED | HEAP_TABLES, function)
 
 /* The same test on every path. */
 #define test_on_all(function)                                                                     \
