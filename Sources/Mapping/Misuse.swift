@@ -23,6 +23,22 @@ extension TextBuffer {
   }
 }
 
+extension TextBuffer {
+  // Apart, so that nothing is asked of a mapping before it is known that there is one.
+  @inline(never)
+  fileprivate mutating func appendKind(
+    _ kind: MappingRecord.Kind, _ attributes: MappingAttributes
+  ) {
+    if kind == .coherent {
+      append(": coherent memory of ")
+    } else if attributes.contains(.list) {
+      append(": a list or segment of ")
+    } else {
+      append(": a mapping of ")
+    }
+  }
+}
+
 extension Device {
   /// Reports a call that names no mapping of the device, and what is mapped there instead.
   @inline(never)
@@ -46,10 +62,7 @@ extension Device {
         text.append(": nothing is mapped there")
         return
       }
-      text.append(
-        found.record.kind == .coherent
-          ? ": coherent memory of "
-          : found.record.attributes.contains(.list) ? ": a list or segment of " : ": a mapping of ")
+      text.appendKind(found.record.kind, found.record.attributes)
       text.append(decimal: found.last &- found.first &+ 1)
       text.append(" bytes at ")
       text.append(hexadecimal: found.first)
