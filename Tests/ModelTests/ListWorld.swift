@@ -187,8 +187,8 @@ final class ListWorld: World {
       return try demand(
         list.entries.allSatisfy { $0.pointee.dma_size == 0 }, "a list that failed has segments")
     }
-    // Through an IOMMU there is room for all of them, but where boundaries are closer than pages: there a
-    // segment may be cut once by where the memory is and once by where the device has it.
+    // Through an IOMMU there is room for all of them. Where boundaries are closer than pages the library cuts
+    // by size, and again at boundaries, so that there may be twice as many: more than need be.
     if isTranslated && result == -7 {
       return try demand(
         min(sizeMax, boundary) < 4096 && 2 * expected.count > list.entries.count,
