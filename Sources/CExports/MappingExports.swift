@@ -28,7 +28,7 @@ public func dmacore_map_single(
   let known = MappingAttributes.all.subtracting(.mmio)
   if let out = unsafe out, let buffer = unsafe buffer, attributes & ~known.rawValue == 0,
     let device = unsafe atOnce(device), unsafe device.pointee.system.pointee.memory.isFlat,
-    let address = unsafe device.pointee.mapAtOnce(
+    let address = unsafe device.pointee.directAddress(
       UInt64(UInt(bitPattern: buffer)), size, direction)
   {
     unsafe out.pointee = address
@@ -63,7 +63,7 @@ public func dmacore_map_phys(
 ) -> CInt {
   if let out = unsafe out, attributes & ~MappingAttributes.all.rawValue == 0,
     let device = unsafe atOnce(device),
-    let address = unsafe device.pointee.mapAtOnce(phys, size, direction)
+    let address = unsafe device.pointee.directAddress(phys, size, direction)
   {
     unsafe out.pointee = address
     return 0
@@ -102,7 +102,7 @@ public func dmacore_unmap(
   _ attributes: UInt32
 ) -> CInt {
   if attributes & ~MappingAttributes.all.rawValue == 0, let device = unsafe atOnce(device),
-    unsafe device.pointee.unmapsAtOnce(dma, size, direction)
+    unsafe device.pointee.endsAtOnce(dma, size, direction)
   {
     return 0
   }

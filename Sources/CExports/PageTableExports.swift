@@ -70,7 +70,7 @@ public func dmacore_pagetable_root(
 private func plain(_ pagetable: OpaquePointer?) -> PlainTable? {
   guard let pagetable = unsafe pagetable else { return nil }
   // SAFETY: see `value`.
-  return unsafe AnyPageTable.plain(UnsafePointer(pagetable))
+  return unsafe UnsafePointer<AnyPageTable>(pagetable).pointee.plain
 }
 
 @_optimize(speed)

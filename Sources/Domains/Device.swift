@@ -216,7 +216,7 @@ public struct Device: ~Copyable, Held {
       tagging: description.iommu != nil && description.isCoherent && !description.isUntrusted
         && !description.bouncesAll,
       isDirect: description.iommu == nil,
-      tracksDirect: description.tracksDirect || !description.isCoherent || description.bouncesAll
+      recordsDirect: description.tracksDirect || !description.isCoherent || description.bouncesAll
         || description.mappingOps != nil)
     let faults = try FaultRing(capacity: description.faultCapacity)
     let reserved = unsafe try ReservedRegions.checked(
@@ -375,7 +375,7 @@ public struct Device: ~Copyable, Held {
   ///
   /// - Parameters: as C gives them.
   @inline(__always)
-  public func mapAtOnce(_ first: UInt64, _ size: UInt64, _ direction: UInt32) -> UInt64? {
+  public func directAddress(_ first: UInt64, _ size: UInt64, _ direction: UInt32) -> UInt64? {
     guard mappings.isUntracked, !hasDetours, direction <= Direction.fromDevice.rawValue,
       unsafe system.pointee.peers.isEmpty
     else { return nil }
@@ -391,7 +391,7 @@ public struct Device: ~Copyable, Held {
   ///
   /// - Parameters: as C gives them.
   @inline(__always)
-  public func unmapsAtOnce(_ first: UInt64, _ size: UInt64, _ direction: UInt32) -> Bool {
+  public func endsAtOnce(_ first: UInt64, _ size: UInt64, _ direction: UInt32) -> Bool {
     mappings.isUntracked && !meetsPeers && !mappings.hasBounced
       && direction <= Direction.fromDevice.rawValue && size > 0
       && !first.addingReportingOverflow(size &- 1).overflow

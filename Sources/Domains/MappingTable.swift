@@ -105,7 +105,7 @@ public struct MappingTable: ~Copyable {
   private let isDirect: Bool
   /// Whether a record is kept of each direct mapping. Of one for a device that does not see the caches it is
   /// what they are maintained by, and a device for which all is bounced has few of them.
-  public let tracksDirect: Bool
+  public let recordsDirect: Bool
   /// What the tags of the device have in common; 0 if it has none.
   let tagBase: UInt64
   // Of mappings that are kept as tags, for each cell of the system's `calls` a line of the cache.
@@ -120,10 +120,10 @@ public struct MappingTable: ~Copyable {
   /// - Parameters:
   ///   - tagging: whether mappings may be kept as tags.
   ///   - isDirect: whether there is no IOMMU.
-  ///   - tracksDirect: whether there are records of direct mappings.
+  ///   - recordsDirect: whether there are records of direct mappings.
   init(
     system: UnsafeMutablePointer<System>, tagging: Bool = false, isDirect: Bool = true,
-    tracksDirect: Bool = true
+    recordsDirect: Bool = true
   ) throws(Failure) {
     let state = try Guarded<State>(.deviceMappings) { () throws(Failure) in State() }
     let size = unsafe system.pointee.calls.cellCount * Self.lineWords * 8
@@ -136,8 +136,8 @@ public struct MappingTable: ~Copyable {
     let number = unsafe system.pointee.deviceCount.wrappingAdd(1, ordering: .relaxed).newValue
     tagBase = tagging ? MappingTag.base(device: number) : 0
     self.isDirect = isDirect
-    self.tracksDirect = tracksDirect
-    published.store(isDirect && !tracksDirect ? DomainBits.untracked : 0, ordering: .relaxed)
+    self.recordsDirect = recordsDirect
+    published.store(isDirect && !recordsDirect ? DomainBits.untracked : 0, ordering: .relaxed)
   }
 
   deinit { unsafe RawMemory.free(numbers) }
@@ -644,10 +644,10 @@ public struct MappingTable: ~Copyable {
         hasBeenDirect.store(true, ordering: .relaxed)
       }
       var word = UInt(bitPattern: domain)
-      if isDirect && !tracksDirect { word |= DomainBits.untracked }
+      if isDirect && !recordsDirect { word |= DomainBits.untracked }
       if let domain = unsafe domain {
         if unsafe domain.pointee.kind == .identity {
-          word |= DomainBits.identity | (tracksDirect ? 0 : DomainBits.untracked)
+          word |= DomainBits.identity | (recordsDirect ? 0 : DomainBits.untracked)
         }
         if let translation = unsafe domain.pointee.translation, tagBase != 0,
           unsafe translation.pointee.tagAccess != 0

@@ -11,8 +11,8 @@ import Primitives
 // 1. Concepts
 // Most mappings are small buffers that a DMA domain translates. All that undoing one needs fits into one
 // word: a tag, which is kept beside the leaf of its first page (PageTable+Tags.swift). Whoever unmaps
-// knows the word that must be there, and takes it out by one exchange; so of two calls for one mapping one
-// finds it, and nothing is searched. What does not fit, or meets a table without tags, has a record in the
+// knows the word that must be there, and takes the leaf out by one exchange; so of two calls for one mapping
+// one goes on, and nothing is searched. What does not fit, or meets a table without tags, has a record in the
 // device's mapping table, as all mappings of other paths have.
 //
 //   63    62        40  39   32  31  30  29         12  11          0
@@ -24,7 +24,8 @@ import Primitives
 // a bit beside the domain's address, then waits for sections, and then looks at the numbers: so it never
 // happens under a call or a mapping.
 // 2.2 A mapping is counted until the last has been done that needs its domain.
-// 2.3 A leaf is stored before its tag, and the tag is taken out before the leaf is cleared.
+// 2.3 A leaf is stored before its tag, and taken out before it. Its addresses are given back after both: so
+// nobody maps or retires a table where one of the two is left.
 // 2.4 Tables are freed only when sections have been waited for, so that a tag can be looked at which
 // somebody has made an address up for.
 //
@@ -104,12 +105,12 @@ extension Device {
     _ limit: AddressLimit
   ) -> DMAAddress? {
     guard mappings.mayTag, !hasDetours else { return nil }
-    return mapAtOnce(memory, direction, attributes, limit)
+    return makeTagged(memory, direction, attributes, limit)
   }
 
   @inline(never)
   @_optimize(speed)
-  private func mapAtOnce(
+  private func makeTagged(
     _ memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes,
     _ limit: AddressLimit
   ) -> DMAAddress? {

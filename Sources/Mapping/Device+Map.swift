@@ -261,7 +261,7 @@ extension Device {
 
   /// Whether no record is kept of a direct mapping.
   @inline(__always)
-  var leavesDirectUnrecorded: Bool { !mappings.tracksDirect }
+  var leavesDirectUnrecorded: Bool { !mappings.recordsDirect }
 
   /// Whether all memory is mapped directly, but that of peers.
   @inline(__always)

@@ -79,7 +79,8 @@ public struct PageTableCapabilities: Sendable {
 /// A page table whose format was chosen at run time.
 @safe
 public struct AnyPageTable: ~Copyable, @unchecked Sendable {
-  /// As `plain(_:)` has it.
+  /// What does most of what C mostly asks for: it says whether it is done. Otherwise nothing has changed,
+  /// and the functions below are to be called.
   public let plain: PlainTable
   // Not in place: other modules can't end a value of a generic type.
   let table: UnsafeMutablePointer<PageTable<AnyFormat>>
@@ -115,13 +116,6 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
   public var facts: PageTableFacts { unsafe table.pointee.facts }
 
   public var statistics: PageTableStatistics { unsafe table.pointee.statistics }
-
-  /// What does most of what C mostly asks for: it says whether it is done. Otherwise nothing has changed,
-  /// and the functions below are to be called.
-  @inline(__always)
-  public static func plain(_ table: UnsafePointer<AnyPageTable>) -> PlainTable {
-    unsafe table.pointee.plain
-  }
 
   public func map(
     _ input: IOVARange, to output: PhysicalAddress, access: Access, isKnownFree: Bool = false

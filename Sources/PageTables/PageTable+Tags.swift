@@ -6,8 +6,8 @@ import CPlatform
 // Words that whoever maps keeps beside the smallest leaves: tags.
 //
 // A table does nothing with them. They are 0 where nothing was stored, and whoever stores one, for a leaf
-// that is there, stores 0 before the leaf goes: so a table is never retired with one in it. A page of tags
-// follows the page of words. Where tables are the caller's pages, or the table has no tags, there are none.
+// that is there, stores 0 before anything else is done with the inputs: so a table is never retired with one
+// in it. A page of tags follows the page of words. Where tables are the caller's pages, or the table has no tags, there are none.
 
 // In lowest tables that the directory has, of page tables that have tags.
 extension PlainTable {
