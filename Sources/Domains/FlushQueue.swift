@@ -120,7 +120,7 @@ public struct FlushQueue: ~Copyable, Held {
     _ backend: BackendDomain
   ) throws(Failure) {
     let reporter = unsafe system.pointee.reporter
-    let stash = unsafe try IOVAStash(lineCount: system.pointee.calls.cellCount)
+    let stash = unsafe try IOVAStash(for: system.pointee.calls)
     let memory = unsafe try RawMemory.allocate(256, alignment: 64)
     do throws(Failure) {
       unsafe space = try Box<IOVASpace>.place { () throws(Failure) in

@@ -13,39 +13,23 @@ import Synchronization
 /// other lie in lines of the cache of their own, because what one of them gets comes in a row.
 @safe
 struct IOVAStash: ~Copyable {
-  // A line is a count and as many addresses, and two lines of the cache.
-  private static var lineWords: Int { 16 }
-  static var capacity: Int { lineWords - 1 }
+  static var capacity: Int { CallWords.count - 1 }
   /// A space that is smaller has nothing to spare.
   private static var leastSpace: UInt64 { 1 << 28 }
 
-  private let words: UnsafeMutablePointer<UInt64>
-  private let lineCount: Int
+  // A count, and as many addresses behind it.
+  private let words: CallWords
   // Calls that find no address, and look for one after they have drained this: until then nothing is put in,
   // so that each address is where they look.
   private let searches = Atomic<Int>(0)
 
-  init(lineCount: Int) throws(Failure) {
-    let size = lineCount * Self.lineWords * 8
-    let raw = unsafe try RawMemory.allocate(size, alignment: 128)
-    unsafe RawMemory.clear(raw, size: size)
-    // SAFETY: the allocation is so many lines long, and was cleared.
-    unsafe words = raw.bindMemory(to: UInt64.self, capacity: lineCount * Self.lineWords)
-    self.lineCount = lineCount
-  }
-
-  deinit { unsafe RawMemory.free(words) }
-
-  @inline(__always)
-  private func line(_ call: Int) -> UnsafeMutablePointer<UInt64> {
-    unsafe words + call &* Self.lineWords
-  }
+  init(for calls: borrowing CallSections) throws(Failure) { words = try CallWords(for: calls) }
 
   /// Takes the address of a page that ends at or below a limit. Who reaches high addresses gets one of
   /// those, as from the space, so that low ones are left to others.
   @inline(__always)
   func take(_ call: Int, limit: UInt64, of space: UnsafePointer<IOVASpace>) -> UInt64? {
-    let line = unsafe line(call)
+    let line = unsafe words.of(call)
     let count = unsafe cplatform_load_relaxed(line)
     guard count > 0 else { return nil }
     let address = unsafe line[Int(truncatingIfNeeded: count)]
@@ -59,7 +43,7 @@ struct IOVAStash: ~Copyable {
   /// Puts an address in, if there is room.
   @inline(__always)
   func put(_ call: Int, _ address: UInt64) -> Bool {
-    let line = unsafe line(call)
+    let line = unsafe words.of(call)
     let count = unsafe cplatform_load_relaxed(line)
     guard count < UInt64(Self.capacity), searches.load(ordering: .relaxed) == 0 else {
       return false
@@ -75,7 +59,7 @@ struct IOVAStash: ~Copyable {
   func takeCached(
     _ call: Int, from space: UnsafePointer<IOVASpace>, limit: UInt64
   ) -> UInt64? {
-    let line = unsafe line(call)
+    let line = unsafe words.of(call)
     // Some stay for others, and room for what is given back.
     let wanted = unsafe cplatform_load_relaxed(line) == 0 ? Self.capacity / 2 : 0
     guard
@@ -96,7 +80,7 @@ struct IOVAStash: ~Copyable {
   func fill(from space: UnsafePointer<IOVASpace>, limit: UInt64, _ calls: borrowing CallSections) {
     guard unsafe space.pointee.bounds.extent >= Self.leastSpace else { return }
     var call = calls.enter()
-    let isEmpty = unsafe cplatform_load_relaxed(line(call)) == 0
+    let isEmpty = unsafe cplatform_load_relaxed(words.of(call)) == 0
     calls.leave(call)
     guard isEmpty else { return }
     // Their leaves fill a line of the cache; and there stays room for what is given back.
@@ -130,9 +114,9 @@ struct IOVAStash: ~Copyable {
   @inline(never)
   func drain(to space: UnsafePointer<IOVASpace>, _ calls: borrowing CallSections) -> UInt64 {
     var drained: UInt64 = 0
-    for call in 0..<lineCount {
+    for call in 0..<calls.cellCount {
       calls.enter(at: call)
-      let line = unsafe line(call)
+      let line = unsafe words.of(call)
       let count = unsafe cplatform_load_relaxed(line)
       for index in 0..<Int(truncatingIfNeeded: count) {
         _ = unsafe IOVASpace.free(space, line[index &+ 1], Device.granule.bytes)
@@ -145,9 +129,5 @@ struct IOVAStash: ~Copyable {
   }
 
   /// How many addresses there are, at a moment at which no call is under way.
-  var count: UInt64 {
-    var sum: UInt64 = 0
-    for call in 0..<lineCount { unsafe sum &+= cplatform_load_acquire(line(call)) }
-    return sum
-  }
+  var count: UInt64 { words.sum(0) }
 }

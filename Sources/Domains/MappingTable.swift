@@ -108,8 +108,8 @@ public struct MappingTable: ~Copyable {
   public let recordsDirect: Bool
   /// What the tags of the device have in common; 0 if it has none.
   let tagBase: UInt64
-  // Of mappings that are kept as tags, for each cell of the system's `calls` a line of the cache.
-  private let numbers: UnsafeMutablePointer<UInt64>
+  // Of mappings that are kept as tags: how many there are, their bytes, and how many there were.
+  private let numbers: CallWords
   // The device holds it.
   private let system: UnsafeMutablePointer<System>
   // Whether the domain was ever one in which mappings may be direct.
@@ -126,30 +126,21 @@ public struct MappingTable: ~Copyable {
     recordsDirect: Bool = true
   ) throws(Failure) {
     let state = try Guarded<State>(.deviceMappings) { () throws(Failure) in State() }
-    let size = unsafe system.pointee.calls.cellCount * Self.lineWords * 8
-    let raw = unsafe try RawMemory.allocate(size, alignment: 128)
-    unsafe RawMemory.clear(raw, size: size)
+    numbers = unsafe try CallWords(for: system.pointee.calls)
     self.state = state
-    // SAFETY: the allocation has a line of so many words for each cell, and was cleared.
-    unsafe numbers = raw.bindMemory(to: UInt64.self, capacity: size / 8)
     unsafe self.system = system
     let number = unsafe system.pointee.deviceCount.wrappingAdd(1, ordering: .relaxed).newValue
     tagBase = tagging ? MappingTag.base(device: number) : 0
     self.isDirect = isDirect
     self.recordsDirect = recordsDirect
-    published.store(isDirect && !recordsDirect ? DomainBits.untracked : 0, ordering: .relaxed)
+    unsafe setDomain(nil)
   }
-
-  deinit { unsafe RawMemory.free(numbers) }
 
   // MARK: - Tags
 
-  // Two lines of the cache: a processor that reads one fetches its neighbour too.
-  private static var lineWords: Int { 16 }
-
   @inline(__always)
   private func add(_ number: UInt64, to word: Int, of call: Int) {
-    let place = unsafe numbers + (call &* Self.lineWords &+ word)
+    let place = unsafe numbers.of(call) + word
     // Only the call that is in the cell writes to it.
     unsafe cplatform_store_release(place, cplatform_load_relaxed(place) &+ number)
   }
@@ -167,15 +158,6 @@ public struct MappingTable: ~Copyable {
   func uncount(_ call: Int, bytes: UInt64) {
     add(UInt64.max, to: 0, of: call)
     add(0 &- bytes, to: 1, of: call)
-  }
-
-  /// What the cells have counted together. A number that changes meanwhile may be as before or after.
-  private func counted(_ word: Int) -> UInt64 {
-    var sum: UInt64 = 0
-    for call in unsafe 0..<system.pointee.calls.cellCount {
-      unsafe sum &+= cplatform_load_acquire(numbers + (call &* Self.lineWords &+ word))
-    }
-    return sum
   }
 
   /// Whether there may be mappings that are kept as tags.
@@ -205,7 +187,7 @@ public struct MappingTable: ~Copyable {
   func nextTagged(
     _ first: UInt64, _ last: UInt64
   ) -> (first: UInt64, last: UInt64, tag: MappingTag)? {
-    guard hasTags, counted(0) != 0 else { return nil }
+    guard hasTags, numbers.sum(0) != 0 else { return nil }
     let token = unsafe system.pointee.readers.enter()
     defer { unsafe system.pointee.readers.leave(token) }
     guard let translation = unsafe domain?.pointee.translation else { return nil }
@@ -545,7 +527,7 @@ public struct MappingTable: ~Copyable {
 
   var totals: (count: UInt64, bytes: UInt64, total: UInt64) {
     let kept = state.withLock { state in (UInt64(state.tree.count), state.bytes, state.total) }
-    return (kept.0 &+ counted(0), kept.1 &+ counted(1), kept.2 &+ counted(2))
+    return (kept.0 &+ numbers.sum(0), kept.1 &+ numbers.sum(1), kept.2 &+ numbers.sum(2))
   }
 
   // MARK: - Declared memory
@@ -621,7 +603,7 @@ public struct MappingTable: ~Copyable {
     }
     guard isFree else { return false }
     unsafe system.pointee.calls.waitForCalls()
-    if counted(0) == 0 { return true }
+    if numbers.sum(0) == 0 { return true }
     thaw()
     return false
   }

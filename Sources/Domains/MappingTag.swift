@@ -181,7 +181,6 @@ extension Device {
   ) -> Bool {
     let (first, mask) = (range.first.rawValue, Self.granule.mask)
     guard mappings.mayTag, let translation = unsafe domain.pointee.translation,
-      unsafe translation.pointee.tagAccess != 0,
       unsafe translation.pointee.table.plain.isInOneTable(first, range.last.rawValue),
       let tag = MappingTag(
         mappings.tagBase, offset: first & mask, extent: range.extent, direction, attributes),

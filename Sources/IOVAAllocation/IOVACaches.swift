@@ -324,30 +324,25 @@ struct IOVACaches: ~Copyable {
   private static var headSize: Int { 64 }
 
   private let memory: UnsafeMutableRawPointer
-  let cellCount: Int
+  private let cells = ProcessorCells()
   private let cellSize: Int
   private let kindCount: Int
-  // Where the kernel keeps the number of the processor that a thread is on, and how many cells can be
-  // told by it: none where it does not.
-  private let processorOffset: Int
-  private let likelyCellCount: UInt
+
+  var cellCount: Int { cells.count }
 
   /// - Parameter orderCount: how many powers of two of granules there are in the space.
   @_optimize(size)
   init(orderCount: Int) throws(Failure) {
     // Two lines at once: a processor that reads one fetches its neighbour too.
     let cellSize = (Self.headSize + orderCount * 2 * IOVARackPlace.size + 127) & ~127
-    let cellCount = max(1, Int(cplatform_cpu_count()))
+    let cellCount = cells.count
     // Two lines at the end for the locks of the store and of `lockEverything`.
     let size = cellSize * cellCount + 2 * Self.headSize
     let memory = unsafe try RawMemory.allocate(size, alignment: 128)
     unsafe RawMemory.clear(memory, size: size)
     unsafe self.memory = memory
-    self.cellCount = cellCount
     self.cellSize = cellSize
     kindCount = orderCount * 2
-    processorOffset = cplatform_cpu_offset()
-    likelyCellCount = processorOffset == 0 ? 0 : UInt(bitPattern: cellCount)
     for cell in 0..<cellCount {
       for index in 0..<kindCount { rack(cell, IOVAKind(index: index)).initialize() }
     }
@@ -369,17 +364,12 @@ struct IOVACaches: ~Copyable {
   /// The rack of the processor that the thread runs on, if that can be told at once.
   @inline(__always)
   func likelyRack(_ kind: IOVAKind) -> IOVARackPlace? {
-    let cpu = UInt(UInt32(bitPattern: cplatform_likely_cpu(processorOffset)))
-    guard cpu < likelyCellCount else { return nil }
-    return rack(Int(bitPattern: cpu), kind)
+    guard let cell = cells.likely else { return nil }
+    return rack(cell, kind)
   }
 
   /// The cell of the processor that the thread runs on.
-  var current: Int {
-    let cpu = Int(cplatform_current_cpu())
-    // No number, or that of a processor that was added: any cell will do.
-    return cpu < 0 ? 0 : cpu % cellCount
-  }
+  var current: Int { cells.current }
 
   @inline(__always)
   func rack(_ cell: Int, _ kind: IOVAKind) -> IOVARackPlace {

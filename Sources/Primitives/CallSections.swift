@@ -16,18 +16,14 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
   private static var cellSize: Int { 128 }
 
   private let words: UnsafeMutableRawPointer
-  public let cellCount: Int
-  // As in the caches of an IOVA space.
-  private let processorOffset: Int
-  private let likelyCellCount: UInt
+  private let cells = ProcessorCells(most: 64)
+
+  public var cellCount: Int { cells.count }
 
   public init() throws(Failure) {
-    // Those of more processors share cells.
-    cellCount = max(1, min(64, Int(cplatform_cpu_count())))
-    unsafe words = try RawMemory.allocate(cellCount * Self.cellSize, alignment: Self.cellSize)
-    unsafe RawMemory.clear(words, size: cellCount * Self.cellSize)
-    processorOffset = cplatform_cpu_offset()
-    likelyCellCount = processorOffset == 0 ? 0 : UInt(bitPattern: cellCount)
+    let size = cells.count * Self.cellSize
+    unsafe words = try RawMemory.allocate(size, alignment: Self.cellSize)
+    unsafe RawMemory.clear(words, size: size)
   }
 
   deinit { unsafe RawMemory.free(words) }
@@ -42,8 +38,7 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
   /// Starts a section and returns its cell. The caller leaves on the same path, whatever happens.
   @inline(__always)
   public func enter() -> Int {
-    let cpu = UInt(UInt32(bitPattern: cplatform_likely_cpu(processorOffset)))
-    let cell = cpu < likelyCellCount ? Int(bitPattern: cpu) : askForCell()
+    let cell = cells.current
     // It has no place in the order of locks: nobody holds another one who takes this.
     _ = lock(cell).takeAnother()
     ThreadRules.didEnter()
@@ -54,13 +49,6 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
   public func enter(at cell: Int) {
     _ = lock(cell).takeAnother()
     ThreadRules.didEnter()
-  }
-
-  @inline(never)
-  private func askForCell() -> Int {
-    let cpu = Int(cplatform_current_cpu())
-    // No number, or one of a processor that was added: any cell will do.
-    return cpu < 0 ? 0 : cpu % cellCount
   }
 
   @inline(__always)
@@ -76,5 +64,42 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
       _ = lock(cell).takeAnother()
       lock(cell).putBackAnother(0)
     }
+  }
+}
+
+/// A few words of a thing's own for each cell of the system's calls: those of the call that is in the cell.
+/// Others may read them.
+@safe
+public struct CallWords: ~Copyable {
+  // Two lines of the cache: a processor that reads one fetches its neighbour too.
+  public static var count: Int { 16 }
+
+  private let words: UnsafeMutablePointer<UInt64>
+  private let cellCount: Int
+
+  /// Words of 0.
+  @inline(never)
+  public init(for calls: borrowing CallSections) throws(Failure) {
+    cellCount = calls.cellCount
+    let size = cellCount * Self.count * MemoryLayout<UInt64>.stride
+    let raw = unsafe try RawMemory.allocate(size, alignment: 128)
+    unsafe RawMemory.clear(raw, size: size)
+    // SAFETY: the allocation has so many words for each cell, and was cleared.
+    unsafe words = raw.bindMemory(to: UInt64.self, capacity: cellCount * Self.count)
+  }
+
+  @inline(never)
+  deinit { unsafe RawMemory.free(words) }
+
+  /// The words of a cell.
+  @inline(__always)
+  public func of(_ cell: Int) -> UnsafeMutablePointer<UInt64> { unsafe words + cell &* Self.count }
+
+  /// What one of the words is in all cells together. One that changes meanwhile may be as before or after.
+  @inline(never)
+  public func sum(_ word: Int) -> UInt64 {
+    var sum: UInt64 = 0
+    for cell in 0..<cellCount { unsafe sum &+= cplatform_load_acquire(of(cell) + word) }
+    return sum
   }
 }
