@@ -125,8 +125,7 @@ static void map__by_bus_address_is_independent_of_the_domain(void **state)
 				assert_reaches_bar(board, &client, dma);
 			dmacore_peer_destroy(peer);
 			end_client(&client);
-			while (board->count > 0)
-				dmacore_device_destroy(board->devices[--board->count]);
+			remove_devices(board);
 		}
 }
 
@@ -325,8 +324,7 @@ static void mapping__is_undone_as_it_was_made_when_access_control_changes(void *
 		assert_ok(dmacore_bridge_set_isolation(board->hub, false));
 		dmacore_peer_destroy(peer);
 		end_client(&client);
-		while (board->count > 0)
-			dmacore_device_destroy(board->devices[--board->count]);
+		remove_devices(board);
 	}
 }
 
@@ -354,8 +352,7 @@ static void mapping__keeps_bus_addresses_when_the_peer_goes(void **state)
 		assert_ok(dmacore_peer_create(provider, &options, &other));
 		dmacore_peer_destroy(other);
 		end_client(&client);
-		while (board->count > 0)
-			dmacore_device_destroy(board->devices[--board->count]);
+		remove_devices(board);
 	}
 }
 
@@ -729,8 +726,7 @@ static void view__of_a_device_that_tracks_reaches_what_is_mapped(void **state)
 		assert_ok(dmacore_unmap(client.device, dma, PAGE, DMACORE_TO_DEVICE, 0));
 		dmacore_peer_destroy(peer);
 		end_client(&client);
-		while (board->count > 0)
-			dmacore_device_destroy(board->devices[--board->count]);
+		remove_devices(board);
 	}
 }
 
@@ -832,8 +828,7 @@ static void zero_copy__of_a_peer_is_reported_when_it_is_unmapped(void **state)
 		((uint8_t *)segments->host)[0] = 1;
 		dmacore_view_unmap(mapping);
 		end_client(&client);
-		while (board->count > 0)
-			dmacore_device_destroy(board->devices[--board->count]);
+		remove_devices(board);
 	}
 }
 

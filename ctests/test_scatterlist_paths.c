@@ -586,8 +586,7 @@ static void map_list__gives_peers_their_bus_addresses_and_sizes(void **state)
 		assert_ok(unmap(&work));
 		end_client(&client);
 		assert_no_reports(&board->machine.reports);
-		while (board->count > 0)
-			dmacore_device_destroy(board->devices[--board->count]);
+		remove_devices(board);
 	}
 }
 
@@ -639,8 +638,7 @@ static void map_list__maps_peers_through_the_host_bridge(void **state)
 		assert_ok(unmap(&work));
 		dmacore_peer_destroy(peer);
 		end_client(&client);
-		while (board->count > 0)
-			dmacore_device_destroy(board->devices[--board->count]);
+		remove_devices(board);
 	}
 }
 
@@ -668,8 +666,7 @@ static void map_list__refuses_peers_that_are_not_reachable(void **state)
 		assert_fails(map(&work), EREMOTEIO);
 		dmacore_peer_destroy(peer);
 		end_client(&client);
-		while (board->count > 0)
-			dmacore_device_destroy(board->devices[--board->count]);
+		remove_devices(board);
 	}
 }
 

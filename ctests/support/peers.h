@@ -123,6 +123,12 @@ static inline struct dmacore_peer_options peer_options(dmacore_dma_t bus)
 	return options;
 }
 
+static inline void remove_devices(struct board *board)
+{
+	while (board->count > 0)
+		dmacore_device_destroy(board->devices[--board->count]);
+}
+
 static inline struct dmacore_peer *add_peer(struct dmacore_device *provider, dmacore_dma_t bus)
 {
 	struct dmacore_peer_options options = peer_options(bus);
