@@ -202,6 +202,25 @@ static void map_list__cuts_at_a_boundary_on_the_direct_path(void **state)
 	assert_ok(unmap(&work));
 }
 
+/* Inside of pages the device's addresses are those of memory, registers too. */
+static void map_list__cuts_no_more_than_a_boundary_inside_of_pages_does(void **state)
+{
+	struct machine *machine = *state;
+	struct work work;
+
+	limit(machine->device, 5000, 511, 0);
+	start(&work, machine->device, DMACORE_TO_DEVICE);
+	add(&work, LOW_BASE + PAGE, 1268);
+	add(&work, LOW_BASE + 4 * PAGE + 2473, 2000);
+	work.list[1].flags = DMACORE_SG_MMIO;
+	assert_ok(map_at(&work, 10));
+	assert_count(&work, 8);
+	for (size_t i = 0; i < 8; i++)
+		assert_true(work.list[i].dma % 512 + work.list[i].dma_size <= 512);
+	assert_int_equal(work.list[3].dma_size, 87);
+	assert_ok(unmap(&work));
+}
+
 static void map_list__keeps_the_low_bits_that_a_device_asks_for(void **state)
 {
 	struct machine *machine = *state;
@@ -628,6 +647,7 @@ int main(void)
 		test_on_translated(map_list__merges_pages_through_an_iommu),
 		test_on_list(map_list__makes_no_segment_that_is_too_long),
 		test_on_list(map_list__makes_no_segment_across_a_boundary),
+		test_on_list(map_list__cuts_no_more_than_a_boundary_inside_of_pages_does),
 		test_on(DIRECT, map_list__cuts_at_a_boundary_on_the_direct_path),
 		test_on(TRACKED, map_list__cuts_at_a_boundary_on_the_direct_path),
 		test_on_translated(map_list__keeps_the_low_bits_that_a_device_asks_for),

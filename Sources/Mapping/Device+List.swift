@@ -121,11 +121,11 @@ extension Device {
     _ limit: AddressLimit, in domain: UnsafeMutablePointer<Domain>?, _ parts: inout ListParts
   ) throws(Failure) {
     let boundary = limits.segmentBoundaryMask
-    // What is translated has no boundary in memory.
-    let isTranslating = unsafe domain?.pointee.kind == .dma
+    // What is translated has boundaries in memory inside of pages alone, where its addresses are the same.
+    let isUnbounded = unsafe domain?.pointee.kind == .dma && boundary > Self.granule.mask
     var reader = try ListReader(
       list, sizeMax: min(limits.maxSegmentSize &- 1, boundary) &+ 1,
-      boundary: isTranslating ? UInt64.max : boundary)
+      boundary: isUnbounded ? UInt64.max : boundary)
     // Entries up to this one are looked at one by one.
     var aloneCount = 0
     while !reader.isAtEnd {
