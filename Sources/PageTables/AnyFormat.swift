@@ -132,6 +132,7 @@ struct AnyFormat: PageTableFormat, @unchecked Sendable {
 
   func leafOrders(at level: Int) -> UInt32 { choice.with(LeafOrders(cell: cell, level: level)) }
 
+  @inline(never)
   func canExpress(_ access: Access) -> Bool { choice.with(CanExpress(cell: cell, access: access)) }
 
   func attributes(_ access: Access, order: Int, at level: Int) -> UInt64 {
@@ -142,6 +143,7 @@ struct AnyFormat: PageTableFormat, @unchecked Sendable {
     choice.with(LeafWord(cell: cell, output: output, attributes: attributes))
   }
 
+  @inline(never)
   func table(_ next: PhysicalAddress, at level: Int) -> UInt64 {
     choice.with(TableWord(cell: cell, next: next, level: level))
   }
@@ -153,6 +155,7 @@ struct AnyFormat: PageTableFormat, @unchecked Sendable {
 
   func isDirty(_ word: UInt64) -> Bool { choice.with(IsDirty(cell: cell, word: word)) }
 
+  @inline(never)
   func settingDirty(_ word: UInt64, _ isDirty: Bool) -> UInt64 {
     choice.with(SetDirty(cell: cell, word: word, isDirty: isDirty))
   }

@@ -117,6 +117,7 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
 
   public var statistics: PageTableStatistics { unsafe table.pointee.statistics }
 
+  @inline(never)
   public func map(
     _ input: IOVARange, to output: PhysicalAddress, access: Access, isKnownFree: Bool = false
   ) throws(Failure) {

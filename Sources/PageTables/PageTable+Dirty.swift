@@ -54,6 +54,7 @@ extension PageTable {
     forEachLeaf(root, 0, lastOffset(root)) { node, indexes, _, _ in setDirty(node, indexes, false) }
   }
 
+  @inline(never)
   private func setDirty(_ node: TableNode, _ indexes: Range<Int>, _ isDirty: Bool) {
     for index in indexes {
       let place = unsafe node.page.words + index

@@ -130,6 +130,7 @@ extension PageTable {
   }
 
   /// Makes a table and adds it to the stock.
+  @inline(never)
   func makeTable(level: Int, _ stock: inout Stock) throws(Failure) {
     add(try memory.allocate(level: level), level: level, to: &stock)
   }
@@ -155,6 +156,7 @@ extension PageTable {
   }
 
   /// The table below an entry, if there is one. Whoever maps below it can rely on its word.
+  @inline(never)
   private func shownChild(of node: TableNode, at index: Int) -> TableNode? {
     guard let child = child(of: node, at: index) else { return nil }
     memory.show(

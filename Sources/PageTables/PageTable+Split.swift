@@ -119,6 +119,7 @@ extension PageTable {
   /// Puts a table in place of a leaf.
   ///
   /// - Parameter fill: stores leaves in it that lead to the same places.
+  @inline(never)
   private func put(
     _ child: TableNode, below node: TableNode, of offset: UInt64, _ content: LeafContent,
     fill: (LeafContent) -> Void

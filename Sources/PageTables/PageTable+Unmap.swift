@@ -52,6 +52,7 @@ extension PageTable {
   }
 
   /// Whether an end of a range lies in a leaf that reaches out of the range.
+  @inline(never)
   private func cutsLeaf(
     at offset: UInt64, from node: TableNode, _ first: UInt64, _ last: UInt64
   ) -> Bool {
