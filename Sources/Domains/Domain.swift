@@ -237,6 +237,7 @@ public struct Domain: ~Copyable, Held {
     unsafe Box.letGo(iommu)
   }
 
+  @inline(never)
   private static func destroy(
     _ translation: UnsafeMutablePointer<Translation>?, _ nesting: UnsafeMutablePointer<Nesting>?,
     _ window: IdentityWindow.Link?, _ backend: BackendDomain?
@@ -349,6 +350,7 @@ extension Domain {
     unsafe backend.settle(iommu.pointee.system, first, last)
   }
 
+  @inline(never)
   private func reclaimTables() {
     let (system, backend) = unsafe (iommu.pointee.system, backend)
     unsafe translation?.pointee.table.reclaim(after: {
@@ -373,8 +375,11 @@ extension Domain {
         guard error == .noMemory && retiredTables > 0 else { throw error }
       }
       reclaimTables()
-      // Another thread may have them by now, which waits for readers too before it frees them.
-      waitForReaders()
+      waitForReclaim()
     }
   }
+
+  /// Another thread may have the tables by now, which waits for readers too before it frees them.
+  @inline(never)
+  private func waitForReclaim() { waitForReaders() }
 }

@@ -357,6 +357,7 @@ public struct Group: ~Copyable, Held {
   /// - Throws: `invalidArgument` for a domain of another IOMMU, `notPermitted` when the group is owned,
   ///   `busy` when it is in use, when it has a default domain unless that is to be replaced, and as
   ///   `change`.
+  @inline(never)
   public func setDefault(
     _ domain: UnsafeMutablePointer<Domain>, replacing: Bool
   ) throws(Failure) {

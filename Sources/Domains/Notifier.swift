@@ -122,6 +122,7 @@ public struct Notifier: ~Copyable, Held {
   }
 
   /// Calls back for a change that is wanted. The caller holds the notifier, and no lock.
+  @inline(never)
   func tell(_ change: DomainChange) {
     var first = unsafe max(change.first, options.first)
     let last = unsafe min(change.last, options.last)

@@ -127,6 +127,7 @@ public struct ReservedRegions: ~Copyable {
 
   /// Whether each region of the other list, but for relaxable ones if that is said, lies in one of this
   /// of the same kind.
+  @inline(never)
   func cover(_ others: borrowing ReservedRegions, butRelaxable: Bool) -> Bool {
     for index in 0..<others.count {
       let other = others[index]
