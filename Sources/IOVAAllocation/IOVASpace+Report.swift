@@ -114,6 +114,8 @@ extension IOVASpace {
   /// space.
   ///
   /// Free granules and a range in use end where another begins. A cached range is allocated here.
+  @inline(never)
+  @_optimize(size)
   public func use(at address: IOVA) -> (range: IOVARange, use: Use) {
     lock.lock()
     defer { lock.unlock() }

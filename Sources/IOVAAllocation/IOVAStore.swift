@@ -250,6 +250,8 @@ struct IOVAStore: ~Copyable {
   // MARK: - Giving back
 
   /// Frees the ranges of a magazine, from the last on, until `kept` are left.
+  @inline(never)
+  @_optimize(size)
   mutating func giveBack(_ magazine: IOVAMagazine, _ kind: IOVAKind, count: Int, kept: Int = 0) {
     var index = count
     while index > kept {
