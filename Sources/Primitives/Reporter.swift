@@ -25,14 +25,21 @@ public struct Reporter {
     _ write: (inout TextBuffer) -> Void
   ) {
     ThreadRules.willCallBack()
-    guard let callback = unsafe callback else { return }
+    guard unsafe callback != nil else { return }
     TextBuffer.with { text in
       write(&text)
-      var report = unsafe dmacore_report(
-        struct_size: MemoryLayout<dmacore_report>.size, level: level.rawValue,
-        error: failure?.code ?? 0, object: object, text: text.cString)
-      unsafe callback(&report, opaque)
+      unsafe handOver(level, failure?.code ?? 0, object: object, text.cString)
     }
+  }
+
+  @inline(never)
+  private func handOver(
+    _ level: Level, _ error: Int32, object: UnsafePointer<CChar>, _ text: UnsafePointer<CChar>
+  ) {
+    var report = unsafe dmacore_report(
+      struct_size: MemoryLayout<dmacore_report>.size, level: level.rawValue, error: error,
+      object: object, text: text)
+    unsafe callback?(&report, opaque)
   }
 
   /// Reports that an object was destroyed while others hold it.
