@@ -142,7 +142,7 @@ struct ARM64Descriptor<G: ARM64Granule>: Sendable {
   static func table(_ next: PhysicalAddress) -> UInt64 { word(next) | valid | isTableOrPage }
 
   /// - Parameter access: what the word permits if it is a leaf.
-  @inline(__always)
+  @inline(never)
   func decode(_ word: UInt64, at level: Int, index: Int, access: Access) -> TableEntry {
     if word & Self.valid == 0 { return .empty }
     let address = Self.address(word)
