@@ -221,6 +221,7 @@ extension FlushQueue {
   }
 
   /// - Throws: `noSpace`, `noMemory`.
+  @inline(never)
   private func allocateBesidePeers(
     _ extent: UInt64, _ target: UInt64, _ alignment: UInt64, _ boundary: UInt64,
     _ limit: UInt64, _ ranges: borrowing DMARanges

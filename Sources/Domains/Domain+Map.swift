@@ -46,6 +46,7 @@ extension Domain {
   ///
   /// - Returns: how many bytes were mapped.
   /// - Throws: as `AnyPageTable.unmap`, and `notSupported` when the domain is not for this.
+  @inline(never)
   public func unmap(
     _ input: IOVARange, crossingHoles: Bool, splitting: Bool, syncing: Bool = true
   ) throws(Failure) -> UInt64 {

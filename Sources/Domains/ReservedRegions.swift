@@ -79,7 +79,7 @@ public struct ReservedRegions: ~Copyable {
 
   /// Makes one of the regions that belong together, and brings all into order.
   mutating func merge() {
-    sort { a, b in a.type != b.type ? a.type < b.type : a.first < b.first }
+    sort(byKind: true)
     var kept = 0
     for index in 0..<count {
       let region = self[index]
@@ -93,15 +93,22 @@ public struct ReservedRegions: ~Copyable {
       }
     }
     count = kept
-    sort { a, b in a.first != b.first ? a.first < b.first : a.type < b.type }
+    sort(byKind: false)
   }
 
   /// By insertion: lists are short, and what is put together is mostly in order.
-  private func sort(_ isBefore: (Region, Region) -> Bool) {
+  ///
+  /// - Parameter byKind: whether addresses decide between regions of one kind only; else kinds decide
+  ///   between those of one address.
+  @inline(never)
+  private func sort(byKind: Bool) {
+    func key(_ region: Region) -> (UInt64, UInt64) {
+      byKind ? (UInt64(region.type), region.first) : (region.first, UInt64(region.type))
+    }
     for end in 0..<count {
       let region = self[end]
       var place = end
-      while place > 0, isBefore(region, self[place - 1]) {
+      while place > 0, key(region) < key(self[place - 1]) {
         unsafe regions![place] = self[place - 1]
         place -= 1
       }
