@@ -299,6 +299,7 @@ extension Device {
   }
 
   /// As above, on a path that has been chosen, and that copies nothing.
+  @inline(never)
   private func place(
     _ memory: PhysicalRange, _ access: Access, _ attributes: MappingAttributes,
     in domain: UnsafeMutablePointer<Domain>?, _ limit: AddressLimit, _ decision: PathDecision
