@@ -169,6 +169,8 @@ struct IOVARack {
   }
 
   /// Gives a magazine out with what is in it: the other first.
+  @_optimize(size)
+  @inline(never)
   mutating func giveOne() -> (magazine: IOVAMagazine, count: Int)? {
     if let magazine = other {
       let count = otherCount

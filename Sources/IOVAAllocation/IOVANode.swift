@@ -163,6 +163,7 @@ struct IOVANode: Equatable {
   }
 
   /// Moves slots from `first` on to the end of the node before this one, which has room for them.
+  @inline(never)
   func moveSlots(from first: Int, toEndOf other: IOVANode, _ moved: Int, isLeaf: Bool) {
     let at = other.count
     unsafe Self.move(keys + first, to: other.keys + at, moved)

@@ -16,6 +16,7 @@ extension IOVASpace {
   /// - Parameter aboveLowZone: whether to leave out the zone below 4 GiB.
   /// - Throws: `invalidArgument` when the constraints make no sense, `noSpace` when they leave nothing
   ///   in any space.
+  @_optimize(size)
   private func request(
     bytes: UInt64, _ constraints: IOVAConstraints, isNatural: Bool, aboveLowZone: Bool
   ) throws(Failure) -> IOVARequest {
@@ -277,6 +278,7 @@ extension IOVASpace {
 
   /// Gets what is short, for which the store's lock is left and taken again.
   @inline(never)
+  @_optimize(size)
   private func makeReady(wantsMagazine: Bool) throws(Failure) {
     var mayMakeMagazine = wantsMagazine && orderCount > 0
     while true {
@@ -295,6 +297,8 @@ extension IOVASpace {
   }
 
   /// Takes all locks, with all that an insertion may need.
+  @inline(never)
+  @_optimize(size)
   private func lockEverythingReady() throws(Failure) {
     while true {
       caches.lockEverything()
@@ -307,6 +311,8 @@ extension IOVASpace {
   }
 
   /// Allocates a node of a sort that is short, and adds it.
+  @inline(never)
+  @_optimize(size)
   private func addNode(isLeaf: Bool) throws(Failure) {
     let size = isLeaf ? IOVANode.leafSize : IOVANode.innerSize
     let node = unsafe IOVANode(try RawMemory.allocate(size, alignment: 16))
@@ -341,6 +347,7 @@ extension IOVASpace {
   }
 
   @inline(never)
+  @_optimize(size)
   private func finishSlowly() {
     unsafe store.pointee.retireSome()
     let refusals = unsafe store.pointee.takeRefusals()

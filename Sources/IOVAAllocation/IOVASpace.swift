@@ -74,6 +74,7 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
 
   /// - Throws: `invalidArgument` when the bounds are not aligned to the granule, `noMemory`.
   @inline(never)
+  @_optimize(size)
   public init(
     bounds: IOVARange, granule: Granule, isChecked: Bool, reporter: Reporter
   ) throws(Failure) {
@@ -249,6 +250,7 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
   /// Allocates a free range, as above.
   ///
   /// - Throws: `invalidArgument`, `noSpace`, `noMemory`.
+  @inline(never)
   public func allocate(
     size: UInt64, alignment: UInt64, limit: UInt64
   ) throws(Failure) -> IOVA {
@@ -287,6 +289,7 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
   /// Frees a range, as above.
   ///
   /// - Throws: `invalidArgument`.
+  @inline(never)
   public func free(first: IOVA, size: UInt64) throws(Failure) {
     let code = unsafe withUnsafePointer(to: self) { space in
       unsafe Self.free(space, first.rawValue, size)

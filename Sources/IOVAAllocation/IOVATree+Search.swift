@@ -25,7 +25,7 @@ extension IOVATree {
   }
 
   /// Looks for a place in the leaf that the path leads to, where the last change was.
-  @inline(__always)
+  @inline(never)
   mutating func findNearby(_ request: IOVARequest) -> UInt64? {
     guard hasPath else { return nil }
     let leaf = leaf
@@ -53,6 +53,7 @@ extension IOVATree {
   /// lowest and to the highest address, of whose gaps some lie outside: two a level.
   ///
   /// - Parameter isCut: whether gaps of the node may lie behind the end at which the search starts.
+  @inline(never)
   private mutating func search(
     _ node: IOVANode, level: Int, _ request: IOVARequest, isSure: Bool, isCut: Bool
   ) -> UInt64? {
