@@ -34,10 +34,14 @@ import Synchronization
 // Waiting for the flush of another thread is left to such calls and to those who ask for a flush.
 // 2.6 A tick holds the queue, not the domain, which its owner may destroy meanwhile without a word.
 // So the space lies here.
+// 2.7 A mapping call that ends one page in a section of the system's calls leaves it with the cell of
+// that section, as an arrival; the eighth queues them all. So most lock nothing but their section, and
+// processors do not wait for each other. Who flushes, or ticks, comes to each cell first.
 //
 // 3. Locking
-// The lock (rank 7) for a few loads and stores; the list's (rank 6) while a tick looks at each
-// queue. Neither while a range is freed or readers are waited for.
+// The lock (rank 7) for a few loads and stores, also in a section; the list's (rank 6) while a tick
+// looks at each queue, for which it enters sections: in those nobody takes the list's. None of them
+// while a range is freed or readers are waited for.
 //
 // 4. What this does not do
 // It knows no page table: the words are cleared before a range comes here. It starts no thread and
@@ -50,6 +54,10 @@ public struct FlushQueue: ~Copyable, Held {
   public struct Limits {
     let entries: Int
     let age: UInt64
+
+    /// Pages that a processor queues together. So few more than `entries` may wait, and just as many where
+    /// one processor unmaps: of low limits and odd ones each page is queued by itself.
+    var together: UInt64 { entries >= 64 && entries % 8 == 0 ? 8 : 1 }
 
     /// 256 ranges make what a wait costs small beside what their unmaps do; an access takes much
     /// less than 10 ms.
@@ -104,6 +112,9 @@ public struct FlushQueue: ~Copyable, Held {
   // The domain holds it.
   let system: UnsafeMutablePointer<System>
   private let limits: Limits
+  private let together: UInt64
+  // Of each cell how many pages have arrived, the last tick before the first of them, and their addresses.
+  private let arrivals: CallWords
   // One allocation has the lock's word, the state, and the links. They are no parts of one value,
   // which threads would access as a whole.
   private let memory: UnsafeMutableRawPointer
@@ -121,6 +132,7 @@ public struct FlushQueue: ~Copyable, Held {
   ) throws(Failure) {
     let reporter = unsafe system.pointee.reporter
     let stash = unsafe try IOVAStash(for: system.pointee.calls)
+    let arrivals = unsafe try CallWords(for: system.pointee.calls)
     let memory = unsafe try RawMemory.allocate(256, alignment: 64)
     do throws(Failure) {
       unsafe space = try Box<IOVASpace>.place { () throws(Failure) in
@@ -132,9 +144,11 @@ public struct FlushQueue: ~Copyable, Held {
       throw error
     }
     self.stash = stash
+    self.arrivals = arrivals
     unsafe self.system = system
     self.backend = backend
     self.limits = limits
+    together = limits.together
     unsafe self.memory = memory
     // SAFETY: of the 256 bytes, which are aligned to 64, the first 128 have room for the word and a
     // state of 9, and the others for links of 2 and 4 words. Nothing else is there.
@@ -187,7 +201,10 @@ public struct FlushQueue: ~Copyable, Held {
     lock.lock()
     laziness.store(isLazy, ordering: .relaxed)
     lock.unlock()
-    if !isLazy { flush() }
+    guard !isLazy else { return }
+    // So that no page arrives any more.
+    unsafe system.pointee.calls.waitForCalls()
+    flush()
   }
 
   private var hasBatches: Bool {
@@ -252,8 +269,8 @@ public struct FlushQueue: ~Copyable, Held {
 
   /// As `freeLater`, if all that there is to it is to queue the range.
   @inline(__always)
-  func queueAtOnce(_ range: IOVARange) -> Bool {
-    guard isLazy else { return false }
+  func queueAtOnce(_ first: UInt64, _ size: UInt64) -> Bool {
+    guard isLazy, let range = try? IOVARange(first: IOVA(first), size: size) else { return false }
     lock.lock()
     let mayQueue =
       unsafe isLazy && state.pointee.retries == 0
@@ -275,6 +292,66 @@ public struct FlushQueue: ~Copyable, Held {
     unsafe state.pointee.filling.bytes &+= range.extent &+ 1
   }
 
+  // MARK: - Arrivals
+
+  /// As `queueAtOnce`, for a page, by a call that is in a section.
+  @inline(__always)
+  func arrive(_ call: Int, _ page: UInt64) -> Bool {
+    // Looked at in the section: who changes one of the two comes to all sections afterwards.
+    guard isLazy, !stash.isSearched else { return false }
+    let line = unsafe arrivals.of(call)
+    let count = unsafe cplatform_load_relaxed(line)
+    guard count &+ 1 < together else { return unsafe queueArrivals(line, page) }
+    if count == 0 {
+      unsafe line[1] = system.pointee.lastTick.load(ordering: .relaxed)
+    }
+    unsafe line[Int(truncatingIfNeeded: count &+ 2)] = page
+    unsafe cplatform_store_release(line, count &+ 1)
+    return true
+  }
+
+  /// Queues the pages of a cell, as far as the batch has room for all, and one more if it does not fill the
+  /// batch. Returns whether that was queued, or if there is none, whether the pages were.
+  @inline(never)
+  private func queueArrivals(_ line: UnsafeMutablePointer<UInt64>, _ page: UInt64?) -> Bool {
+    let count = unsafe Int(truncatingIfNeeded: cplatform_load_relaxed(line))
+    lock.lock()
+    defer { lock.unlock() }
+    let queued = unsafe state.pointee.filling.count
+    guard queued &+ count <= limits.entries else { return false }
+    if count > 0 {
+      let stamp = unsafe line[1]
+      for index in 0..<count { unsafe queue(line[index &+ 2]) }
+      unsafe cplatform_store_release(line, 0)
+      // They came before what has been queued since.
+      unsafe state.pointee.stamp = min(stamp, state.pointee.stamp)
+    }
+    guard let page else { return true }
+    guard unsafe isLazy && state.pointee.retries == 0 && queued &+ count &+ 1 < limits.entries
+    else {
+      return false
+    }
+    queue(page)
+    return true
+  }
+
+  private func queue(_ page: UInt64) {
+    guard let range = try? IOVARange(first: IOVA(page), size: Device.granule.bytes) else { return }
+    queue(range)
+  }
+
+  /// Queues the pages of all cells. Returns whether there was room for all.
+  private func queueArrivals() -> Bool {
+    var hadRoom = true
+    for cell in 0..<arrivals.cellCount
+    where unsafe cplatform_load_acquire(arrivals.of(cell)) > 0 {
+      unsafe system.pointee.calls.enter(at: cell)
+      hadRoom = unsafe queueArrivals(arrivals.of(cell), nil) && hadRoom
+      unsafe system.pointee.calls.leave(cell)
+    }
+    return hadRoom
+  }
+
   // MARK: - Flushing
 
   /// Begins a flush of what is queued, unless one is under way. Under the lock.
@@ -289,6 +366,8 @@ public struct FlushQueue: ~Copyable, Held {
   /// Begins a flush if something has been queued for long enough. Then the caller waits for readers
   /// and calls `endFlush`.
   func beginFlush(at now: UInt64) -> Batch? {
+    // What finds no room is left to the next tick.
+    _ = queueArrivals()
     lock.lock()
     // A clock that went backwards wraps, which makes it late enough.
     let batch = unsafe now &- state.pointee.stamp >= limits.age ? changeOver() : nil
@@ -299,7 +378,7 @@ public struct FlushQueue: ~Copyable, Held {
   /// Ends a flush after the wait.
   func endFlush(_ batch: Batch) {
     // Nobody else looks into the batch before it is said to be empty.
-    for index in 0..<batch.count { unsafe free(batch.ranges![index]) }
+    unsafe IOVASpace.free(space, UnsafeBufferPointer(start: batch.ranges, count: batch.count))
     lock.lock()
     unsafe state.pointee.flushed.count = 0
     unsafe state.pointee.flushed.bytes = 0
@@ -310,23 +389,27 @@ public struct FlushQueue: ~Copyable, Held {
   /// Returns when everything that was queued at the call is free.
   func flush() {
     var turns = 0
+    var isAllQueued = false
     var flushesAtFirst: UInt64? = nil
     while true {
+      isAllQueued = isAllQueued || queueArrivals()
       lock.lock()
       let flushes = unsafe state.pointee.flushes
       // The first that ends may have begun before the call, the second has not.
       let isOver =
-        unsafe state.pointee.filling.count == 0 && state.pointee.flushed.count == 0
-        || flushes &- (flushesAtFirst ?? flushes) >= 2
+        unsafe isAllQueued
+        && (state.pointee.filling.count == 0 && state.pointee.flushed.count == 0
+          || flushes &- (flushesAtFirst ?? flushes) >= 2)
       let batch = isOver ? nil : changeOver()
       lock.unlock()
       if isOver { return }
       if let batch {
         settle()
         endFlush(batch)
-        return
+        if isAllQueued { return }
+        continue
       }
-      flushesAtFirst = flushesAtFirst ?? flushes
+      if isAllQueued { flushesAtFirst = flushesAtFirst ?? flushes }
       // Another thread is in the middle of a flush: it waits for readers, or for its processor.
       if turns < 64 { cplatform_yield() } else { cplatform_sleep() }
       turns &+= 1
@@ -369,11 +452,13 @@ public struct FlushQueue: ~Copyable, Held {
   }
 
   var counts: Counts {
+    let pages = arrivals.sum(0)
     lock.lock()
     defer { lock.unlock() }
     return unsafe Counts(
-      count: UInt64(state.pointee.filling.count + state.pointee.flushed.count),
-      bytes: state.pointee.filling.bytes &+ state.pointee.flushed.bytes,
+      count: UInt64(state.pointee.filling.count + state.pointee.flushed.count) &+ pages,
+      bytes: state.pointee.filling.bytes &+ state.pointee.flushed.bytes
+        &+ pages &* Device.granule.bytes,
       flushes: state.pointee.flushes)
   }
 }

@@ -45,9 +45,7 @@ struct IOVAStash: ~Copyable {
   func put(_ call: Int, _ address: UInt64) -> Bool {
     let line = unsafe words.of(call)
     let count = unsafe cplatform_load_relaxed(line)
-    guard count < UInt64(Self.capacity), searches.load(ordering: .relaxed) == 0 else {
-      return false
-    }
+    guard count < UInt64(Self.capacity), !isSearched else { return false }
     unsafe line[Int(truncatingIfNeeded: count &+ 1)] = address
     unsafe cplatform_store_release(line, count &+ 1)
     return true
@@ -60,18 +58,16 @@ struct IOVAStash: ~Copyable {
     _ call: Int, from space: UnsafePointer<IOVASpace>, limit: UInt64
   ) -> UInt64? {
     let line = unsafe words.of(call)
-    // Some stay for others, and room for what is given back.
-    let wanted = unsafe cplatform_load_relaxed(line) == 0 ? Self.capacity / 2 : 0
-    guard
-      let address = unsafe IOVASpace.takeCached(space, Device.granule.bytes, limit)
-    else { return nil }
-    for _ in 0..<wanted {
-      guard let more = unsafe IOVASpace.takeCached(space, Device.granule.bytes, limit) else {
-        break
-      }
-      if !put(call, more) { _ = unsafe IOVASpace.free(space, more, Device.granule.bytes) }
+    guard unsafe cplatform_load_relaxed(line) == 0, !isSearched else {
+      return unsafe IOVASpace.takeCached(space, Device.granule.bytes, limit)
     }
-    return address
+    // Some stay for others, and room for what is given back.
+    let count = unsafe space.pointee.takeCached(
+      bytes: Device.granule.bytes, limit: limit,
+      UnsafeMutableBufferPointer(start: line + 1, count: Self.capacity / 2 + 1))
+    guard count > 0 else { return nil }
+    unsafe cplatform_store_release(line, UInt64(count &- 1))
+    return unsafe line[count]
   }
 
   /// Gets some more addresses ready for whoever maps next where this call does, from a large space that has
@@ -103,6 +99,9 @@ struct IOVAStash: ~Copyable {
       }
     }
   }
+
+  /// Whether calls look for addresses.
+  var isSearched: Bool { searches.load(ordering: .relaxed) != 0 }
 
   /// Says that a call has begun to look for addresses, or has ended that.
   func countSearch(_ change: Int) {

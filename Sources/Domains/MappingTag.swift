@@ -31,7 +31,7 @@ import Primitives
 //
 // 3. Locking
 // A section, and in it the locks of the IOVA space and of the flush queue. Calls on different processors
-// write to no common memory, but for a lazy domain's queue.
+// write to no common memory, but once for eight pages that are unmapped in a lazy domain.
 //
 // 4. What this does not do
 // It copies nothing, maintains no caches, knows no peers, no DMA ranges and no backend that hears of
@@ -251,8 +251,8 @@ extension Device {
     if unsafe domain.pointee.notifiers.isEmpty {
       if unsafe queue.pointee.isLazy {
         if unsafe domain.pointee.pins.isEmpty,
-          let pages = try? IOVARange(first: IOVA(first), size: size),
-          unsafe queue.pointee.queueAtOnce(pages)
+          unsafe isPage
+            ? queue.pointee.arrive(call, first) : queue.pointee.queueAtOnce(first, size)
         {
           mappings.uncount(call, bytes: range.extent &+ 1)
           unsafe system.pointee.calls.leave(call)

@@ -33,6 +33,45 @@ extension IOVASpace {
     }
   }
 
+  /// Takes ranges of a power of two of granules from the rack, as many as there is room for and it has.
+  /// Returns how many.
+  @inline(never)
+  public func takeCached(
+    bytes: UInt64, limit: UInt64, _ addresses: UnsafeMutableBufferPointer<UInt64>
+  ) -> Int {
+    guard let kind = kind(of: bytes, isHigh: isHigh(limit)) else { return 0 }
+    return caches.rack(caches.current, kind).withLock { rack in
+      var count = 0
+      while count < addresses.count, let found = rack.take(extent: bytes &- 1, limit: limit) {
+        unsafe addresses[count] = found
+        count &+= 1
+      }
+      return count
+    }
+  }
+
+  /// Puts those of some ranges that come first and are of one kind into the rack, as far as it has room.
+  /// Returns how many.
+  @inline(never)
+  @_optimize(speed)
+  func putCached(_ ranges: UnsafeBufferPointer<IOVARange>) -> Int {
+    guard let range = unsafe ranges.first, let kind = kind(toFree: range) else { return 0 }
+    return caches.rack(caches.current, kind).withLock { rack in
+      var count = 0
+      while count < ranges.count, unsafe self.kind(toFree: ranges[count]) == kind,
+        rack.hasRoom()
+      {
+        unsafe rack.put(ranges[count].first.rawValue)
+        count &+= 1
+      }
+      return count
+    }
+  }
+
+  private func kind(toFree range: IOVARange) -> IOVAKind? {
+    kind(toFree: range.first.rawValue, range.extent &+ 1)
+  }
+
   /// Puts a range into the rack, for which the depot takes a full magazine and gives an empty one.
   /// Needs no memory: false if there is no room.
   @inline(never)

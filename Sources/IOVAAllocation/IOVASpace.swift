@@ -182,6 +182,21 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
     return unsafe freeSlowly(space, first, size)
   }
 
+  /// Frees ranges that `allocate` returned, of whole granules.
+  @inline(never)
+  public static func free(
+    _ space: UnsafePointer<IOVASpace>, _ ranges: UnsafeBufferPointer<IOVARange>
+  ) {
+    var index = 0
+    while index < ranges.count {
+      unsafe index &+= space.pointee.putCached(UnsafeBufferPointer(rebasing: ranges[index...]))
+      guard index < ranges.count else { return }
+      let (first, extent) = unsafe (ranges[index].first.rawValue, ranges[index].extent)
+      _ = unsafe free(space, first, extent &+ 1)
+      index &+= 1
+    }
+  }
+
   @inline(never)
   static func allocateSlowly(
     _ space: UnsafePointer<IOVASpace>, _ size: UInt64, _ alignment: UInt64, _ limit: UInt64,
@@ -227,19 +242,23 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
   @inline(__always)
   private func freeSlowly(first: UInt64, size: UInt64) throws(Failure) {
     guard let bytes = granule.roundedUp(size) else { throw refuse(first, size) }
-    let extent = bytes &- 1
-    if let kind = kind(of: bytes, isHigh: first > lowZoneLast), first & extent == 0,
-      first >= bounds.first.rawValue, first | extent <= bounds.last.rawValue,
-      putCached(kind, first)
-    {
-      return
-    }
+    if let kind = kind(toFree: first, bytes), putCached(kind, first) { return }
     try freeInStore(first, bytes: bytes)
+  }
+
+  /// The kind of a range that may be freed into a cache.
+  @inline(__always)
+  func kind(toFree first: UInt64, _ bytes: UInt64) -> IOVAKind? {
+    let extent = bytes &- 1
+    guard let kind = kind(of: bytes, isHigh: first > lowZoneLast), first & extent == 0,
+      first >= bounds.first.rawValue, first | extent <= bounds.last.rawValue
+    else { return nil }
+    return kind
   }
 
   /// The kind of ranges of this size, if they are cached.
   @inline(__always)
-  private func kind(of bytes: UInt64, isHigh: Bool) -> IOVAKind? {
+  func kind(of bytes: UInt64, isHigh: Bool) -> IOVAKind? {
     let order = UInt64(truncatingIfNeeded: bytes.trailingZeroBitCount) &- shift
     guard bytes & (bytes &- 1) == 0, order < orderCount else { return nil }
     return IOVAKind(order: Int(truncatingIfNeeded: order), isHigh: isHigh)

@@ -75,7 +75,7 @@ public struct CallWords: ~Copyable {
   public static var count: Int { 16 }
 
   private let words: UnsafeMutablePointer<UInt64>
-  private let cellCount: Int
+  public let cellCount: Int
 
   /// Words of 0.
   @inline(never)

@@ -69,6 +69,19 @@ private final class Stage: @unchecked Sendable {
     for page in pages { queue.pointee.freeLater(page) }
   }
 
+  /// Unmaps a page in a section of a cell. Returns whether it arrived.
+  func arrive(_ page: IOVARange, at cell: Int = 0) -> Bool {
+    readers.pointee.calls.enter(at: cell)
+    defer { readers.pointee.calls.leave(cell) }
+    return queue.pointee.arrive(cell, page.first.rawValue)
+  }
+
+  func demandArrivals(_ count: Int, at cell: Int = 0) throws {
+    for _ in 0..<count { try demand(arrive(takePage(), at: cell), "a page does not arrive") }
+  }
+
+  var lastCell: Int { readers.pointee.calls.cellCount - 1 }
+
   var queuedCount: UInt64 { queue.pointee.counts.count }
 }
 
@@ -201,6 +214,126 @@ struct FlushQueueTests {
         }
       }
       #expect(machine.reports.all == [])
+    }
+  }
+
+  // MARK: - Arrivals
+
+  /// A lazy domain whose processors queue eight pages together.
+  private func withArrivals(_ body: (Machine, Stage) throws -> Void) throws {
+    try withMachine { machine in
+      let domain = try machine.domain(.dma, isLazy: true, Self.limits(64))
+      try body(machine, Stage(machine, domain))
+      #expect(machine.reports.all == [])
+    }
+  }
+
+  @Test(arguments: [(1, 1), (60, 1), (64, 8), (100, 1), (256, 8)] as [(UInt32, UInt64)])
+  func pagesAreQueuedTogetherWhereThatDividesTheLimit(_ entries: UInt32, _ together: UInt64) throws
+  {
+    #expect(try Self.limits(entries).together == together)
+  }
+
+  @Test func whatArrivedIsQueuedAndAFlushFreesIt() throws {
+    try withArrivals { _, stage in
+      try stage.demandArrivals(20)
+      try stage.demandArrivals(3, at: stage.lastCell)
+      #expect(stage.queuedCount == 23)
+      #expect(stage.queue.pointee.counts.bytes == 23 * 4096)
+      stage.queue.pointee.flush()
+      #expect(stage.queuedCount == 0)
+      #expect(stage.queue.pointee.counts.flushes == 1)
+      #expect(stage.queue.pointee.space.pointee.statistics.allocatedCount == 0)
+    }
+  }
+
+  @Test func thePageThatFillsTheBatchIsLeftToWhoFlushes() throws {
+    try withArrivals { _, stage in
+      try stage.demandArrivals(63)
+      let page = try stage.takePage()
+      #expect(!stage.arrive(page))
+      #expect(stage.queuedCount == 63)
+      stage.queue.pointee.freeLater(page)
+      #expect(stage.queuedCount == 0)
+      #expect(stage.queue.pointee.counts.flushes == 1)
+    }
+  }
+
+  @Test func whatArrivedWaitsForRoomBesideAFlush() throws {
+    try withArrivals { _, stage in
+      try onThreads(3) { index in
+        switch index {
+        case 0: try stage.read()
+        case 1:
+          try stage.awaitReader()
+          try stage.freeLater(pages: 64)
+        default:
+          try stage.waitFor("a full batch") { stage.queuedCount >= 64 }
+          try stage.demandArrivals(63)
+          let last = try stage.takePage()
+          try demand(!stage.arrive(last), "a page that fills the batch arrives")
+          stage.queue.pointee.freeLater(last)
+          try stage.demandArrivals(7)
+          let page = try stage.takePage()
+          try demand(!stage.arrive(page), "a page arrives for which there is no room")
+          try demandSame(stage.queuedCount, 64 + 64 + 7, "what is queued")
+          stage.letReaderLeave()
+          stage.queue.pointee.free(page)
+          stage.queue.pointee.flush()
+          try demandSame(stage.queuedCount, 0, "what is queued")
+        }
+      }
+      #expect(stage.queue.pointee.space.pointee.statistics.allocatedCount == 0)
+    }
+  }
+
+  @Test func aTickFindsWhatArrivedAsLongAgoAsTheLimitSays() throws {
+    try withArrivals { _, stage in
+      stage.tick(5)
+      try stage.demandArrivals(3)
+      stage.tick(50)
+      try stage.demandArrivals(1)
+      try stage.demandArrivals(1, at: stage.lastCell)
+      // In the batch before those that are older.
+      try stage.freeLater(pages: 1)
+      stage.tick(104)
+      #expect(stage.queuedCount == 6)
+      stage.tick(105)
+      #expect(stage.queuedCount == 0)
+      try stage.demandArrivals(1)
+      stage.tick(204)
+      #expect(stage.queuedCount == 1)
+      stage.tick(205)
+      #expect(stage.queuedCount == 0)
+    }
+  }
+
+  @Test func nothingArrivesInAStrictDomain() throws {
+    try withMachine { machine in
+      let domain = try machine.domain(.dma, isLazy: true, Self.limits(64))
+      let stage = Stage(machine, domain)
+      try stage.demandArrivals(3, at: stage.lastCell)
+      try domain.pointee.setLazy(false)
+      #expect(stage.queuedCount == 0)
+      #expect(try !stage.arrive(stage.takePage()))
+      #expect(stage.queuedCount == 0)
+    }
+  }
+
+  @Test func anAllocationThatIsTriedAgainFindsWhatArrived() throws {
+    try withArrivals { _, stage in
+      try stage.demandArrivals(3)
+      let page = try stage.takePage()
+      var tries = 0
+      let range = try stage.queue.pointee.retrying { () throws(Failure) in
+        tries += 1
+        guard tries == 2 else { throw .noSpace }
+        #expect(stage.queuedCount == 0)
+        #expect(!stage.arrive(page))
+        return page
+      }
+      #expect(range == page)
+      #expect(stage.arrive(page))
     }
   }
 

@@ -17,12 +17,13 @@ private final class Shared: @unchecked Sendable {
   let isOver = Flag()
   private let marks: UnsafeMutableBufferPointer<Int>
 
-  init(_ machine: Machine) throws {
+  init(_ machine: Machine, _ entries: UInt32 = 4) throws {
     system = machine.system
-    // Batches of four of so few pages: a mapping call often finds no free address.
+    // So few pages that a mapping call often finds no free address; batches of four, or more than there are,
+    // of which processors keep up to seven.
     domain = try machine.domain(
       .dma, last: (Self.pages + 1) * 4096 - 1, isLazy: true,
-      FlushQueue.Limits(entries: 4, age: 3))
+      FlushQueue.Limits(entries: entries, age: 3))
     device = try machine.device()
     try device.pointee.attach(domain)
     marks = .allocate(capacity: Int(Self.pages) + 1)
@@ -47,9 +48,10 @@ private final class Shared: @unchecked Sendable {
 
 @Suite("Lazy unmapping on several threads")
 struct LazyConcurrencyTests {
-  @Test func noAddressIsGivenOutTwiceWhateverFlushes() throws {
+  @Test(arguments: [4, 64] as [UInt32])
+  func noAddressIsGivenOutTwiceWhateverFlushes(entries: UInt32) throws {
     try withMachines { machine in
-      let shared = try Shared(machine)
+      let shared = try Shared(machine, entries)
       let seed = RunSettings.seed
       try onThreads(5) { thread in
         var generator = SeededGenerator(seed: seed &+ UInt64(thread))

@@ -145,7 +145,8 @@ enum dmacore_domain_unmap_flags {
  * @last: a DMA or a hybrid domain: highest address to give out, inclusive, one less than a
  *   multiple of 4096; 0: the highest that the page table can translate
  * @flush_entries: DMACORE_DOMAIN_DMA_LAZY: the queued ranges that make a flush, at most 65536, of
- *   32 bytes each; 1: every unmap flushes, unless another thread does; 0: 256
+ *   32 bytes each; 1: every unmap flushes, unless another thread does; 0: 256. Where several processors
+ *   unmap, each may have up to seven pages more in the queue, if this is a multiple of 8 of at least 64
  * @reserved: zero
  * @flush_age: DMACORE_DOMAIN_DMA_LAZY: nanoseconds after which a queued range makes a tick flush;
  *   0: 10 ms
