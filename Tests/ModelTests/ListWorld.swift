@@ -19,7 +19,6 @@ enum ListStep {
 
 /// A device and its lists beside a model of memory, and of what segments become of a list directly.
 final class ListWorld: World {
-  static let memoryBase: UInt64 = 0x8000_0000
   static let memorySize = 16 * 4096
 
   private final class List {
@@ -35,54 +34,19 @@ final class ListWorld: World {
   }
 
   private let isTranslated: Bool
-  private let memory = UnsafeMutableRawPointer.allocate(byteCount: memorySize, alignment: 4096)
   private var model = Array(repeating: UInt8(0), count: memorySize)
   private var lists: [List] = []
   private var sizeMax: UInt64 = 65536
   private var boundary = UInt64.max
-  private var system: OpaquePointer?
-  private var iommu: OpaquePointer?
-  private var domain: OpaquePointer?
-  private var device: OpaquePointer?
-  private var view: OpaquePointer?
+  private let board: ModelBoard
+  private var device: OpaquePointer? { board.device }
+  private var view: OpaquePointer? { board.view }
 
   init(isTranslated: Bool) throws {
     self.isTranslated = isTranslated
-    memset(memory, 0, Self.memorySize)
-    var options = dmacore_system_options()
-    options.struct_size = MemoryLayout<dmacore_system_options>.size
-    system = try makeObject { dmacore_system_create(&options, &$0) }
-    var region = dmacore_memory_region()
-    region.struct_size = MemoryLayout<dmacore_memory_region>.size
-    region.backing = DMACORE_MEMORY_HOST.rawValue
-    region.base = Self.memoryBase
-    region.size = UInt64(Self.memorySize)
-    region.host = memory
-    try demandSame(dmacore_memory_add(system, &region), 0, "result of memory_add")
-    var deviceOptions = dmacore_device_options()
-    deviceOptions.struct_size = MemoryLayout<dmacore_device_options>.size
-    deviceOptions.streaming_mask = UInt64.max
-    if isTranslated {
-      iommu = try makeObject { dmacore_iommu_create(system, nil, &$0) }
-      domain = try makeObject { dmacore_domain_create(iommu, nil, &$0) }
-      deviceOptions.iommu = iommu
-    } else {
-      deviceOptions.flags = UInt32(DMACORE_DEVICE_TRACK_DIRECT.rawValue)
-    }
-    device = try makeObject { dmacore_device_create(system, &deviceOptions, &$0) }
-    if isTranslated {
-      try demandSame(dmacore_domain_attach(domain, device), 0, "result of attach")
-    }
-    view = try makeObject { dmacore_view_create(device, &$0) }
-  }
-
-  deinit {
-    dmacore_view_destroy(view)
-    dmacore_device_destroy(device)
-    dmacore_domain_destroy(domain)
-    dmacore_iommu_destroy(iommu)
-    dmacore_system_destroy(system)
-    memory.deallocate()
+    board = try ModelBoard(
+      pages: Self.memorySize / 4096, domainType: isTranslated ? DMACORE_DOMAIN_DMA.rawValue : nil,
+      flags: isTranslated ? 0 : UInt32(DMACORE_DEVICE_TRACK_DIRECT.rawValue))
   }
 
   func take(_ step: ListStep, _ log: inout StepLog) throws {
@@ -162,7 +126,7 @@ final class ListWorld: World {
     }
     for (entry, part) in zip(list.entries, entries) {
       dmacore_sg_set(
-        entry, Self.memoryBase + part.first, part.size,
+        entry, board.memoryBase + part.first, part.size,
         part.isMMIO ? DMACORE_SG_MMIO.rawValue : 0)
       list.places += (Int(part.first)..<Int(part.first + part.size)).map { $0 }
     }
@@ -177,7 +141,7 @@ final class ListWorld: World {
     list.direction = direction
     let expected = ListModel.segments(
       of: entries.map {
-        ListModel.Part(first: Self.memoryBase + $0.first, size: $0.size, isMMIO: $0.isMMIO)
+        ListModel.Part(first: board.memoryBase + $0.first, size: $0.size, isMMIO: $0.isMMIO)
       }, sizeMax: sizeMax, boundary: boundary)
     var count = 0
     let result = dmacore_map_list(
@@ -230,7 +194,7 @@ final class ListWorld: World {
         "result of translate")
       try demandSame(
         found.target + (list.addresses[index] - found.first),
-        Self.memoryBase + UInt64(list.places[index]), "where byte \(index) is")
+        board.memoryBase + UInt64(list.places[index]), "where byte \(index) is")
     }
     lists.append(list)
   }
@@ -247,26 +211,11 @@ final class ListWorld: World {
     }
   }
 
-  func compare() throws {
-    let found = Array(UnsafeRawBufferPointer(start: memory, count: Self.memorySize))
-    if let place = zip(found, model).enumerated().first(where: { $1.0 != $1.1 })?.offset {
-      throw Divergence("byte \(place): found \(found[place]), expected \(model[place])")
-    }
-  }
+  func compare() throws { try board.demandMemory(model) }
 
   func end() throws {
     while let list = lists.popLast() { try unmap(list) }
     try compare()
-    var statistics = dmacore_device_statistics()
-    statistics.struct_size = MemoryLayout<dmacore_device_statistics>.size
-    try demandSame(
-      dmacore_device_statistics(device, &statistics), 0, "result of device_statistics")
-    try demandSame(statistics.mapping_count, 0, "mappings left")
-    guard isTranslated else { return }
-    var left = dmacore_domain_statistics()
-    left.struct_size = MemoryLayout<dmacore_domain_statistics>.size
-    try demandSame(dmacore_domain_statistics(domain, &left), 0, "result of domain_statistics")
-    try demandSame(left.mapped_bytes, 0, "bytes left mapped")
-    try demandSame(left.mapping_count, 0, "ranges left")
+    try board.demandNothingMapped()
   }
 }
