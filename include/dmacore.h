@@ -14,6 +14,7 @@
 #include "dmacore/group.h"
 #include "dmacore/iommu.h"
 #include "dmacore/iova.h"
+#include "dmacore/iova_state.h"
 #include "dmacore/mapping.h"
 #include "dmacore/memory.h"
 #include "dmacore/noncontiguous.h"

@@ -16,6 +16,8 @@ public struct MappingAttributes: OptionSet, Sendable {
 
   /// Not for callers: the mapping is a list's, or a segment of one.
   public static var list: MappingAttributes { MappingAttributes(rawValue: 1 << 31) }
+  /// Not for callers: it is a range that memory is linked into.
+  public static var reservation: MappingAttributes { MappingAttributes(rawValue: 1 << 30) }
 
   public static var all: MappingAttributes {
     [.weakOrdering, .skipCPUSync, .noWarn, .privileged, .mmio, .requireCoherent]

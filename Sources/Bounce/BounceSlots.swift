@@ -82,7 +82,7 @@ public struct BounceRun {
   // The taker's.
 
   /// What is copied, and where its first byte is in the copy.
-  public let original: PhysicalRange
+  public var original: PhysicalRange
   public var host: UnsafeMutableRawPointer
   /// Where that starts in its mapping.
   public var offset: UInt64 = 0

@@ -207,13 +207,18 @@ extension Domain {
       .mapped(part, to: pages.first, unsafe translation.pointee.table.expressible(access)))
   }
 
-  /// Unmaps what `fill` has mapped of a range below an address, and lets others have all of it.
+  /// Unmaps what `fill` has mapped of a range below an address, strictly, and tells the listeners.
+  @inline(never)
+  public func withdraw(_ first: UInt64, before next: UInt64) {
+    guard let done = try? IOVARange(first: IOVA(first), size: next &- first) else { return }
+    unsafe translation?.pointee.undo(done)
+    notifiers.tell(.unmapped(done.first.rawValue, done.last.rawValue))
+  }
+
+  /// As `withdraw`, and lets others have the whole range.
   @inline(never)
   public func abandon(_ range: IOVARange, before next: UInt64) {
-    if let done = try? IOVARange(first: range.first, size: next &- range.first.rawValue) {
-      unsafe translation?.pointee.undo(done)
-      notifiers.tell(.unmapped(done.first.rawValue, done.last.rawValue))
-    }
+    withdraw(range.first.rawValue, before: next)
     unsafe translation?.pointee.free(range)
   }
 }

@@ -623,6 +623,7 @@ public struct Device: ~Copyable, Held {
       let isHeld = unsafe undo(node)
       count += 1
       bytes &+= size
+      if record.attributes.contains(.reservation) { LinkArray(of: record)?.free() }
       guard let allocation = unsafe record.memory else { continue }
       if isHeld { keptBytes &+= size }
       unsafe system.pointee.freeMemory(allocation, isHeld: isHeld)

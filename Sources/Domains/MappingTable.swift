@@ -37,10 +37,11 @@ public struct MappingRecord {
   public let domain: UnsafeMutablePointer<Domain>?
   /// The memory of an allocation. One that is streaming is of noncontiguous memory.
   public let memory: Allocation.Link?
-  /// The physical address of its first byte; of a list that is translated, what its segments amount to.
-  public let target: UInt64
+  /// The physical address of its first byte; of a list that is translated, what its segments amount to; of a
+  /// range that memory is linked into, where its owner's memory is that ends with the record, 0 for none.
+  public var target: UInt64
   /// The parts of it that are copied, in order; nil if none is.
-  public let bounce: UnsafeMutablePointer<BounceRun>?
+  public var bounce: UnsafeMutablePointer<BounceRun>?
   /// The pin table's stamp from before the mapping was made.
   public let stamp: UInt64
 
@@ -311,6 +312,17 @@ public struct MappingTable: ~Copyable {
       guard let node = unsafe Self.find(in: state.tree, range, isWanted) else { return nil }
       if isTaking { unsafe remove(node, &state) }
       return unsafe node
+    }
+  }
+
+  /// Changes what a record leads to that others may look at meanwhile. Its owner alone does.
+  @inline(never)
+  public func change(_ node: Link, _ body: (inout MappingRecord) -> Void) {
+    state.withLock { _ in
+      let wasBounced = unsafe node.pointee.payload.bounce != nil
+      unsafe body(&node.pointee.payload)
+      let isBounced = unsafe node.pointee.payload.bounce != nil
+      if isBounced != wasBounced { bounced.wrappingAdd(isBounced ? 1 : -1, ordering: .relaxed) }
     }
   }
 

@@ -162,6 +162,27 @@ extension Device {
     return DMAAddress(first &+ offset)
   }
 
+  /// Maps a few pages where the caller has a range of the domain, as `mapTagged` would, without a tag. Returns
+  /// whether that is done at once.
+  @inline(never)
+  @_optimize(speed)
+  public func mapUntagged(
+    _ first: UInt64, _ pages: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes
+  ) -> Bool {
+    guard mappings.mayTag, !hasDetours, pages.extent <= MappingTag.reach, attributes.access.isEmpty
+    else { return false }
+    let call = unsafe system.pointee.calls.enter()
+    defer { unsafe system.pointee.calls.leave(call) }
+    guard unsafe system.pointee.peers.isEmpty, let domain = unsafe mappings.taggingDomain.domain,
+      unsafe domain.pointee.notifiers.isEmpty,
+      let translation = unsafe domain.pointee.translation
+    else { return false }
+    let access = unsafe UInt32(
+      truncatingIfNeeded: translation.pointee.tagAccess &>> (8 &* UInt64(direction.rawValue)) & 255)
+    return unsafe translation.pointee.table.plain.mapRow(
+      first, pages.extent &+ 1, to: pages.first.rawValue, access)
+  }
+
   @inline(never)
   private func tellMapped(
     _ domain: UnsafeMutablePointer<Domain>, _ first: UInt64, _ size: UInt64, to output: UInt64,

@@ -78,7 +78,8 @@ extension Device {
     let pages = memory.rounded(to: Self.granule)
     var runs: UnsafeMutablePointer<BounceRun>? = nil
     do throws(Failure) {
-      unsafe try copyEnds(memory, direction, 0, in: domain, &runs)
+      var spare: UnsafeMutablePointer<BounceRun>? = nil
+      unsafe try copyEnds(memory, direction, 0, in: domain, &runs, &spare)
       let range = try unsafe translation.pointee.allocate(
         pages.extent, for: pages, limit.highest, ranges, limits.minAlignMask)
       let first = range.first.rawValue &+ (memory.first.rawValue & Self.granule.mask)
@@ -118,10 +119,12 @@ extension Device {
   /// - Parameters:
   ///   - first: where its first byte is in the mapping.
   ///   - runs: the parts of the mapping that are copied, to which those of this are added.
+  ///   - spare: pages that `sparePage` made, of which those are taken out that are needed.
   @inline(never)
   func copyEnds(
     _ memory: PhysicalRange, _ direction: Direction, _ first: UInt64,
-    in domain: UnsafeMutablePointer<Domain>, _ runs: inout UnsafeMutablePointer<BounceRun>?
+    in domain: UnsafeMutablePointer<Domain>, _ runs: inout UnsafeMutablePointer<BounceRun>?,
+    _ spare: inout UnsafeMutablePointer<BounceRun>?
   ) throws(Failure) {
     // The policy says that there is a table.
     let lastOutput =
@@ -132,7 +135,7 @@ extension Device {
     while true {
       let (part, isWhole) = try piece(of: memory, from: offset)
       if !isWhole {
-        let run = unsafe try copyPage(part, direction, last: lastOutput)
+        let run = unsafe try copyPage(part, direction, last: lastOutput, &spare)
         unsafe run.pointee.offset = first &+ offset
         if let last = unsafe last { unsafe last.pointee.next = run } else { unsafe runs = run }
         unsafe last = run
@@ -174,17 +177,47 @@ extension Device {
     }
   }
 
+  /// A page for a copy. It is that of nothing so far, and lies behind all that there is in a mapping.
+  @inline(never)
+  func sparePage(
+    last lastOutput: PhysicalAddress
+  ) throws(Failure) -> UnsafeMutablePointer<BounceRun> {
+    var none: UnsafeMutablePointer<BounceRun>? = nil
+    let run = unsafe try takePage(
+      for: PhysicalRange(first: PhysicalAddress(0), size: 1), last: lastOutput, &none)
+    // Which counts as copied, and is not.
+    unsafe BouncePool.count(copied: UInt64.max, out: false, of: run.pointee)
+    unsafe run.pointee.offset = UInt64.max
+    return unsafe run
+  }
+
+  private func takePage(
+    for part: PhysicalRange, last lastOutput: PhysicalAddress,
+    _ spare: inout UnsafeMutablePointer<BounceRun>?
+  ) throws(Failure) -> UnsafeMutablePointer<BounceRun> {
+    if let page = unsafe spare {
+      unsafe spare = page.pointee.next
+      unsafe page.pointee.next = nil
+      return unsafe page
+    }
+    let size = Self.granule.bytes
+    return unsafe try bounce(
+      BounceRequest(size: size, mask: size &- 1), part, DMARanges(), under: lastOutput.rawValue)
+  }
+
   /// A page of zeroes in which a part of a page is copied, where it is there.
   private func copyPage(
-    _ part: PhysicalRange, _ direction: Direction, last lastOutput: PhysicalAddress
+    _ part: PhysicalRange, _ direction: Direction, last lastOutput: PhysicalAddress,
+    _ spare: inout UnsafeMutablePointer<BounceRun>?
   ) throws(Failure) -> UnsafeMutablePointer<BounceRun> {
     let size = Self.granule.bytes
-    let request = try BounceRequest(size: size, mask: size &- 1)
-    let run = unsafe try bounce(request, part, DMARanges(), under: lastOutput.rawValue)
+    let (isSpare, run) = unsafe (spare != nil, try takePage(for: part, last: lastOutput, &spare))
+    unsafe run.pointee.original = part
     unsafe RawMemory.clear(run.pointee.host, size: Int(size))
     unsafe run.pointee.host += Int(part.first.rawValue & (size &- 1))
     do throws(Failure) {
-      unsafe try handOver(run.pointee, 0, part.extent, direction, forCPU: false, isCounted: true)
+      unsafe try handOver(
+        run.pointee, 0, part.extent, direction, forCPU: false, isCounted: !isSpare)
     } catch {
       unsafe BouncePool.giveBackAll(run)
       throw error

@@ -232,12 +232,13 @@ extension Device {
         alignMask = max(alignMask, boundaryMask)
       }
     }
+    var spare: UnsafeMutablePointer<BounceRun>? = nil
     for other in index..<parts.count where parts[other].path == .iommuBounced {
       let part = parts[other]
       unsafe try copyEnds(
         try PhysicalRange(
           first: PhysicalAddress(part.memory), last: PhysicalAddress(part.memory &+ part.extent)),
-        direction, part.dma &- parts[index].dma, in: domain, &result.runs)
+        direction, part.dma &- parts[index].dma, in: domain, &result.runs, &spare)
     }
     let range = try unsafe translation.pointee.allocate(
       size &- 1, for: lead, limit.highest, ranges, alignMask, boundary: boundary)

@@ -215,7 +215,9 @@ extension Device {
       (target: UInt64, attributes: MappingAttributes, path: MappingPath, isBounced: Bool)? = nil
     if !isUntracked || mappings.hasBounced {
       found = mappings.find(covering: range, .streaming, direction)
-      guard found.map({ isOfList || !$0.attributes.contains(.list) }) ?? isWithoutRecord(range)
+      guard
+        found.map({ isOfList || $0.attributes.isDisjoint(with: [.list, .reservation]) })
+          ?? isWithoutRecord(range)
       else {
         reportMisuse("sync", of: range, direction)
         throw .invalidArgument

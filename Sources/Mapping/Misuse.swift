@@ -16,7 +16,7 @@ extension Direction {
 
 extension TextBuffer {
   fileprivate mutating func append(_ attributes: MappingAttributes) {
-    let attributes = attributes.subtracting(.list)
+    let attributes = attributes.subtracting([.list, .reservation])
     guard !attributes.isEmpty else { return }
     append(" with attributes ")
     append(hexadecimal: UInt64(attributes.rawValue))
@@ -33,6 +33,8 @@ extension TextBuffer {
       append(": coherent memory of ")
     } else if attributes.contains(.list) {
       append(": a list or segment of ")
+    } else if attributes.contains(.reservation) {
+      append(": a reserved range of ")
     } else {
       append(": a mapping of ")
     }

@@ -516,6 +516,52 @@ static void measure_lists(void)
 	}
 }
 
+/* Two-step mapping. */
+
+#define LINKS 64
+
+struct linked {
+	struct path path;
+	struct dmacore_iova_state state;
+};
+
+/* Links of a page, 64 of them for each sync and unlink. */
+static void run_links(void *context, uint64_t count)
+{
+	struct linked *linked = context;
+	const uint64_t phys = (uintptr_t)linked->path.buffer;
+	int errors = 0;
+
+	for (uint64_t i = 0; i < count; i += LINKS) {
+		for (uint64_t page = 0; page < LINKS; page++)
+			errors |= dmacore_iova_state_link(&linked->state, page * PAGE, phys, PAGE,
+							  DMACORE_TO_DEVICE, 0);
+		errors |= dmacore_iova_state_sync(&linked->state, 0, LINKS * PAGE);
+		errors |= dmacore_iova_state_unlink(&linked->state, 0, LINKS * PAGE);
+	}
+	BENCH_CHECK(errors == 0);
+}
+
+static void measure_links(void)
+{
+	struct dmacore_iova_state_options options = DMACORE_IOVA_STATE_OPTIONS_INIT;
+	struct linked linked = { .state = DMACORE_IOVA_STATE_EMPTY };
+	uint64_t count = bench_count(2000000, 100) / LINKS * LINKS + LINKS;
+
+	if (!bench_wants("twostep.link_unlink.64x4k"))
+		return;
+	options.links = LINKS;
+	options.flags = DMACORE_IOVA_STATE_PAGE_TABLES;
+	linked.path = open_path(DMACORE_DOMAIN_DMA_LAZY);
+	BENCH_CHECK(dmacore_iova_state_reserve(linked.path.device, (uintptr_t)linked.path.buffer,
+					       LINKS * PAGE, &options, &linked.state) == 0);
+	BENCH_CHECK(dmacore_iova_state_is_reserved(&linked.state));
+	bench_row("twostep.link_unlink.64x4k", "ns", bench_time(run_links, &linked, count),
+		  "one page", bench_time(run_pairs, &linked.path, count));
+	BENCH_CHECK(dmacore_iova_state_destroy(&linked.state) == 0);
+	close_path(&linked.path);
+}
+
 void bench_mapping(void)
 {
 	measure_pairs();
@@ -526,4 +572,5 @@ void bench_mapping(void)
 	measure_coherent();
 	measure_pool();
 	measure_lists();
+	measure_links();
 }
