@@ -6,8 +6,7 @@
  * What the parts of the fuzzer of the whole C API share: capi_fuzz.c makes the calls,
  * capi_objects.c creates and destroys objects, capi_drivers.c has drivers, capi_peers.c bridges and peers,
  * capi_backend.c has hardware, capi_ops.c mapping functions, capi_coherent.c allocates memory, capi_lists.c maps
- * lists, capi_world.c has
- * arguments, results and callbacks.
+ * lists, capi_states.c links memory into ranges, capi_world.c has arguments, results and callbacks.
  */
 
 #include <dmacore.h>
@@ -24,6 +23,7 @@
 #define PAGE_GROUPS_MAX 8
 #define LISTS_MAX 4
 #define LIST_ENTRIES 32
+#define STATES_MAX 4
 
 enum kind {
 	NOTHING,
@@ -89,6 +89,15 @@ struct list {
 	bool is_busy;
 };
 
+/* A range that memory is linked into, of a device; NULL: none. */
+struct range {
+	struct dmacore_device *device;
+	struct dmacore_iova_state state;
+	bool is_flat;
+	/* A call with it is under way. */
+	bool is_busy;
+};
+
 /* One input at a time; callbacks need it too. */
 struct world {
 	struct program program;
@@ -96,6 +105,7 @@ struct world {
 	struct mapping mappings[MAPPINGS_MAX];
 	size_t mapping_count;
 	struct list lists[LISTS_MAX];
+	struct range ranges[STATES_MAX];
 	/* Ranges that calls were given or gave lately, so that others meet them. */
 	struct {
 		uint64_t first;
@@ -268,6 +278,11 @@ void forget_objects(const void *pool);
 
 void call_list(void);
 void forget_lists(const struct dmacore_device *device);
+
+/* Two-step mapping. */
+
+void call_range(void);
+void forget_ranges(const struct dmacore_device *device);
 
 uint32_t attributes(void);
 

@@ -927,8 +927,10 @@ void step(void)
 	case 17:
 		if (call < 0x40)
 			call_map();
-		else
+		else if (call < 0xa0)
 			call_list();
+		else
+			call_range();
 		break;
 	case 18:
 		if (call < 0x80)

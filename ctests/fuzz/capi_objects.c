@@ -534,15 +534,15 @@ void keep(enum kind kind, void *handle, bool is_flat)
 			(struct object){ .kind = kind, .handle = handle, .is_flat = is_flat };
 }
 
-/* What belongs to a system, whose hybrid domain honours no reserved regions. */
-static void keep_of(void *system, enum kind kind, void *handle, bool is_flat)
+/* What belongs to a system; @is_window: a hybrid domain, which honours no reserved regions. */
+static void keep_of(void *system, enum kind kind, void *handle, bool is_flat, bool is_window)
 {
 	if (handle != NULL)
 		*free_slot() = (struct object){ .kind = kind,
 						.handle = handle,
 						.is_flat = is_flat,
 						.system = system,
-						.is_window = kind == DOMAIN };
+						.is_window = is_window };
 }
 
 /* Whether a mapping that a call made has an address, or may have. */
@@ -618,7 +618,7 @@ void create_machine(void)
 			EINVAL, E2BIG, EOPNOTSUPP, ENOMEM);
 		if (has_backend && device_options.iommu == NULL)
 			give_back_backend(&iommu_options);
-		keep_of(system.any, IOMMU, device_options.iommu, is_flat);
+		keep_of(system.any, IOMMU, device_options.iommu, is_flat, false);
 		domain_options.type = how & 4 ? DMACORE_DOMAIN_DMA : DMACORE_DOMAIN_IDENTITY;
 		if ((how & 0x20) != 0)
 			domain_options.type =
@@ -634,7 +634,8 @@ void create_machine(void)
 		(void)RESULT(dmacore_domain_create(device_options.iommu, &domain_options,
 						   &domain.domain),
 			     EINVAL, EOPNOTSUPP, ENOMEM);
-		keep_of(system.any, DOMAIN, domain.any, is_flat);
+		keep_of(system.any, DOMAIN, domain.any, is_flat,
+			domain_options.type == DMACORE_DOMAIN_HYBRID);
 	}
 	if ((how & 0x42) == 0x42) {
 		notifier_options.flags |= how & 1 ? DMACORE_NOTIFY_ALIGNED : 0;
@@ -709,6 +710,7 @@ void forget_mappings(const struct dmacore_device *device)
 	size_t kept = 0;
 
 	forget_lists(device);
+	forget_ranges(device);
 	for (size_t i = 0; i < world.mapping_count; i++)
 		if (world.mappings[i].device != device)
 			world.mappings[kept++] = world.mappings[i];
