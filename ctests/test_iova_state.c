@@ -453,6 +453,43 @@ static void iova_state__ends_with_the_drivers_mappings(void **state)
 	assert_int_equal(domain_statistics(machine->domain).mapped_bytes, 0);
 }
 
+static int probe(struct dmacore_device *device, void *opaque)
+{
+	(void)device;
+	(void)opaque;
+	return 0;
+}
+
+static void forget(struct dmacore_device *device, void *opaque)
+{
+	(void)device;
+	(void)opaque;
+}
+
+/* The driver has gone, and all that it had mapped: its state is refused, with a report. */
+static void iova_state__is_refused_when_the_driver_has_gone(void **state)
+{
+	const struct dmacore_driver driver = {
+		.struct_size = sizeof(driver), .name = "sd", .probe = probe, .remove = forget
+	};
+	struct machine *machine = *state;
+	struct dmacore_iova_state range;
+
+	assert_ok(dmacore_domain_detach(machine->domain, machine->device));
+	assert_ok(dmacore_device_bind(machine->device, &driver));
+	reserve(machine, &range, LOW_BASE, 2 * PAGE);
+	assert_ok(link_at(&range, 0, LOW_BASE, PAGE));
+	assert_ok(dmacore_device_unbind(machine->device));
+	assert_non_null(strstr(reports_take(&machine->reports)->text, "1 live mapping"));
+	assert_int_equal(device_statistics(machine->device).mapping_count, 0);
+	assert_fails(link_at(&range, PAGE, LOW_BASE, PAGE), EINVAL);
+	assert_non_null(strstr(reports_take(&machine->reports)->text, "a link of 8192 bytes"));
+	assert_fails(dmacore_iova_state_sync_for_cpu(&range, 0, PAGE), EINVAL);
+	assert_non_null(strstr(reports_take(&machine->reports)->text, "nothing is mapped there"));
+	assert_fails(dmacore_iova_state_destroy(&range), EINVAL);
+	assert_non_null(strstr(reports_take(&machine->reports)->text, "a destroy of 8192 bytes"));
+}
+
 /* Bounced ends. */
 
 /* A device that is not trusted, and memory that is not whole pages. */
@@ -669,6 +706,7 @@ int main(void)
 		test_on_translated(iova_state__is_no_single_mapping),
 		test_on_translated(iova_state_destroy__is_lazy_where_the_domain_is),
 		test_on_translated(iova_state__ends_with_the_drivers_mappings),
+		test_on(TRANSLATED, iova_state__is_refused_when_the_driver_has_gone),
 		test_on_translated(iova_state_link__bounces_what_the_device_may_not_have_whole),
 		test_on_translated(
 			iova_state_link__bounces_at_the_same_place_whatever_the_alignment),

@@ -257,7 +257,8 @@ int dmacore_iova_state_unlink(struct dmacore_iova_state *state, uint64_t offset,
  * Ownership: the addresses are the device's to give out again, and @state the caller's: it is
  *   DMACORE_IOVA_STATE_EMPTY.
  * Return: 0, or
- *   -EINVAL  @state is NULL, or not in use. Never succeeds if retried.
+ *   -EINVAL  @state is NULL, or not in use, or its range went with the device's driver, which is reported; then
+ *            it is the caller's all the same. Never succeeds if retried.
  *   -EBUSY   something is linked; nothing changed. Not before it is unlinked.
  */
 DMACORE_MUST_CHECK
@@ -274,7 +275,8 @@ int dmacore_iova_state_free(struct dmacore_iova_state *state);
  * Ownership: the memory is the CPU's again, in a lazy domain after the next flush, but for what is bounced,
  *   which is at once; @state as with dmacore_iova_state_free().
  * Return: 0, or
- *   -EINVAL  @state is NULL, or not in use. Never succeeds if retried.
+ *   -EINVAL  @state is NULL, or not in use, or its range went with the device's driver, which is reported; then
+ *            it is the caller's all the same. Never succeeds if retried.
  */
 DMACORE_MUST_CHECK
 int dmacore_iova_state_destroy(struct dmacore_iova_state *state);
