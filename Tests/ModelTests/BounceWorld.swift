@@ -20,8 +20,6 @@ enum BounceStep {
 final class BounceWorld: World {
   static let memoryBase: UInt64 = 0x1_0000_0000
   static let memorySize = 8 * 4096
-  static let poolBase: UInt64 = 0x8000_0000
-  static let poolSize = 12 * 4096
 
   /// What the device finds from the first page of a mapping on, and which bytes are the CPU's own.
   private struct Mapping {
@@ -38,78 +36,20 @@ final class BounceWorld: World {
   }
 
   private let isTranslated: Bool
-  private let memory = UnsafeMutableRawPointer.allocate(byteCount: memorySize, alignment: 4096)
-  private let pool = UnsafeMutableRawPointer.allocate(byteCount: poolSize, alignment: 4096)
   private var model = Array(repeating: UInt8(0), count: memorySize)
   private var mappings: [Mapping] = []
-  private var system: OpaquePointer?
-  private var iommu: OpaquePointer?
-  private var domain: OpaquePointer?
-  private var device: OpaquePointer?
-  private var view: OpaquePointer?
-  private var bouncePool: OpaquePointer?
+  private let board: ModelBoard
+  private var memory: UnsafeMutableRawPointer { board.memory }
+  private var device: OpaquePointer? { board.device }
+  private var view: OpaquePointer? { board.view }
 
   init(isTranslated: Bool) throws {
     self.isTranslated = isTranslated
-    memset(memory, 0, Self.memorySize)
-    var allocator = dmacore_memory_allocator()
-    allocator.struct_size = MemoryLayout<dmacore_memory_allocator>.size
-    // The pool asks once.
-    allocator.allocate = { _, _, _, opaque in opaque }
-    allocator.free = { _, _, _ in }
-    allocator.opaque = pool
-    var options = dmacore_system_options()
-    options.struct_size = MemoryLayout<dmacore_system_options>.size
-    try withUnsafePointer(to: allocator) { allocator in
-      options.memory_allocator = allocator
-      system = try makeObject { dmacore_system_create(&options, &$0) }
-    }
-    for (base, size, host) in [
-      (Self.memoryBase, Self.memorySize, memory), (Self.poolBase, Self.poolSize, pool),
-    ] {
-      var region = dmacore_memory_region()
-      region.struct_size = MemoryLayout<dmacore_memory_region>.size
-      region.backing = DMACORE_MEMORY_HOST.rawValue
-      region.base = base
-      region.size = UInt64(size)
-      region.host = host
-      try demandSame(dmacore_memory_add(system, &region), 0, "result of memory_add")
-    }
-    var poolOptions = dmacore_bounce_pool_options()
-    poolOptions.struct_size = MemoryLayout<dmacore_bounce_pool_options>.size
-    poolOptions.size = UInt64(Self.poolSize)
-    poolOptions.size_max = UInt64(Self.poolSize)
-    bouncePool = try makeObject {
-      dmacore_bounce_pool_create(system, &poolOptions, &$0)
-    }
-    var deviceOptions = dmacore_device_options()
-    deviceOptions.struct_size = MemoryLayout<dmacore_device_options>.size
-    deviceOptions.streaming_mask = isTranslated ? UInt64.max : UInt64(UInt32.max)
-    deviceOptions.bounce_pool = bouncePool
-    if isTranslated {
-      iommu = try makeObject { dmacore_iommu_create(system, nil, &$0) }
-      domain = try makeObject { dmacore_domain_create(iommu, nil, &$0) }
-      deviceOptions.flags = UInt32(DMACORE_DEVICE_UNTRUSTED.rawValue)
-      deviceOptions.iommu = iommu
-    } else {
-      deviceOptions.flags = UInt32(DMACORE_DEVICE_TRACK_DIRECT.rawValue)
-    }
-    device = try makeObject { dmacore_device_create(system, &deviceOptions, &$0) }
-    if isTranslated {
-      try demandSame(dmacore_domain_attach(domain, device), 0, "result of attach")
-    }
-    view = try makeObject { dmacore_view_create(device, &$0) }
-  }
-
-  deinit {
-    dmacore_view_destroy(view)
-    dmacore_device_destroy(device)
-    dmacore_domain_destroy(domain)
-    dmacore_iommu_destroy(iommu)
-    dmacore_bounce_pool_destroy(bouncePool)
-    dmacore_system_destroy(system)
-    memory.deallocate()
-    pool.deallocate()
+    let flags = isTranslated ? DMACORE_DEVICE_UNTRUSTED : DMACORE_DEVICE_TRACK_DIRECT
+    board = try ModelBoard(
+      base: Self.memoryBase, pages: Self.memorySize / 4096, poolPages: 12,
+      domainType: isTranslated ? DMACORE_DOMAIN_DMA.rawValue : nil, flags: UInt32(flags.rawValue),
+      streamingMask: isTranslated ? UInt64.max : UInt64(UInt32.max))
   }
 
   func take(_ step: BounceStep, _ log: inout StepLog) throws {
@@ -228,12 +168,7 @@ final class BounceWorld: World {
     mappings[place] = mapping
   }
 
-  func compare() throws {
-    let found = Array(UnsafeRawBufferPointer(start: memory, count: Self.memorySize))
-    if let place = zip(found, model).enumerated().first(where: { $1.0 != $1.1 })?.offset {
-      throw Divergence("byte \(place): found \(found[place]), expected \(model[place])")
-    }
-  }
+  func compare() throws { try board.demandMemory(model) }
 
   func end() throws {
     while let mapping = mappings.popLast() { try unmap(mapping) }
@@ -241,7 +176,7 @@ final class BounceWorld: World {
     var statistics = dmacore_bounce_pool_statistics()
     statistics.struct_size = MemoryLayout<dmacore_bounce_pool_statistics>.size
     try demandSame(
-      dmacore_bounce_pool_statistics(bouncePool, &statistics), 0, "result of statistics")
+      dmacore_bounce_pool_statistics(board.pool, &statistics), 0, "result of statistics")
     try demandSame(statistics.used_count, 0, "slots in use")
   }
 }

@@ -20,6 +20,7 @@ enum IOVAStateStep {
 
 /// A device and a reserved range beside a model: which byte of memory, or of a copy, each address leads to.
 final class IOVAStateWorld: World {
+  private static let memoryBase: UInt64 = 0x1_0000_0000
   static let pages = 8
   /// Where ranges are as large as memory, links meet.
   static let size = pages * 4096
@@ -51,9 +52,9 @@ final class IOVAStateWorld: World {
     var flags: UInt32 = 0
     if isUntrusted { flags |= UInt32(DMACORE_DEVICE_UNTRUSTED.rawValue) }
     board = try ModelBoard(
-      pages: Self.pages,
+      base: Self.memoryBase, pages: Self.pages, poolPages: 32,
       domainType: isLazy ? DMACORE_DOMAIN_DMA_LAZY.rawValue : DMACORE_DOMAIN_DMA.rawValue,
-      flags: flags, isFlat: true)
+      flags: flags)
   }
 
   /// The first offset of a page, which is below 0 for that in which the range starts.
@@ -102,7 +103,7 @@ final class IOVAStateWorld: World {
       )
     }
     let result = dmacore_iova_state_reserve(
-      board.device, board.memoryBase + UInt64(low), UInt64(size), &options, &state)
+      board.device, Self.memoryBase + UInt64(low), UInt64(size), &options, &state)
     guard self.size == nil else { return try demandSame(result, -22, "result of reserve") }
     try demandSame(result, 0, "result of reserve")
     try demand(dmacore_iova_state_is_reserved(&state), "nothing is reserved")
@@ -132,7 +133,7 @@ final class IOVAStateWorld: World {
     let expected = expected(offset, place, size, direction, attributes)
     try demandSame(
       dmacore_iova_state_link(
-        &state, UInt64(offset), board.memoryBase + UInt64(place), UInt64(size), direction,
+        &state, UInt64(offset), Self.memoryBase + UInt64(place), UInt64(size), direction,
         attributes), expected, "result of link")
     guard expected == 0 else { return }
     var link = Link(

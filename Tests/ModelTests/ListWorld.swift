@@ -19,6 +19,7 @@ enum ListStep {
 
 /// A device and its lists beside a model of memory, and of what segments become of a list directly.
 final class ListWorld: World {
+  private static let memoryBase: UInt64 = 0x8000_0000
   static let memorySize = 16 * 4096
 
   private final class List {
@@ -45,7 +46,8 @@ final class ListWorld: World {
   init(isTranslated: Bool) throws {
     self.isTranslated = isTranslated
     board = try ModelBoard(
-      pages: Self.memorySize / 4096, domainType: isTranslated ? DMACORE_DOMAIN_DMA.rawValue : nil,
+      base: Self.memoryBase, pages: Self.memorySize / 4096,
+      domainType: isTranslated ? DMACORE_DOMAIN_DMA.rawValue : nil,
       flags: isTranslated ? 0 : UInt32(DMACORE_DEVICE_TRACK_DIRECT.rawValue))
   }
 
@@ -126,7 +128,7 @@ final class ListWorld: World {
     }
     for (entry, part) in zip(list.entries, entries) {
       dmacore_sg_set(
-        entry, board.memoryBase + part.first, part.size,
+        entry, Self.memoryBase + part.first, part.size,
         part.isMMIO ? DMACORE_SG_MMIO.rawValue : 0)
       list.places += (Int(part.first)..<Int(part.first + part.size)).map { $0 }
     }
@@ -141,7 +143,7 @@ final class ListWorld: World {
     list.direction = direction
     let expected = ListModel.segments(
       of: entries.map {
-        ListModel.Part(first: board.memoryBase + $0.first, size: $0.size, isMMIO: $0.isMMIO)
+        ListModel.Part(first: Self.memoryBase + $0.first, size: $0.size, isMMIO: $0.isMMIO)
       }, sizeMax: sizeMax, boundary: boundary)
     var count = 0
     let result = dmacore_map_list(
@@ -194,7 +196,7 @@ final class ListWorld: World {
         "result of translate")
       try demandSame(
         found.target + (list.addresses[index] - found.first),
-        board.memoryBase + UInt64(list.places[index]), "where byte \(index) is")
+        Self.memoryBase + UInt64(list.places[index]), "where byte \(index) is")
     }
     lists.append(list)
   }

@@ -6,10 +6,12 @@ import TestSupport
 
 /// A system with some memory, a device and its view, through C; behind an IOMMU, if there is a domain.
 final class ModelBoard {
-  /// Where it starts for the devices.
-  let memoryBase: UInt64
+  private static let poolBase: UInt64 = 0x8000_0000
+
   let memorySize: Int
   let memory: UnsafeMutableRawPointer
+  // What the pool of the device is made of.
+  private let poolMemory: UnsafeMutableRawPointer
   private(set) var system: OpaquePointer?
   private(set) var iommu: OpaquePointer?
   private(set) var domain: OpaquePointer?
@@ -18,29 +20,33 @@ final class ModelBoard {
   private(set) var pool: OpaquePointer?
 
   /// - Parameters:
+  ///   - base: the physical address of the memory. The pool, if there is one, is at 2 GiB.
+  ///   - poolPages: what the device's pool has; 0: no pool.
   ///   - domainType: that of the domain that the device is attached to; nil: no IOMMU.
-  ///   - isFlat: whether the memory is that of the process; then there is a pool for the device too.
-  init(pages: Int, domainType: UInt32?, flags: UInt32 = 0, isFlat: Bool = false) throws {
+  init(
+    base: UInt64, pages: Int, poolPages: Int = 0, domainType: UInt32?, flags: UInt32 = 0,
+    streamingMask: UInt64 = UInt64.max
+  ) throws {
     memorySize = pages * 4096
     memory = .allocate(byteCount: memorySize, alignment: 4096)
     memset(memory, 0, memorySize)
-    memoryBase = isFlat ? UInt64(UInt(bitPattern: memory)) : 0x8000_0000
+    poolMemory = .allocate(byteCount: max(poolPages, 1) * 4096, alignment: 4096)
+    var allocator = dmacore_memory_allocator()
+    allocator.struct_size = MemoryLayout<dmacore_memory_allocator>.size
+    // The pool asks once.
+    allocator.allocate = { _, _, _, opaque in opaque }
+    allocator.free = { _, _, _ in }
+    allocator.opaque = poolMemory
     var options = dmacore_system_options()
     options.struct_size = MemoryLayout<dmacore_system_options>.size
-    if isFlat { options.flags = UInt32(DMACORE_SYSTEM_FLAT.rawValue) }
-    system = try makeObject { dmacore_system_create(&options, &$0) }
-    if !isFlat {
-      var region = dmacore_memory_region()
-      region.struct_size = MemoryLayout<dmacore_memory_region>.size
-      region.backing = DMACORE_MEMORY_HOST.rawValue
-      region.base = memoryBase
-      region.size = UInt64(memorySize)
-      region.host = memory
-      try demandSame(dmacore_memory_add(system, &region), 0, "result of memory_add")
+    try withUnsafePointer(to: allocator) { allocator in
+      options.memory_allocator = allocator
+      system = try makeObject { dmacore_system_create(&options, &$0) }
     }
+    try addRegion(base, memorySize, memory)
     var deviceOptions = dmacore_device_options()
     deviceOptions.struct_size = MemoryLayout<dmacore_device_options>.size
-    deviceOptions.streaming_mask = UInt64.max
+    deviceOptions.streaming_mask = streamingMask
     deviceOptions.flags = flags
     if let domainType {
       iommu = try makeObject { dmacore_iommu_create(system, nil, &$0) }
@@ -50,8 +56,14 @@ final class ModelBoard {
       domain = try makeObject { dmacore_domain_create(iommu, &domainOptions, &$0) }
       deviceOptions.iommu = iommu
     }
-    if isFlat {
-      pool = try makeObject { dmacore_bounce_pool_create(system, nil, &$0) }
+    if poolPages > 0 {
+      try addRegion(Self.poolBase, poolPages * 4096, poolMemory)
+      var poolOptions = dmacore_bounce_pool_options()
+      poolOptions.struct_size = MemoryLayout<dmacore_bounce_pool_options>.size
+      (poolOptions.size, poolOptions.size_max) = (
+        UInt64(poolPages * 4096), UInt64(poolPages * 4096)
+      )
+      pool = try makeObject { dmacore_bounce_pool_create(system, &poolOptions, &$0) }
       deviceOptions.bounce_pool = pool
     }
     device = try makeObject { dmacore_device_create(system, &deviceOptions, &$0) }
@@ -64,11 +76,22 @@ final class ModelBoard {
   deinit {
     dmacore_view_destroy(view)
     dmacore_device_destroy(device)
-    dmacore_bounce_pool_destroy(pool)
     dmacore_domain_destroy(domain)
     dmacore_iommu_destroy(iommu)
+    dmacore_bounce_pool_destroy(pool)
     dmacore_system_destroy(system)
     memory.deallocate()
+    poolMemory.deallocate()
+  }
+
+  private func addRegion(_ base: UInt64, _ size: Int, _ host: UnsafeMutableRawPointer) throws {
+    var region = dmacore_memory_region()
+    region.struct_size = MemoryLayout<dmacore_memory_region>.size
+    region.backing = DMACORE_MEMORY_HOST.rawValue
+    region.base = base
+    region.size = UInt64(size)
+    region.host = host
+    try demandSame(dmacore_memory_add(system, &region), 0, "result of memory_add")
   }
 
   func demandMemory(_ expected: [UInt8]) throws {
