@@ -341,6 +341,7 @@ extension Domain {
   /// Tables that may wait to be freed: freeing them waits for readers.
   private static var retiredTablesMax: UInt64 { 64 }
 
+  @inline(never)
   func waitForReaders() {
     unsafe iommu.pointee.system.pointee.readers.waitForReaders()
   }
@@ -375,11 +376,8 @@ extension Domain {
         guard error == .noMemory && retiredTables > 0 else { throw error }
       }
       reclaimTables()
-      waitForReclaim()
+      // Another thread may have them by now, which waits for readers too before it frees them.
+      waitForReaders()
     }
   }
-
-  /// Another thread may have the tables by now, which waits for readers too before it frees them.
-  @inline(never)
-  private func waitForReclaim() { waitForReaders() }
 }

@@ -252,8 +252,7 @@ public struct FlushQueue: ~Copyable, Held {
   @_optimize(speed)
   func freeLater(_ range: IOVARange) {
     lock.lock()
-    let mayQueue = unsafe isLazy && state.pointee.retries == 0
-    let isQueued = unsafe mayQueue && state.pointee.filling.count < limits.entries
+    let isQueued = unsafe takesRanges && state.pointee.filling.count < limits.entries
     if isQueued { queue(range) }
     let batch = unsafe state.pointee.filling.count == limits.entries ? changeOver() : nil
     lock.unlock()
@@ -273,12 +272,15 @@ public struct FlushQueue: ~Copyable, Held {
     guard isLazy, let range = try? IOVARange(first: IOVA(first), size: size) else { return false }
     lock.lock()
     let mayQueue =
-      unsafe isLazy && state.pointee.retries == 0
-      && state.pointee.filling.count &+ 1 < limits.entries
+      unsafe takesRanges && state.pointee.filling.count &+ 1 < limits.entries
     if mayQueue { queue(range) }
     lock.unlock()
     return mayQueue
   }
+
+  // Whether ranges may be queued, if there is room. Under the lock.
+  @inline(__always)
+  private var takesRanges: Bool { unsafe isLazy && state.pointee.retries == 0 }
 
   // Under the lock.
   @inline(__always)
@@ -327,10 +329,7 @@ public struct FlushQueue: ~Copyable, Held {
       unsafe state.pointee.stamp = min(stamp, state.pointee.stamp)
     }
     guard let page else { return true }
-    guard unsafe isLazy && state.pointee.retries == 0 && queued &+ count &+ 1 < limits.entries
-    else {
-      return false
-    }
+    guard takesRanges, queued &+ count &+ 1 < limits.entries else { return false }
     queue(page)
     return true
   }

@@ -94,6 +94,12 @@ struct MappingTag {
     }
     return word
   }
+
+  /// That for a direction.
+  @inline(__always)
+  static func access(_ word: UInt64, _ direction: Direction) -> UInt32 {
+    UInt32(truncatingIfNeeded: word &>> (8 &* UInt64(direction.rawValue)) & 255)
+  }
 }
 
 extension Device {
@@ -131,8 +137,7 @@ extension Device {
     }
     let space = unsafe queue.pointee.space
     let size = (offset &+ memory.extent | mask) &+ 1
-    let access = unsafe UInt32(
-      truncatingIfNeeded: translation.pointee.tagAccess &>> (8 &* UInt64(direction.rawValue)) & 255)
+    let access = unsafe MappingTag.access(translation.pointee.tagAccess, direction)
     let highest = unsafe min(limit.highest, space.pointee.bounds.last.rawValue)
     let isPage = size == Self.granule.bytes
     guard
@@ -177,8 +182,7 @@ extension Device {
       unsafe domain.pointee.notifiers.isEmpty,
       let translation = unsafe domain.pointee.translation
     else { return false }
-    let access = unsafe UInt32(
-      truncatingIfNeeded: translation.pointee.tagAccess &>> (8 &* UInt64(direction.rawValue)) & 255)
+    let access = unsafe MappingTag.access(translation.pointee.tagAccess, direction)
     return unsafe translation.pointee.table.plain.mapRow(
       first, pages.extent &+ 1, to: pages.first.rawValue, access)
   }
