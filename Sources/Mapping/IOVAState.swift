@@ -249,7 +249,7 @@ extension Device {
       throw .invalidArgument
     }
     let limit = try limit(for: .streaming)
-    unsafe try makeRoom(state)
+    if unsafe state.pointee.count == state.pointee.capacity { unsafe try grow(state) }
     var isBounced = false
     if !mapUntagged(start & ~mask, memory.rounded(to: Self.granule), direction, attributes) {
       isBounced = unsafe try fill(state, offset, memory, direction, attributes, limit, in: domain)
@@ -300,12 +300,7 @@ extension Device {
     return index
   }
 
-  /// Sees to it that there is a record for one more link.
-  @inline(__always)
-  private func makeRoom(_ state: State) throws(Failure) {
-    if unsafe state.pointee.count == state.pointee.capacity { unsafe try grow(state) }
-  }
-
+  /// Makes records for more links.
   @inline(never)
   private func grow(_ state: State) throws(Failure) {
     let (count, node) = unsafe (state.pointee.count, state.pointee.node)
@@ -482,7 +477,7 @@ extension Device {
       unsafe claimed == nil
       ? try DMARange(
         first: DMAAddress(state.pointee.first &+ first), size: last &- first &+ 1) : nil
-    // Without those that were taken out, where it is says the page table, unless it is cleared already.
+    // What is not copied of a link is found in the page table; once that is cleared, by the pages that are.
     try unsafe handOverAll(
       first, last, of: live, claimed, link.direction, forCPU: forCPU,
       list: live == nil ? nil : state.pointee.first)
@@ -512,7 +507,8 @@ extension Device {
     }
     for index in range {
       let link = links[index]
-      let runs = unsafe take(from: link.first, through: link.last, of: state)
+      let runs =
+        unsafe link.isBounced ? take(from: link.first, through: link.last, of: state) : nil
       if !link.attributes.contains(.skipCPUSync) {
         do throws(Failure) {
           unsafe try handOver(link, link.first, link.last, of: state, runs, forCPU: true)
