@@ -161,10 +161,9 @@ public func dmacore_explanation_describe(
     guard let explanation = unsafe explanation, size != 0 else { throw .invalidArgument }
     let given = unsafe try options(explanation, defaults: dmacore_explanation())
     guard let path = MappingPath(rawValue: given.path) else { throw .invalidArgument }
-    TextBuffer.with { text in
-      path.describe(given.reasons, given.error, &text)
-      unsafe text.copy(to: out, size: UInt(bitPattern: size))
-    }
+    var text = TextBuffer()
+    path.describe(given.reasons, given.error, &text)
+    unsafe text.copy(to: out, size: UInt(bitPattern: size))
   }
 }
 

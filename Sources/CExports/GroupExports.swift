@@ -205,10 +205,9 @@ public func dmacore_group_describe(
     let group = unsafe try value(group, as: Group.self)
     let out = unsafe try output(out)
     try require(size != 0)
-    TextBuffer.with { text in
-      unsafe group.pointee.describe(&text)
-      unsafe text.copy(to: out, size: UInt(bitPattern: size))
-    }
+    var text = TextBuffer()
+    unsafe group.pointee.describe(&text)
+    unsafe text.copy(to: out, size: UInt(bitPattern: size))
   }
 }
 

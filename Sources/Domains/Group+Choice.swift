@@ -213,13 +213,9 @@ extension Group {
       return unsafe Self.take(new, type, &state)
     }
     guard let (failure, _) = unsafe refusal else { return }
-    TextBuffer.with { name in
-      name.append("group")
-      unsafe group.pointee.system.pointee.reporter.report(.error, failure, object: name.cString) {
-        text in
-        text.append("its default domain stays as it is; the group is ")
-        unsafe group.pointee.describe(&text)
-      }
+    unsafe group.pointee.system.pointee.reporter.report(.error, failure, object: "group") { text in
+      text.append("its default domain stays as it is; the group is ")
+      unsafe group.pointee.describe(&text)
     }
     throw failure
   }

@@ -187,10 +187,9 @@ struct IOVADump {
   @_optimize(size)
   private func write(_ compose: (inout TextBuffer) -> Void) {
     ThreadRules.willCallBack()
-    TextBuffer.with { text in
-      compose(&text)
-      unsafe callback(text.cString, opaque)
-    }
+    var text = TextBuffer()
+    compose(&text)
+    unsafe text.withCString { text in unsafe callback(text, opaque) }
   }
 
   @_optimize(size)

@@ -158,9 +158,6 @@ extension IOVASpace {
   @_optimize(size)
   @inline(never)
   private func report(_ write: (inout TextBuffer) -> Void) {
-    TextBuffer.with { name in
-      name.append("IOVA space")
-      unsafe reporter.report(.error, .invalidArgument, object: name.cString, write)
-    }
+    unsafe reporter.report(.error, .invalidArgument, object: "IOVA space", write)
   }
 }

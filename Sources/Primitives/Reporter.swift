@@ -19,41 +19,35 @@ public struct Reporter {
   }
 
   /// Hands over one sentence, which `write` composes. Called under no lock.
-  @inline(never)
+  @inline(__always)
   public func report(
     _ level: Level, _ failure: Failure?, object: UnsafePointer<CChar>,
     _ write: (inout TextBuffer) -> Void
   ) {
     ThreadRules.willCallBack()
     guard unsafe callback != nil else { return }
-    TextBuffer.with { text in
-      write(&text)
-      unsafe handOver(level, failure?.code ?? 0, object: object, text.cString)
-    }
+    var text = TextBuffer()
+    write(&text)
+    unsafe handOver(level, failure, object: object, text)
   }
 
   @inline(never)
   private func handOver(
-    _ level: Level, _ error: Int32, object: UnsafePointer<CChar>, _ text: UnsafePointer<CChar>
+    _ level: Level, _ failure: Failure?, object: UnsafePointer<CChar>, _ text: borrowing TextBuffer
   ) {
-    var report = unsafe dmacore_report(
-      struct_size: MemoryLayout<dmacore_report>.size, level: level.rawValue, error: error,
-      object: object, text: text)
-    unsafe callback?(&report, opaque)
-  }
-
-  /// Reports that an object was destroyed while others hold it.
-  public func reportEarlyDestroy(object: UnsafePointer<CChar>) {
-    unsafe report(.warning, .busy, object: object) { text in
-      text.append("destroyed while other objects hold it; it ends with the last of them")
+    unsafe text.withCString { text in
+      var report = unsafe dmacore_report(
+        struct_size: MemoryLayout<dmacore_report>.size, level: level.rawValue,
+        error: failure?.code ?? 0, object: object, text: text)
+      unsafe callback?(&report, opaque)
     }
   }
 
-  /// As above, for an object that has no name.
-  public func reportEarlyDestroy(object: StaticString) {
-    TextBuffer.with { name in
-      name.append(object)
-      unsafe reportEarlyDestroy(object: name.cString)
+  /// Reports that an object was destroyed while others hold it.
+  @inline(never)
+  public func reportEarlyDestroy(object: UnsafePointer<CChar>) {
+    unsafe report(.warning, .busy, object: object) { text in
+      text.append("destroyed while other objects hold it; it ends with the last of them")
     }
   }
 }

@@ -6,35 +6,27 @@
 /// byte always ends the text.
 @safe
 public struct TextBuffer: ~Copyable {
-  private let bytes: UnsafeMutableBufferPointer<UInt8>
+  /// The 255 bytes and the null byte.
+  private var bytes: InlineArray<256, UInt8>
   private var count = 0
 
-  /// The result of `body` with an empty text.
-  public static func with<Result>(_ body: (inout TextBuffer) -> Result) -> Result {
-    // The literal keeps the buffer on the stack: the 255 bytes and the null byte.
-    unsafe withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 256) { bytes in
-      var text = unsafe TextBuffer(bytes: bytes)
-      return body(&text)
+  /// An empty text.
+  @inline(never)
+  public init() { bytes = InlineArray(repeating: 0) }
+
+  /// The result of `body` with the text as C reads it.
+  public borrowing func withCString<Result>(_ body: (UnsafePointer<CChar>) -> Result) -> Result {
+    unsafe bytes.span.withUnsafeBytes { bytes in
+      // SAFETY: the bytes have an address, because there are some, and any byte is a CChar.
+      unsafe body(bytes.baseAddress!.assumingMemoryBound(to: CChar.self))
     }
-  }
-
-  private init(bytes: UnsafeMutableBufferPointer<UInt8>) {
-    unsafe self.bytes = bytes
-    unsafe bytes[0] = 0
-  }
-
-  /// The text as C reads it, good until the buffer ends.
-  public var cString: UnsafePointer<CChar> {
-    // SAFETY: UInt8 and CChar have the same size, and the buffer has a byte at least and lives as
-    // long as `with` runs.
-    unsafe UnsafeRawPointer(bytes.baseAddress!).assumingMemoryBound(to: CChar.self)
   }
 
   /// Copies the text to C's memory, as much as fits, with a null byte at its end.
   ///
   /// - Parameter size: not 0.
   @_optimize(size)
-  public func copy(to out: UnsafeMutablePointer<CChar>, size: UInt) {
+  public borrowing func copy(to out: UnsafeMutablePointer<CChar>, size: UInt) {
     let length = min(count, Int(min(size, 256)) - 1)
     for index in 0..<length { unsafe out[index] = CChar(bitPattern: bytes[index]) }
     unsafe out[length] = 0
@@ -80,11 +72,11 @@ public struct TextBuffer: ~Copyable {
     append(byte: digit < 10 ? 48 + digit : 87 + digit)
   }
 
+  /// Beyond the text all bytes are 0.
   @_optimize(size)
   private mutating func append(byte: UInt8) {
-    guard unsafe count + 1 < bytes.count else { return }
-    unsafe bytes[count] = byte
-    unsafe bytes[count + 1] = 0
+    guard count + 1 < bytes.count else { return }
+    bytes[count] = byte
     count += 1
   }
 }

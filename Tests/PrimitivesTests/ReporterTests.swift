@@ -31,7 +31,7 @@ struct ReporterTests {
 
   @Test func anObjectThatEndsEarlyIsNamed() {
     let reports = Reports()
-    reports.reporter.reportEarlyDestroy(object: "iommu" as StaticString)
+    reports.reporter.reportEarlyDestroy(object: "iommu")
     #expect(
       reports.all == [
         Reports.Report(

@@ -6,10 +6,9 @@ import Testing
 @Suite("TextBuffer")
 struct TextBufferTests {
   private func text(_ write: (inout TextBuffer) -> Void) -> String {
-    TextBuffer.with { buffer in
-      write(&buffer)
-      return String(cString: buffer.cString)
-    }
+    var buffer = TextBuffer()
+    write(&buffer)
+    return buffer.withCString { String(cString: $0) }
   }
 
   @Test func aNewTextIsEmpty() {
