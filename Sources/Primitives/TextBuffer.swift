@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
+import CPlatform
+
 /// A line of text of bounded length for a C reader, built from fixed strings and numbers.
 ///
 /// It holds 255 bytes, the most that a report's text has. What does not fit is cut off, and a null
 /// byte always ends the text.
 @safe
 public struct TextBuffer: ~Copyable {
-  /// The 255 bytes and the null byte.
-  private var bytes: InlineArray<256, UInt8>
+  private var line = cplatform_line()
   private var count = 0
 
   /// An empty text.
   @inline(never)
-  public init() { bytes = InlineArray(repeating: 0) }
+  public init() {}
 
   /// The result of `body` with the text as C reads it.
   public borrowing func withCString<Result>(_ body: (UnsafePointer<CChar>) -> Result) -> Result {
-    unsafe bytes.span.withUnsafeBytes { bytes in
-      // SAFETY: the bytes have an address, because there are some, and any byte is a CChar.
-      unsafe body(bytes.baseAddress!.assumingMemoryBound(to: CChar.self))
+    // SAFETY: nobody writes there, and the line is as long as the pointer is used.
+    unsafe _withUnprotectedUnsafePointer(to: line) { line in
+      unsafe body(UnsafeRawPointer(line).assumingMemoryBound(to: CChar.self))
     }
   }
 
@@ -28,7 +29,9 @@ public struct TextBuffer: ~Copyable {
   @_optimize(size)
   public borrowing func copy(to out: UnsafeMutablePointer<CChar>, size: UInt) {
     let length = min(count, Int(min(size, 256)) - 1)
-    for index in 0..<length { unsafe out[index] = CChar(bitPattern: bytes[index]) }
+    unsafe withCString { text in
+      for index in 0..<length { unsafe out[index] = text[index] }
+    }
     unsafe out[length] = 0
   }
 
@@ -75,8 +78,11 @@ public struct TextBuffer: ~Copyable {
   /// Beyond the text all bytes are 0.
   @_optimize(size)
   private mutating func append(byte: UInt8) {
-    guard count + 1 < bytes.count else { return }
-    bytes[count] = byte
+    guard count < MemoryLayout<cplatform_line>.size - 1 else { return }
+    // SAFETY: it is within the line.
+    unsafe _withUnprotectedUnsafeMutablePointer(to: &line) { line in
+      unsafe UnsafeMutableRawPointer(line).storeBytes(of: byte, toByteOffset: count, as: UInt8.self)
+    }
     count += 1
   }
 }

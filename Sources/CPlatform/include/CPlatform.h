@@ -417,6 +417,11 @@ static inline void cplatform_sleep(void)
 	errno = saved;
 }
 
+/* The 255 bytes of a line of text and the null byte. Swift starts it with zeros, and reads it as bytes. */
+struct cplatform_line {
+	uint64_t words[32];
+};
+
 /*
  * Checks of what a thread holds, in Checks.c. A rank is below 32. cplatform_check_lock() says
  * whether a lock of this rank may be taken, and notes that it is.
