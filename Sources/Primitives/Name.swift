@@ -34,19 +34,13 @@ public struct Name: ~Copyable {
 
   /// Replaces the name. The caller sees to it that nobody reads it meanwhile.
   public func set(_ text: UnsafePointer<CChar>?, fallback: StaticString) {
-    if let text = unsafe text {
-      var index = 0
-      while index < Self.size - 1, unsafe text[index] != 0 {
-        unsafe bytes[index] = text[index]
-        index += 1
-      }
-      unsafe bytes[index] = 0
-    } else {
-      fallback.withUTF8Buffer { utf8 in
-        for index in 0..<utf8.count { unsafe bytes[index] = CChar(bitPattern: utf8[index]) }
-        unsafe bytes[utf8.count] = 0
-      }
+    let text = unsafe text ?? fallback.cString
+    var index = 0
+    while index < Self.size - 1, unsafe text[index] != 0 {
+      unsafe bytes[index] = text[index]
+      index += 1
     }
+    unsafe bytes[index] = 0
   }
 
   /// The name as C reads it, good while this lives.

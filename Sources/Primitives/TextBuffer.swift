@@ -35,12 +35,9 @@ public struct TextBuffer: ~Copyable {
     unsafe out[length] = 0
   }
 
-  @_optimize(size)
-  @inline(never)
+  @inline(__always)
   public mutating func append(_ text: StaticString) {
-    text.withUTF8Buffer { utf8 in
-      for index in utf8.indices { append(byte: unsafe utf8[index]) }
-    }
+    unsafe append(cString: text.cString)
   }
 
   /// Appends the bytes up to the null byte that ends them.
@@ -84,5 +81,14 @@ public struct TextBuffer: ~Copyable {
       unsafe UnsafeMutableRawPointer(line).storeBytes(of: byte, toByteOffset: count, as: UInt8.self)
     }
     count += 1
+  }
+}
+
+extension StaticString {
+  /// The text of a literal as C reads it: a null byte ends it.
+  @inline(__always)
+  var cString: UnsafePointer<CChar> {
+    // SAFETY: UInt8 and CChar have the same size.
+    unsafe UnsafeRawPointer(utf8Start).assumingMemoryBound(to: CChar.self)
   }
 }
