@@ -373,11 +373,16 @@ extension Domain {
       do throws(Failure) {
         return try body()
       } catch {
-        guard error == .noMemory && retiredTables > 0 else { throw error }
+        try takeTables(after: error, retiredTables)
       }
-      reclaimTables()
-      // Another thread may have them by now, which waits for readers too before it frees them.
-      waitForReaders()
     }
+  }
+
+  @inline(never)
+  private func takeTables(after failure: Failure, _ retiredTables: UInt64) throws(Failure) {
+    guard failure == .noMemory && retiredTables > 0 else { throw failure }
+    reclaimTables()
+    // Another thread may have them by now, which waits for readers too before it frees them.
+    waitForReaders()
   }
 }

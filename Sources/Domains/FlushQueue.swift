@@ -431,17 +431,34 @@ public struct FlushQueue: ~Copyable, Held {
     } catch {
       guard error == .noSpace else { throw error }
     }
-    stash.countSearch(1)
-    defer { stash.countSearch(-1) }
-    let drained = unsafe stash.drain(to: space, system.pointee.calls)
-    guard hasBatches else {
-      guard drained > 0 else { throw .noSpace }
-      return try allocate()
-    }
-    countRetry(1)
-    defer { countRetry(-1) }
-    flush()
+    let hasFlushed = try beginRetry()
+    defer { endRetry(hasFlushed) }
     return try allocate()
+  }
+
+  /// Frees what is stashed and what is queued. Returns whether something was queued.
+  ///
+  /// - Throws: `noSpace` when there is nothing of either.
+  @inline(never)
+  private func beginRetry() throws(Failure) -> Bool {
+    stash.countSearch(1)
+    let drained = unsafe stash.drain(to: space, system.pointee.calls)
+    if hasBatches {
+      countRetry(1)
+      flush()
+      return true
+    }
+    if drained == 0 {
+      stash.countSearch(-1)
+      throw .noSpace
+    }
+    return false
+  }
+
+  @inline(never)
+  private func endRetry(_ hasFlushed: Bool) {
+    if hasFlushed { countRetry(-1) }
+    stash.countSearch(-1)
   }
 
   private func countRetry(_ change: Int) {

@@ -78,6 +78,7 @@ public struct ReservedRegions: ~Copyable {
   }
 
   /// Makes one of the regions that belong together, and brings all into order.
+  @inline(never)
   mutating func merge() {
     sort(byKind: true)
     var kept = 0

@@ -422,11 +422,11 @@ struct IOVACaches: ~Copyable {
       for cell in 0..<cellCount {
         for word in 0...1 {
           // Acquire: pairs with the release in note.
-          let used = unsafe cplatform_load_acquire(bits(cell, word))
-          unsafe bits(cell, word &+ 2).pointee = used
-          forEach(in: used, word) { rack(cell, $0).lockAnother() }
+          unsafe bits(cell, word &+ 2).pointee = cplatform_load_acquire(bits(cell, word))
         }
       }
+      var next = 0
+      while let (cell, kind) = nextLocked(&next) { rack(cell, kind).lockAnother() }
       storeLock.lock()
       if isEverythingLocked { return }
       storeLock.unlock()
@@ -451,31 +451,33 @@ struct IOVACaches: ~Copyable {
   }
 
   private func unlockRacks() {
-    for cell in 0..<cellCount {
-      for word in 0...1 {
-        forEach(in: unsafe bits(cell, word &+ 2).pointee, word) {
-          rack(cell, $0).unlockAnother()
-        }
-      }
-    }
+    var next = 0
+    while let (cell, kind) = nextLocked(&next) { rack(cell, kind).unlockAnother() }
   }
 
   /// Calls `body` with each rack that was in use at `lockEverything`.
   func forEachRack(_ body: (Int, IOVAKind, inout IOVARack) -> Void) {
-    for cell in 0..<cellCount {
-      for word in 0...1 {
-        forEach(in: unsafe bits(cell, word &+ 2).pointee, word) { kind in
-          rack(cell, kind).use { body(cell, kind, &$0) }
-        }
-      }
+    var next = 0
+    while let (cell, kind) = nextLocked(&next) {
+      rack(cell, kind).use { body(cell, kind, &$0) }
     }
   }
 
-  private func forEach(in bits: UInt64, _ word: Int, _ body: (IOVAKind) -> Void) {
-    var bits = bits
-    while bits != 0 {
-      body(IOVAKind(index: word &* 64 &+ bits.trailingZeroBitCount))
-      bits &= bits &- 1
+  /// The first rack from `next` on, counted through all cells, that `lockEverything` locks or has locked.
+  /// The one behind it is next then.
+  @inline(never)
+  private func nextLocked(_ next: inout Int) -> (cell: Int, kind: IOVAKind)? {
+    while next < cellCount &* IOVAKind.count {
+      let cell = next &>> 7
+      let index = next & (IOVAKind.count &- 1)
+      let locked = unsafe bits(cell, index &>> 6 &+ 2).pointee &>> UInt64(index & 63)
+      guard locked == 0 else {
+        let skipped = locked.trailingZeroBitCount
+        next = next &+ skipped &+ 1
+        return (cell, IOVAKind(index: index &+ skipped))
+      }
+      next = (next | 63) &+ 1
     }
+    return nil
   }
 }

@@ -112,7 +112,7 @@ extension IOVASpace {
     store.drains = store.drains &+ 1
     caches.forEachRack { cell, kind, rack in
       let surplus = rack.giveAll { magazine, count in
-        store.giveBack(magazine, kind, count: count)
+        store.giveBack(magazine, kind, count: count, kept: 0)
       }
       if let surplus { store.addEmpty(surplus) }
       store.takeCounts(of: &rack)

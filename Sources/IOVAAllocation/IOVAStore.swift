@@ -252,7 +252,7 @@ struct IOVAStore: ~Copyable {
   /// Frees the ranges of a magazine, from the last on, until `kept` are left.
   @inline(never)
   @_optimize(size)
-  mutating func giveBack(_ magazine: IOVAMagazine, _ kind: IOVAKind, count: Int, kept: Int = 0) {
+  mutating func giveBack(_ magazine: IOVAMagazine, _ kind: IOVAKind, count: Int, kept: Int) {
     var index = count
     while index > kept {
       index = index &- 1
@@ -264,7 +264,7 @@ struct IOVAStore: ~Copyable {
   @_optimize(size)
   mutating func giveBackAll() {
     if let magazine = retiring {
-      giveBack(magazine, retiringKind, count: retiringCount)
+      giveBack(magazine, retiringKind, count: retiringCount, kept: 0)
       retiring = nil
       retiringCount = 0
       addEmpty(magazine)
@@ -273,7 +273,7 @@ struct IOVAStore: ~Copyable {
     for index in 0..<IOVAKind.count where unsafe shelves[index].count > 0 {
       let kind = IOVAKind(index: index)
       while let magazine = takeFull(kind) {
-        giveBack(magazine, kind, count: IOVAMagazine.capacity)
+        giveBack(magazine, kind, count: IOVAMagazine.capacity, kept: 0)
         addEmpty(magazine)
       }
     }

@@ -220,34 +220,47 @@ public struct PhysicalMemory: ~Copyable, @unchecked Sendable {
       UnsafeMutablePointer<Snapshot>?, UnsafeMutablePointer<Region>
     ) throws(Failure) -> Int
   ) throws(Failure) {
+    let next = unsafe try beginChange()
+    let old = unsafe current
+    do throws(Failure) {
+      let regions = unsafe next.pointee.regions
+      unsafe next.pointee = Snapshot(count: try build(old, regions), regions: regions)
+    } catch {
+      lock.unlock()
+      unsafe Self.free(next)
+      throw error
+    }
+    unsafe publish(next, readers: readers)
+  }
+
+  /// Makes a snapshot with room for one region more than there are, and takes the lock.
+  @inline(never)
+  @_optimize(size)
+  private func beginChange() throws(Failure) -> UnsafeMutablePointer<Snapshot> {
     var room = 8
     while true {
       let next = unsafe try Self.makeSnapshot(room: room)
       lock.lock()
-      let old = unsafe current
-      let count = unsafe old?.pointee.count ?? 0
-      guard count < room else {
-        // Others have added regions since; make room for twice as many.
-        lock.unlock()
-        unsafe Self.free(next)
-        room = (count + 1) * 2
-        continue
-      }
-      do throws(Failure) {
-        let regions = unsafe next.pointee.regions
-        unsafe next.pointee = Snapshot(count: try build(old, regions), regions: regions)
-      } catch {
-        lock.unlock()
-        unsafe Self.free(next)
-        throw error
-      }
-      // Releasing: pairs with the acquire in current, so that the array is filled in.
-      published.store(UInt(bitPattern: next), ordering: .releasing)
+      let count = unsafe current?.pointee.count ?? 0
+      if count < room { return unsafe next }
+      // Others have added regions since; make room for twice as many.
       lock.unlock()
-      readers.waitForReaders()
-      if let old = unsafe old { unsafe Self.free(old) }
-      return
+      unsafe Self.free(next)
+      room = (count + 1) * 2
     }
+  }
+
+  @inline(never)
+  @_optimize(size)
+  private func publish(
+    _ next: UnsafeMutablePointer<Snapshot>, readers: borrowing ReadSections
+  ) {
+    let old = unsafe current
+    // Releasing: pairs with the acquire in current, so that the array is filled in.
+    published.store(UInt(bitPattern: next), ordering: .releasing)
+    lock.unlock()
+    readers.waitForReaders()
+    if let old = unsafe old { unsafe Self.free(old) }
   }
 
   private var current: UnsafeMutablePointer<Snapshot>? {

@@ -139,6 +139,7 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
     return known
   }
 
+  @inline(never)
   public func reserve(_ input: IOVARange) throws(Failure) {
     try unsafe table.pointee.reserve(input)
   }

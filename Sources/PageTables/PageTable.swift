@@ -191,10 +191,16 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
   func reclaim(after wait: () -> Void) {
     guard retired.load(ordering: .relaxed) != 0 else { return }
     // Acquiring: pairs with the release in retire, so that the links are there.
-    var number = retired.exchange(0, ordering: .acquiring)
-    guard number != 0 else { return }
+    let first = retired.exchange(0, ordering: .acquiring)
+    guard first != 0 else { return }
     // Only after the list was taken: what is retired from here on is not on it.
     wait()
+    freeRetired(first)
+  }
+
+  @inline(never)
+  private func freeRetired(_ first: UInt) {
+    var number = first
     while let page = memory.page(number) {
       let next = memory.next(page)
       number = next == number ? 0 : next
