@@ -200,7 +200,7 @@ static inline uint32_t cplatform_not_below(const uint64_t *words, size_t count, 
 	size_t i = 0;
 
 	/* Two ways at once, as neither waits for the other; as vectors it would be slower. */
-#pragma clang loop vectorize(disable)
+#pragma clang loop vectorize(disable) unroll(disable)
 	for (; i + 2 <= count; i += 2) {
 		a |= (uint32_t)(words[i] >= minimum) << i;
 		b |= (uint32_t)(words[i + 1] >= minimum) << i;
@@ -237,6 +237,7 @@ CPLATFORM_ROW uint64_t cplatform_row_differences(const uint64_t *words, size_t c
 		all = __atomic_load_n(words++, __ATOMIC_RELAXED) ^ value;
 		count--;
 	}
+#pragma clang loop unroll(disable)
 	for (; count >= 8; count -= 8, words += 8) {
 		const __m128i *at = (const __m128i *)words;
 
@@ -278,6 +279,7 @@ CPLATFORM_ROW void cplatform_row_store(uint64_t *words, size_t count, uint64_t f
 	a = _mm_set_epi64x((long long)(first + step), (long long)first);
 	b = _mm_add_epi64(a, by_two);
 	next = _mm_add_epi64(by_two, by_two);
+#pragma clang loop unroll(disable)
 	for (; count >= 8; count -= 8, words += 8) {
 		__m128i *at = (__m128i *)words;
 
