@@ -95,7 +95,7 @@ struct IOVAStash: ~Copyable {
       calls.leave(call)
       while count > 0 {
         count &-= 1
-        _ = unsafe IOVASpace.free(space, addresses[count], Device.granule.bytes)
+        unsafe giveBack(addresses[count], to: space)
       }
     }
   }
@@ -118,13 +118,17 @@ struct IOVAStash: ~Copyable {
       let line = unsafe words.of(call)
       let count = unsafe cplatform_load_relaxed(line)
       for index in 0..<Int(truncatingIfNeeded: count) {
-        _ = unsafe IOVASpace.free(space, line[index &+ 1], Device.granule.bytes)
+        unsafe giveBack(line[index &+ 1], to: space)
       }
       unsafe cplatform_store_release(line, 0)
       calls.leave(call)
       drained &+= count
     }
     return drained
+  }
+
+  private func giveBack(_ address: UInt64, to space: UnsafePointer<IOVASpace>) {
+    try? unsafe space.pointee.free(first: IOVA(address), size: Device.granule.bytes)
   }
 
   /// How many addresses there are, at a moment at which no call is under way.

@@ -143,7 +143,7 @@ extension IOVASpace {
     }
     lock.lock()
     let magazines = unsafe store.pointee.takeSurplus(beyond: 0)
-    finish()
+    finishApart()
     IOVAStore.freeMagazines(from: magazines)
   }
 

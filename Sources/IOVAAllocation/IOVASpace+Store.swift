@@ -166,7 +166,7 @@ extension IOVASpace {
     }
     if let place { insert(place, bytes, isReserved: false) }
     caches.unlockRacksOnly()
-    finish()
+    finishApart()
     guard let place else { throw .noSpace }
     return IOVA(place &<< shift)
   }
@@ -223,26 +223,29 @@ extension IOVASpace {
     let size = highest &- lowest &+ 1
     let request = try IOVARequest(size: size, alignment: 1, lowest: lowest, highest: highest)
     try lockReady(wantsMagazine: false)
-    var place = findReservable(request)
-    if place != nil { unsafe store.pointee.insert(first: lowest, size: size, isReserved: true) }
-    finish()
-    if place == nil && !isChecked {
+    var isReserved = insertReserved(request)
+    finishApart()
+    if !isReserved && !isChecked {
       try lockEverythingReady()
       unsafe giveBackCaches(to: &store.pointee)
-      place = findReservable(request)
-      if place != nil { unsafe store.pointee.insert(first: lowest, size: size, isReserved: true) }
+      isReserved = insertReserved(request)
       caches.unlockRacksOnly()
-      finish()
+      finishApart()
     }
-    guard place != nil else { throw .busy }
+    guard isReserved else { throw .busy }
   }
 
-  /// Looks for the place of a reservation in the store, which is locked.
-  private func findReservable(_ request: IOVARequest) -> UInt64? {
+  /// Reserves the one place of a request in the store, which is locked. Returns whether it is free.
+  @inline(never)
+  @_optimize(size)
+  private func insertReserved(_ request: IOVARequest) -> Bool {
     // The size of all of 2^64 granules is 0, for which there seems to be room in the empty gap
     // between two ranges.
-    guard unsafe request.size != 0 || store.pointee.tree.count == 0 else { return nil }
-    return unsafe store.pointee.tree.find(request)
+    guard unsafe request.size != 0 || store.pointee.tree.count == 0,
+      unsafe store.pointee.tree.find(request) != nil
+    else { return false }
+    unsafe store.pointee.insert(first: request.lowest, size: request.size, isReserved: true)
+    return true
   }
 
   /// Lets a range be allocated again that `reserve` was given.
@@ -255,7 +258,7 @@ extension IOVASpace {
     let size = (range.extent &>> shift) &+ 1
     lock.lock()
     let isRemoved = unsafe store.pointee.remove(first: first, size: size, isReserved: true)
-    finish()
+    finishApart()
     guard isRemoved else { throw .invalidArgument }
   }
 
@@ -345,6 +348,10 @@ extension IOVASpace {
       finishSlowly()
     }
   }
+
+  /// As `finish`, after what is done seldom.
+  @inline(never)
+  func finishApart() { finish() }
 
   @inline(never)
   @_optimize(size)

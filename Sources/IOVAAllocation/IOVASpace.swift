@@ -192,7 +192,8 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
       unsafe index &+= space.pointee.putCached(UnsafeBufferPointer(rebasing: ranges[index...]))
       guard index < ranges.count else { return }
       let (first, extent) = unsafe (ranges[index].first.rawValue, ranges[index].extent)
-      _ = unsafe free(space, first, extent &+ 1)
+      // The cache has no room for it, or it is of no kind.
+      _ = unsafe freeSlowly(space, first, extent &+ 1)
       index &+= 1
     }
   }

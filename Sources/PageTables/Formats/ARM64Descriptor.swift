@@ -59,33 +59,10 @@ struct ARM64Descriptor<G: ARM64Granule>: Sendable {
   private let lastBlockLevel: Int
 
   init(_ options: PageTableOptions, isFirstStage: Bool) throws(Failure) {
-    guard options.features.isSubset(of: [.dirty, .runs]) else { throw .notSupported }
-    let inputBits = options.inputBits == 0 ? 48 : options.inputBits
     let outputBits = options.outputBits == 0 ? 48 : options.outputBits
-    // Addresses of 52 bits are for the large granule, and such inputs of a second stage for hardware
-    // that has such outputs.
-    let is64K = G.shift == 16
-    let inputBitsMax = is64K && (isFirstStage || outputBits == 52) ? 52 : 48
-    guard 32...inputBitsMax ~= inputBits else { throw .invalidArgument }
-    switch outputBits {
-    case 32, 36, 40, 42, 44, 48: break
-    case 52 where is64K: break
-    default: throw .invalidArgument
-    }
-    let indexBits = G.shift &- 3
-    let natural = (inputBits &- G.shift &+ indexBits &- 1) / indexBits
-    let levelsMax =
-      isFirstStage ? natural : min(natural, G.secondStageLevelsMax(outputBits: outputBits))
-    let levels = options.levels == 0 ? levelsMax : options.levels
-    // A second stage may do with one level less, when up to 16 tables side by side make its root, and
-    // has to where hardware has no such level.
-    let rootBitsMax = isFirstStage ? indexBits : indexBits &+ 4
-    guard levels >= 1, levels <= levelsMax,
-      inputBits &- Self.shift(at: levels &- 1) <= rootBitsMax
-    else {
-      throw .invalidArgument
-    }
-    geometry = PageTableGeometry(levels: levels, inputBits: inputBits, outputBits: outputBits)
+    geometry = try arm64Geometry(
+      options, pageShift: G.shift, isFirstStage: isFirstStage, outputBits: outputBits,
+      secondStageLevelsMax: G.secondStageLevelsMax(outputBits: outputBits))
     dirtyModifier = options.features.contains(.dirty) ? 1 &<< 51 : 0
     hasRuns = options.features.contains(.runs)
     unreachableBits = UInt64.max &<< UInt64(truncatingIfNeeded: outputBits)
@@ -171,4 +148,38 @@ struct ARM64Descriptor<G: ARM64Granule>: Sendable {
     if case .leaf = accessed { return .notAccessed }
     return .reserved
   }
+}
+
+/// The geometry of tables with pages of this size, checked.
+@inline(never)
+private func arm64Geometry(
+  _ options: PageTableOptions, pageShift: Int, isFirstStage: Bool, outputBits: Int,
+  secondStageLevelsMax: Int
+) throws(Failure) -> PageTableGeometry {
+  guard options.features.isSubset(of: [.dirty, .runs]) else { throw .notSupported }
+  let inputBits = options.inputBits == 0 ? 48 : options.inputBits
+  // Addresses of 52 bits are for the large granule, and such inputs of a second stage for hardware
+  // that has such outputs.
+  let is64K = pageShift == 16
+  let inputBitsMax = is64K && (isFirstStage || outputBits == 52) ? 52 : 48
+  guard 32...inputBitsMax ~= inputBits else { throw .invalidArgument }
+  switch outputBits {
+  case 32, 36, 40, 42, 44, 48: break
+  case 52 where is64K: break
+  default: throw .invalidArgument
+  }
+  let indexBits = pageShift &- 3
+  let natural = (inputBits &- pageShift &+ indexBits &- 1) / indexBits
+  let levelsMax =
+    isFirstStage ? natural : min(natural, secondStageLevelsMax)
+  let levels = options.levels == 0 ? levelsMax : options.levels
+  // A second stage may do with one level less, when up to 16 tables side by side make its root, and
+  // has to where hardware has no such level.
+  let rootBitsMax = isFirstStage ? indexBits : indexBits &+ 4
+  guard levels >= 1, levels <= levelsMax,
+    inputBits &- (pageShift &+ (levels &- 1) &* indexBits) <= rootBitsMax
+  else {
+    throw .invalidArgument
+  }
+  return PageTableGeometry(levels: levels, inputBits: inputBits, outputBits: outputBits)
 }

@@ -67,24 +67,26 @@ public struct ARM64Stage1<G: ARM64Granule>: PageTableFormat {
 
   @inline(__always)
   public func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
-    descriptor.decode(word, at: level, index: index, access: access(word))
+    descriptor.decode(word, at: level, index: index,
+      access: Self.access(word, descriptor.dirtyModifier))
   }
 
+  // The same for all sizes of pages, of which the linker keeps one.
   /// What a leaf permits.
-  @inline(__always)
-  private func access(_ word: UInt64) -> Access {
+  @inline(never)
+  private static func access(_ word: UInt64, _ dirtyModifier: UInt64) -> Access {
     // Bit 51 makes up for bit 7, and bit 54 is in the place of bit 53 where bit 6 is set.
-    let isWritable = ~word | (word & descriptor.dirtyModifier) &>> (51 - 7)
+    let isWritable = ~word | (word & dirtyModifier) &>> (51 - 7)
     let mayExecute = ~word &>> (word &>> 6 & 1)
     // Of the three bits of an index, the one that is set in it alone.
     let isWriteBack = word & ~(word &>> 1 | word &>> 2)
     let isDevice = word & ~(word &<< 1 | word &>> 1)
     return Access.read
-      .union(.part(.write, if: isWritable, has: Self.readOnly))
-      .union(.part(.execute, if: mayExecute, has: Self.privilegedExecuteNever))
-      .union(.part(.privileged, if: ~word, has: Self.unprivileged))
-      .union(.part(.mmio, if: isDevice, has: Self.device))
-      .union(.part(.cacheable, if: isWriteBack, has: Self.writeBack))
+      .union(.part(.write, if: isWritable, has: readOnly))
+      .union(.part(.execute, if: mayExecute, has: privilegedExecuteNever))
+      .union(.part(.privileged, if: ~word, has: unprivileged))
+      .union(.part(.mmio, if: isDevice, has: device))
+      .union(.part(.cacheable, if: isWriteBack, has: writeBack))
   }
 
   // "Hierarchical control of data access permissions" and "... of instruction fetching": bits 59 and 60
@@ -104,7 +106,7 @@ public struct ARM64Stage1<G: ARM64Granule>: PageTableFormat {
     if restrictions & Self.tableReadOnly != 0 {
       leaf = leaf & ~descriptor.dirtyModifier | Self.readOnly
     }
-    return self.access(leaf)
+    return Self.access(leaf, descriptor.dirtyModifier)
   }
 
   func reason(ofReserved word: UInt64, at level: Int) -> WalkFault.Reason {

@@ -70,15 +70,22 @@ public struct ARM64Stage2<G: ARM64Granule>: PageTableFormat {
 
   @inline(__always)
   public func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
+    descriptor.decode(
+      word, at: level, index: index, access: Self.access(word, descriptor.dirtyModifier))
+  }
+
+  // As in the first stage.
+  /// What a leaf permits.
+  @inline(never)
+  private static func access(_ word: UInt64, _ dirtyModifier: UInt64) -> Access {
     // Bit 51 makes up for bit 7.
-    let isWritable = word | (word & descriptor.dirtyModifier) &>> (51 - 7)
+    let isWritable = word | (word & dirtyModifier) &>> (51 - 7)
     let isWriteBack = word & (word &>> 1) & (word &>> 2) & (word &>> 3)
-    let access = Access.part(.read, if: word, has: Self.readable)
-      .union(.part(.write, if: isWritable, has: Self.writable))
-      .union(.part(.execute, if: ~(word | word &<< 1), has: Self.executeNever))
-      .union(.part(.mmio, if: ~(word | word &>> 1), has: Self.memoryKindOuter))
-      .union(.part(.cacheable, if: isWriteBack, has: Self.writeBack))
-    return descriptor.decode(word, at: level, index: index, access: access)
+    return Access.part(.read, if: word, has: readable)
+      .union(.part(.write, if: isWritable, has: writable))
+      .union(.part(.execute, if: ~(word | word &<< 1), has: executeNever))
+      .union(.part(.mmio, if: ~(word | word &>> 1), has: memoryKindOuter))
+      .union(.part(.cacheable, if: isWriteBack, has: writeBack))
   }
 
   func reason(ofReserved word: UInt64, at level: Int) -> WalkFault.Reason {
