@@ -340,6 +340,7 @@ public struct FlushQueue: ~Copyable, Held {
   }
 
   /// Queues the pages of all cells. Returns whether there was room for all.
+  @inline(never)
   private func queueArrivals() -> Bool {
     var hadRoom = true
     for cell in 0..<arrivals.cellCount
@@ -415,6 +416,7 @@ public struct FlushQueue: ~Copyable, Held {
     }
   }
 
+  @inline(never)
   private func settle() { unsafe backend.settle(system) }
 
   /// As `BackendDomain.settle`.

@@ -416,6 +416,7 @@ public struct Group: ~Copyable, Held {
     }
   }
 
+  @inline(never)
   static func countUse(
     _ state: inout State, _ device: UnsafeMutablePointer<Device>, _ call: StaticString,
     by driver: Driver?
@@ -425,6 +426,7 @@ public struct Group: ~Copyable, Held {
   }
 
   /// Notes how the group comes into its state.
+  @inline(never)
   static func note(
     _ state: inout State, _ call: StaticString, _ device: UnsafePointer<CChar>?,
     by holder: UnsafePointer<CChar>?, orBy fallback: StaticString = ""

@@ -67,12 +67,12 @@ public struct ARM64Stage1<G: ARM64Granule>: PageTableFormat {
 
   @inline(__always)
   public func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
-    descriptor.decode(word, at: level, index: index,
+    descriptor.decode(
+      word, at: level, index: index,
       access: Self.access(word, descriptor.dirtyModifier))
   }
 
-  // The same for all sizes of pages, of which the linker keeps one.
-  /// What a leaf permits.
+  /// What a leaf permits, which is the same with pages of all sizes: the linker keeps one of it.
   @inline(never)
   private static func access(_ word: UInt64, _ dirtyModifier: UInt64) -> Access {
     // Bit 51 makes up for bit 7, and bit 54 is in the place of bit 53 where bit 6 is set.

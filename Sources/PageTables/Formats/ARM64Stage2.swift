@@ -74,8 +74,7 @@ public struct ARM64Stage2<G: ARM64Granule>: PageTableFormat {
       word, at: level, index: index, access: Self.access(word, descriptor.dirtyModifier))
   }
 
-  // As in the first stage.
-  /// What a leaf permits.
+  /// What a leaf permits, as in the first stage.
   @inline(never)
   private static func access(_ word: UInt64, _ dirtyModifier: UInt64) -> Access {
     // Bit 51 makes up for bit 7.

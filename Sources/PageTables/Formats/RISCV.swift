@@ -43,22 +43,13 @@ public struct RISCV<Stage: RISCVStage>: PageTableFormat {
   private let hasMemoryTypes: Bool
 
   public init(_ options: PageTableOptions) throws(Failure) {
-    guard options.features.isSubset(of: [.dirty, .memoryTypes, .runs]) else { throw .notSupported }
-    let levels = options.levels == 0 ? 4 : options.levels
-    guard 3...5 ~= levels else { throw .invalidArgument }
-    let inputBits = 12 &+ 9 &* levels &+ (Stage.isFirst ? 0 : 2)
-    let outputBits = options.outputBits == 0 ? 56 : options.outputBits
-    guard options.inputBits == 0 || options.inputBits == inputBits, 32...56 ~= outputBits else {
-      throw .invalidArgument
-    }
-    geometry = PageTableGeometry(
-      levels: levels, inputBits: inputBits, isSigned: Stage.isFirst, outputBits: outputBits)
+    geometry = try riscvGeometry(options, isFirstStage: Stage.isFirst)
     run = options.features.contains(.runs) ? Self.napot | Self.napotSize : 0
     dirty = options.features.contains(.dirty) ? Self.dirtyBit : 0
     preset = Self.dirtyBit ^ dirty
     needed = (dirty == 0 ? Self.accessed : 0) | (Stage.isFirst ? 0 : Self.user)
     hasMemoryTypes = options.features.contains(.memoryTypes)
-    let unreachableBits = UInt64.max &<< UInt64(truncatingIfNeeded: outputBits &- 2)
+    let unreachableBits = UInt64.max &<< UInt64(truncatingIfNeeded: geometry.outputBits &- 2)
     reservedBits =
       Self.futureBits | Self.numberBits & unreachableBits
       | (hasMemoryTypes ? 0 : Self.memoryType) | (Self.napot & ~run)
@@ -176,4 +167,21 @@ public struct RISCV<Stage: RISCVStage>: PageTableFormat {
   public func settingDirty(_ word: UInt64, _ isDirty: Bool) -> UInt64 {
     isDirty ? word | dirty : word & ~dirty
   }
+}
+
+/// The geometry of tables of a stage, checked.
+@inline(never)
+private func riscvGeometry(
+  _ options: PageTableOptions, isFirstStage: Bool
+) throws(Failure) -> PageTableGeometry {
+  guard options.features.isSubset(of: [.dirty, .memoryTypes, .runs]) else { throw .notSupported }
+  let levels = options.levels == 0 ? 4 : options.levels
+  guard 3...5 ~= levels else { throw .invalidArgument }
+  let inputBits = 12 &+ 9 &* levels &+ (isFirstStage ? 0 : 2)
+  let outputBits = options.outputBits == 0 ? 56 : options.outputBits
+  guard options.inputBits == 0 || options.inputBits == inputBits, 32...56 ~= outputBits else {
+    throw .invalidArgument
+  }
+  return PageTableGeometry(
+    levels: levels, inputBits: inputBits, isSigned: isFirstStage, outputBits: outputBits)
 }
