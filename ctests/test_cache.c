@@ -156,6 +156,123 @@ static void caches__are_maintained_where_a_buffer_changes_hands(void **state)
 	}
 }
 
+/* Each of these bytes once, for just this, and no others. */
+static void assert_ranges_maintained(struct stage *stage, const struct dmacore_phys_range *ranges,
+				     size_t count, uint32_t direction, bool is_for_cpu)
+{
+	static uint8_t marks[RAM_SIZE];
+
+	memset(marks, 0, sizeof(marks));
+	assert_true(stage->cache.count - stage->cache.taken <= 16);
+	for (; stage->cache.taken < stage->cache.count; stage->cache.taken++) {
+		const struct call *call = &stage->cache.at[stage->cache.taken % 16];
+
+		assert_int_equal(call->direction, direction);
+		assert_int_equal(call->is_for_cpu, is_for_cpu);
+		for (uint64_t i = 0; i < call->size; i++)
+			marks[call->phys - LOW_BASE + i]++;
+	}
+	for (size_t i = 0; i < count; i++) {
+		for (uint64_t j = 0; j < ranges[i].size; j++)
+			assert_int_equal(marks[ranges[i].phys - LOW_BASE + j]--, 1);
+	}
+	for (size_t i = 0; i < RAM_SIZE; i++)
+		assert_int_equal(marks[i], 0);
+}
+
+/* As single mappings: all of it, what is synced of it, and all that the device may have written. */
+static void caches__are_maintained_where_a_transfer_changes_hands(void **state)
+{
+	(void)state;
+	for (unsigned way = 0; way < 40; way++) {
+		const bool meets = way / 10 % 2 == 0;
+		struct dmacore_phys_range ranges[3] = {
+			{ LOW_BASE + 2 * PAGE - 100, 100, 0, 0 },
+			{ LOW_BASE + 4 * PAGE, 2 * PAGE, 0, 0 },
+			{ LOW_BASE + 9 * PAGE, meets ? 77 : 7, 0, 0 },
+		};
+		struct dmacore_transfer_request request = DMACORE_TRANSFER_REQUEST_INIT;
+		struct stage stage;
+
+		/* What does not meet at pages; and a registration, which has to. */
+		if (!meets && way < 20)
+			ranges[1].phys += 8;
+		request.ranges = ranges;
+		request.count = 3;
+		request.flags = way >= 20 ? DMACORE_TRANSFER_REPLACEABLE : 0;
+		stage_start(&stage, paths[way / 2 % 5], way % 2);
+		for (uint32_t direction = 0; direction < 3; direction++) {
+			struct dmacore_transfer transfer = DMACORE_TRANSFER_EMPTY;
+			const bool writes = direction != DMACORE_TO_DEVICE;
+			const struct dmacore_phys_range part[2] = {
+				{ ranges[0].phys + 93, 7, 0, 0 },
+				{ ranges[1].phys, 5, 0, 0 },
+			};
+
+			request.direction = direction;
+			assert_ok(dmacore_transfer_map(stage.device, &request, &transfer));
+			assert_ranges_maintained(&stage, ranges, 3, direction, false);
+			assert_ok(dmacore_transfer_sync_for_cpu(stage.device, &transfer, 93, 12));
+			assert_ranges_maintained(&stage, part, writes ? 2 : 0, direction, true);
+			assert_ok(
+				dmacore_transfer_sync_for_device(stage.device, &transfer, 93, 12));
+			assert_ranges_maintained(&stage, part, 2, direction, false);
+			assert_ok(dmacore_transfer_unmap(stage.device, &transfer));
+			assert_ranges_maintained(&stage, ranges, writes ? 3 : 0, direction, true);
+			/* Nothing is, if the caller says that it syncs by itself. */
+			request.attributes = DMACORE_ATTR_SKIP_CPU_SYNC;
+			assert_ok(dmacore_transfer_map(stage.device, &request, &transfer));
+			assert_ok(dmacore_transfer_unmap(stage.device, &transfer));
+			assert_nothing_maintained(&stage);
+			request.attributes = 0;
+		}
+		stage_stop(&stage);
+	}
+}
+
+static void caches__are_maintained_for_what_is_replaced(void **state)
+{
+	(void)state;
+	for (unsigned way = 0; way < 10; way++) {
+		struct dmacore_phys_range ranges[3] = {
+			{ LOW_BASE + PAGE, PAGE, 0, 0 },
+			{ LOW_BASE + 4 * PAGE, PAGE, 0, 0 },
+			{ LOW_BASE + 9 * PAGE, PAGE, 0, 0 },
+		};
+		struct dmacore_transfer_request request = DMACORE_TRANSFER_REQUEST_INIT;
+		struct dmacore_transfer transfer = DMACORE_TRANSFER_EMPTY;
+		struct stage stage;
+
+		request.ranges = ranges;
+		request.count = 3;
+		request.direction = DMACORE_TO_DEVICE;
+		request.flags = DMACORE_TRANSFER_REPLACEABLE;
+		stage_start(&stage, paths[way / 2], way % 2);
+		assert_ok(dmacore_transfer_map(stage.device, &request, &transfer));
+		assert_ranges_maintained(&stage, ranges, 3, DMACORE_TO_DEVICE, false);
+		ranges[1].phys = LOW_BASE + 6 * PAGE;
+		assert_ok(dmacore_transfer_replace(stage.device, &transfer, PAGE, ranges[1].phys,
+						   PAGE));
+		assert_maintained(&stage, 6 * PAGE, PAGE, DMACORE_TO_DEVICE, false);
+		assert_ok(dmacore_transfer_unmap(stage.device, &transfer));
+		request.direction = DMACORE_FROM_DEVICE;
+		assert_ok(dmacore_transfer_map(stage.device, &request, &transfer));
+		assert_ranges_maintained(&stage, ranges, 3, DMACORE_FROM_DEVICE, false);
+		assert_ok(dmacore_transfer_replace(stage.device, &transfer, PAGE,
+						   LOW_BASE + 4 * PAGE, PAGE));
+		/* The old memory is the CPU's again, before the new is the device's. */
+		assert_int_equal(stage.cache.count, stage.cache.taken + 2);
+		assert_true(stage.cache.at[stage.cache.taken % 16].is_for_cpu);
+		assert_int_equal(stage.cache.at[stage.cache.taken++ % 16].phys,
+				 LOW_BASE + 6 * PAGE);
+		assert_maintained(&stage, 4 * PAGE, PAGE, DMACORE_FROM_DEVICE, false);
+		ranges[1].phys = LOW_BASE + 4 * PAGE;
+		assert_ok(dmacore_transfer_unmap(stage.device, &transfer));
+		assert_ranges_maintained(&stage, ranges, 3, DMACORE_FROM_DEVICE, true);
+		stage_stop(&stage);
+	}
+}
+
 static void caches__are_not_maintained_by_a_call_that_fails(void **state)
 {
 	struct stage stage;
@@ -251,6 +368,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(caches__are_maintained_where_a_buffer_changes_hands),
+		cmocka_unit_test(caches__are_maintained_where_a_transfer_changes_hands),
+		cmocka_unit_test(caches__are_maintained_for_what_is_replaced),
 		cmocka_unit_test(caches__are_not_maintained_by_a_call_that_fails),
 		cmocka_unit_test(coherent_memory__is_maintained_once),
 		cmocka_unit_test(coherent_devices__need_nothing),

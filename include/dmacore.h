@@ -28,6 +28,7 @@
 #include "dmacore/sys/mapping_ops.h"
 #include "dmacore/system.h"
 #include "dmacore/topology.h"
+#include "dmacore/transfer.h"
 #include "dmacore/types.h"
 #include "dmacore/version.h"
 #include "dmacore/view.h"

@@ -14,10 +14,14 @@ public struct MappingAttributes: OptionSet, Sendable {
   public static var mmio: MappingAttributes { MappingAttributes(rawValue: 1 << 10) }
   public static var requireCoherent: MappingAttributes { MappingAttributes(rawValue: 1 << 12) }
 
-  /// Not for callers: the mapping is a list's, or a segment of one.
-  public static var list: MappingAttributes { MappingAttributes(rawValue: 1 << 31) }
+  /// Not for callers: the mapping is a list's, or a segment of one. There is room for it in a tag.
+  public static var list: MappingAttributes { MappingAttributes(rawValue: 1 << 3) }
   /// Not for callers: it is a range that memory is linked into.
   public static var reservation: MappingAttributes { MappingAttributes(rawValue: 1 << 30) }
+  /// Not for callers: the mapping is a transfer's, or a part of one. Likewise.
+  public static var transfer: MappingAttributes { MappingAttributes(rawValue: 1 << 2) }
+  /// All that are not for callers.
+  public static var marks: MappingAttributes { [.list, .reservation, .transfer] }
 
   public static var all: MappingAttributes {
     [.weakOrdering, .skipCPUSync, .noWarn, .privileged, .mmio, .requireCoherent]

@@ -123,7 +123,7 @@ public func dmacore_device_list_mappings(
         unsafe out[count] = dmacore_mapping_info(
           first: first, last: last, kind: record.kind == .coherent ? 1 : 0,
           path: record.path.rawValue, direction: record.direction.rawValue,
-          attributes: record.attributes.subtracting(.list).rawValue)
+          attributes: record.attributes.subtracting(.marks).rawValue)
       }
       count += 1
     }

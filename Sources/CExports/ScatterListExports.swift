@@ -42,7 +42,7 @@ public func dmacore_unmap_list(
     let list = unsafe try entries(list, count)
     let direction = try Direction(checking: direction)
     let attributes = try MappingAttributes(checking: attributes)
-    unsafe try device.pointee.unmap(list, count: count, direction, attributes)
+    unsafe try device.pointee.unmap(list, count: count, direction, attributes.union(.list))
   }
 }
 

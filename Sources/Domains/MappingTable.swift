@@ -163,7 +163,7 @@ public struct MappingTable: ~Copyable {
 
   /// Whether there may be mappings that are kept as tags.
   @inline(__always)
-  var hasTags: Bool { published.load(ordering: .relaxed) & DomainBits.tagging != 0 }
+  public var hasTags: Bool { published.load(ordering: .relaxed) & DomainBits.tagging != 0 }
 
   /// Whether mappings can be kept as tags at the moment.
   @inline(__always)
@@ -214,6 +214,17 @@ public struct MappingTable: ~Copyable {
       start = input &+ Device.granule.bytes
     }
     return nil
+  }
+
+  /// Whether just a range is a mapping that is kept as a tag, with this direction and mark.
+  @inline(never)
+  public func isTagged(
+    _ range: DMARange, _ direction: Direction, _ mark: MappingAttributes
+  ) -> Bool {
+    guard let found = nextTagged(range.first.rawValue, range.last.rawValue) else { return false }
+    return found.first == range.first.rawValue && found.last == range.last.rawValue
+      && found.tag.direction == direction
+      && found.tag.attributes.intersection(.marks) == mark
   }
 
   /// The record that a mapping which is kept as a tag would have.

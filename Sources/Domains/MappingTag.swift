@@ -103,6 +103,9 @@ struct MappingTag {
 }
 
 extension Device {
+  /// How far a mapping that is kept as a tag reaches at most, from the start of its first page on.
+  public static var taggedReach: UInt64 { MappingTag.reach }
+
   /// Maps memory of which nothing is to be asked but that the domain translates it, if a tag has room for it
   /// and all that is needed is at hand.
   @inline(__always)
@@ -111,20 +114,27 @@ extension Device {
     _ limit: AddressLimit
   ) -> DMAAddress? {
     guard mappings.mayTag, !hasDetours else { return nil }
-    return makeTagged(memory, direction, attributes, limit)
+    return unsafe mapTagged(
+      memory.first.rawValue, memory.extent, UnsafeBufferPointer(start: nil, count: 0), direction,
+      attributes, limit)
   }
 
+  /// As above, for a device that has no detours and may have tags, and memory that may lie in several places.
+  ///
+  /// - Parameters:
+  ///   - first, extent: where it starts, and its size less one.
+  ///   - runs: its pages, if they lie in several places.
   @inline(never)
   @_optimize(speed)
-  private func makeTagged(
-    _ memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes,
-    _ limit: AddressLimit
+  public func mapTagged(
+    _ start: UInt64, _ extent: UInt64, _ runs: UnsafeBufferPointer<PhysicalRange>,
+    _ direction: Direction, _ attributes: MappingAttributes, _ limit: AddressLimit
   ) -> DMAAddress? {
     let mask = Self.granule.mask
-    let offset = memory.first.rawValue & mask
+    let offset = start & mask
     guard limits.minAlignMask <= mask,
       let tag = MappingTag(
-        mappings.tagBase, offset: offset, extent: memory.extent, direction, attributes)
+        mappings.tagBase, offset: offset, extent: extent, direction, attributes)
     else { return nil }
     let call = unsafe system.pointee.calls.enter()
     // In the section: whoever adds a peer waits for it before looking at what is mapped.
@@ -136,12 +146,11 @@ extension Device {
       return nil
     }
     let space = unsafe queue.pointee.space
-    let size = (offset &+ memory.extent | mask) &+ 1
+    let size = (offset &+ extent | mask) &+ 1
     let access = unsafe MappingTag.access(translation.pointee.tagAccess, direction)
     let highest = unsafe min(limit.highest, space.pointee.bounds.last.rawValue)
-    let isPage = size == Self.granule.bytes
     guard
-      let first = unsafe isPage
+      let first = unsafe size == Self.granule.bytes
         ? queue.pointee.stash.take(call, limit: highest, of: space)
           ?? queue.pointee.stash.takeCached(call, from: space, limit: highest)
         : IOVASpace.takeCached(space, size, highest)
@@ -151,18 +160,20 @@ extension Device {
     }
     let plain = unsafe translation.pointee.table.plain
     guard unsafe !domain.pointee.pins.holds(first: first, last: first &+ (size &- 1), since: 0),
-      plain.mapRow(
-        first, size, to: memory.first.rawValue &- offset, access, tag: tag.word)
+      runs.isEmpty
+        ? plain.mapRow(first, size, to: start &- offset, access, tag: tag.word)
+        : unsafe plain.mapRow(first, size, to: runs, access, tag: tag.word)
     else {
-      _ = unsafe IOVASpace.free(space, first, size)
+      // Not to the stash, for whoever comes next to find it again.
+      unsafe try? space.pointee.free(first: IOVA(first), size: size)
       unsafe system.pointee.calls.leave(call)
       return nil
     }
-    mappings.count(call, bytes: memory.extent &+ 1)
+    mappings.count(call, bytes: extent &+ 1)
     unsafe system.pointee.calls.leave(call)
+    // The mapping keeps the domain.
     if unsafe !domain.pointee.notifiers.isEmpty {
-      // The mapping keeps the domain.
-      unsafe tellMapped(domain, first, size, to: memory.first.rawValue &- offset, access)
+      unsafe tellMapped(domain, first, size, to: start &- offset, runs, access)
     }
     return DMAAddress(first &+ offset)
   }
@@ -183,18 +194,26 @@ extension Device {
       let translation = unsafe domain.pointee.translation
     else { return false }
     let access = unsafe MappingTag.access(translation.pointee.tagAccess, direction)
-    return unsafe translation.pointee.table.plain.mapRow(
+    return unsafe translation.pointee.table.plain.mapFew(
       first, pages.extent &+ 1, to: pages.first.rawValue, access)
   }
 
   @inline(never)
   private func tellMapped(
     _ domain: UnsafeMutablePointer<Domain>, _ first: UInt64, _ size: UInt64, to output: UInt64,
-    _ access: UInt32
+    _ runs: UnsafeBufferPointer<PhysicalRange>, _ access: UInt32
   ) {
-    guard let range = try? IOVARange(first: IOVA(first), size: size) else { return }
-    unsafe domain.pointee.notifiers.tell(
-      .mapped(range, to: PhysicalAddress(output), Access(rawValue: access)))
+    var (next, index) = (first, 0)
+    repeat {
+      let run = unsafe runs.isEmpty ? nil : runs[index]
+      guard let range = try? IOVARange(first: IOVA(next), size: run.map { $0.extent &+ 1 } ?? size)
+      else { return }
+      unsafe domain.pointee.notifiers.tell(
+        .mapped(
+          range, to: run?.first ?? PhysicalAddress(output), Access(rawValue: access)))
+      next &+= range.extent &+ 1
+      index &+= 1
+    } while index < runs.count
   }
 
   /// Keeps a mapping that a DMA domain translates as a tag, if there is room for it: else it needs a
@@ -298,7 +317,7 @@ extension Device {
     let isLazy = unsafe queue.pointee.isLazy
     let isHeld = unsafe finish(domain, queue, first, size, isLazy)
     unsafe call = system.pointee.calls.enter()
-    if !isLazy { unsafe giveBack(call, queue, first, size) }
+    if !isLazy { unsafe giveBackApart(call, queue, first, size) }
     mappings.uncount(call, bytes: range.extent &+ 1)
     unsafe system.pointee.calls.leave(call)
     return isHeld ? .endedWhileHeld : .ended
@@ -311,6 +330,14 @@ extension Device {
   ) {
     if size == Self.granule.bytes, unsafe queue.pointee.stash.put(call, first) { return }
     _ = unsafe IOVASpace.free(queue.pointee.space, first, size)
+  }
+
+  /// As above, once in the library.
+  @inline(never)
+  private func giveBackApart(
+    _ call: Int, _ queue: UnsafeMutablePointer<FlushQueue>, _ first: UInt64, _ size: UInt64
+  ) {
+    unsafe giveBack(call, queue, first, size)
   }
 
   /// Ends what is left of a mapping that nothing leads to any more, but for giving its addresses back where

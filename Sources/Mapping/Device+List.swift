@@ -46,6 +46,67 @@ extension Device {
   public func map(
     _ list: List, count: Int, _ direction: Direction, _ attributes: MappingAttributes, most: Int
   ) throws(Failure) -> Int {
+    let attributes = attributes.union(.list)
+    let segmentLimits = SegmentLimits(
+      size: limits.maxSegmentSize, boundary: limits.segmentBoundaryMask, areCutLater: false)
+    if mappings.mayTag, !hasDetours,
+      unsafe try mapTagged(list, count, direction, attributes, segmentLimits)
+    {
+      return 1
+    }
+    return unsafe try map(
+      list, count: count, direction, attributes, most: most, segmentLimits)
+  }
+
+  /// Maps a list that becomes one segment, if it can be kept as a tag. Returns whether it is.
+  ///
+  /// - Throws: as `map`.
+  @inline(never)
+  private func mapTagged(
+    _ list: List, _ count: Int, _ direction: Direction, _ attributes: MappingAttributes,
+    _ segmentLimits: SegmentLimits
+  ) throws(Failure) -> Bool {
+    let limit = try limit(for: .streaming)
+    var walk = unsafe ListWalk(list, count: count)
+    guard
+      let (address, size) = unsafe try withUnsafeMutablePointer(
+        to: &walk,
+        { (walk) throws(Failure) in
+          unsafe try mapTagged(
+            RangeReader(walk), direction, attributes, limit,
+            extentMax: segmentLimits.sizeMax &- 1, boundary: segmentLimits.boundary)
+        })
+    else { return false }
+    unsafe list.pointee.set(address.rawValue, size, .iommu)
+    unsafe second(of: list, count)?.pointee.set(0, 0, .refused)
+    return true
+  }
+
+  /// The entry behind the first, if there is one.
+  @inline(never)
+  private func second(of list: List, _ count: Int) -> UnsafeMutablePointer<dmacore_sg>? {
+    var walk = unsafe ListWalk(list + 1, count: count &- 1)
+    return unsafe (try? walk.step()) ?? nil
+  }
+
+  /// The range of the one segment that a list has, if it is translated and not copied.
+  private func onlySegment(_ list: List, _ count: Int) -> DMARange? {
+    guard unsafe list.pointee.dma_flags == 0,
+      unsafe list.pointee.path == UInt16(MappingPath.iommu.rawValue),
+      unsafe second(of: list, count)?.pointee.dma_size ?? 0 == 0
+    else { return nil }
+    return unsafe try? DMARange(
+      first: DMAAddress(list.pointee.dma), size: list.pointee.dma_size)
+  }
+
+  /// As above, of a list's segments or those that are a transfer's.
+  ///
+  /// - Parameter attributes: with `list`.
+  @inline(never)
+  func map(
+    _ list: List, count: Int, _ direction: Direction, _ attributes: MappingAttributes, most: Int,
+    _ segmentLimits: SegmentLimits
+  ) throws(Failure) -> Int {
     let limit = try limit(for: .streaming)
     return try unsafe withUnsafeTemporaryAllocation(
       of: ListPart.self, capacity: Self.partsOnStack
@@ -55,7 +116,7 @@ extension Device {
         do throws(Failure) {
           return try unsafe map(
             ListWalk(list, count: count), most <= 0 ? count : min(count, most), direction,
-            attributes.union(.list), limit, &parts)
+            attributes, limit, segmentLimits, &parts)
         } catch {
           guard parts.isStale else { throw error }
         }
@@ -77,19 +138,20 @@ extension Device {
   @inline(never)
   private func map(
     _ list: ListWalk, _ most: Int, _ direction: Direction, _ attributes: MappingAttributes,
-    _ limit: AddressLimit, _ parts: inout ListParts
+    _ limit: AddressLimit, _ segmentLimits: SegmentLimits, _ parts: inout ListParts
   ) throws(Failure) -> Int {
     let (cell, domain) = unsafe try mappings.take()
     let translating = unsafe translating(domain)
     let stamp = unsafe withPins(of: translating) { $0.stamp }
     var translated = Translated()
     do throws(Failure) {
-      unsafe try read(list, direction, attributes, limit, in: domain, &parts)
+      unsafe try read(list, direction, attributes, limit, segmentLimits, in: domain, &parts)
       guard parts.count > 0 else { throw .invalidArgument }
       if let domain = unsafe translating {
-        unsafe try translate(&parts, direction, attributes, limit, in: domain, &translated)
+        unsafe try translate(
+          &parts, direction, attributes, limit, segmentLimits, in: domain, &translated)
       }
-      let (sizeMax, boundary) = (limits.maxSegmentSize, limits.segmentBoundaryMask)
+      let (sizeMax, boundary) = (segmentLimits.sizeMax, segmentLimits.boundary)
       let (count, digest) = try parts.segments(sizeMax: sizeMax, boundary: boundary, into: nil)
       // What had more room another time might become fewer.
       guard count <= most else { throw parts.shortage ?? .tooBig }
@@ -118,13 +180,14 @@ extension Device {
   @inline(never)
   private func read(
     _ list: ListWalk, _ direction: Direction, _ attributes: MappingAttributes,
-    _ limit: AddressLimit, in domain: UnsafeMutablePointer<Domain>?, _ parts: inout ListParts
+    _ limit: AddressLimit, _ segmentLimits: SegmentLimits,
+    in domain: UnsafeMutablePointer<Domain>?, _ parts: inout ListParts
   ) throws(Failure) {
-    let boundary = limits.segmentBoundaryMask
+    let boundary = segmentLimits.boundary
     // What is translated has boundaries in memory inside of pages alone, where its addresses are the same.
     let isUnbounded = unsafe domain?.pointee.kind == .dma && boundary > Self.granule.mask
     var reader = try ListReader(
-      list, sizeMax: min(limits.maxSegmentSize &- 1, boundary) &+ 1,
+      list, sizeMax: min(segmentLimits.sizeMax &- 1, boundary) &+ 1,
       boundary: isUnbounded ? UInt64.max : boundary)
     // Entries up to this one are looked at one by one.
     var aloneCount = 0
@@ -180,14 +243,20 @@ extension Device {
       do throws(Failure) {
         try parts.reserve()
         let (address, path) = try mapRecorded(this, direction, attributes, limit)
-        parts.append(
-          ListPart(
-            this, address.rawValue, path.isTranslated ? part.path : path, isMMIO: part.isMMIO,
-            isPeer: part.isPeer))
         if path.isTranslated {
+          // The domain has come meanwhile. As a segment of a list it would be in no record.
           parts.isStale = true
+          let range = DMARange(
+            address, through: DMAAddress(address.rawValue &+ this.extent))
+          if !endTaggedApart(range, direction, attributes),
+            let node = unsafe claim(range, direction, attributes, digest: this.first.rawValue)
+          {
+            _ = unsafe undo(node)
+          }
           throw .busy
         }
+        parts.append(
+          ListPart(this, address.rawValue, path, isMMIO: part.isMMIO, isPeer: part.isPeer))
         guard this.last < memory.last else { return }
         first = this.last.rawValue &+ 1
       } catch {
@@ -207,7 +276,8 @@ extension Device {
   @inline(never)
   private func translate(
     _ parts: inout ListParts, _ direction: Direction, _ attributes: MappingAttributes,
-    _ limit: AddressLimit, in domain: UnsafeMutablePointer<Domain>, _ result: inout Translated
+    _ limit: AddressLimit, _ segmentLimits: SegmentLimits,
+    in domain: UnsafeMutablePointer<Domain>, _ result: inout Translated
   ) throws(Failure) {
     var index = 0
     while index < parts.count, !parts[index].path.isTranslated { index &+= 1 }
@@ -217,14 +287,14 @@ extension Device {
       first: PhysicalAddress(parts[index].memory & ~mask),
       last: PhysicalAddress((parts[index].memory &+ parts[index].extent) | mask))
     var alignMask = limits.minAlignMask
-    let boundaryMask = limits.segmentBoundaryMask
+    let boundaryMask = segmentLimits.rangeBoundary
     var size = try parts.layOut(
       from: lead.first.rawValue, alignMask: alignMask, boundary: UInt64.max)
     var boundary: UInt64 = 0
     if boundaryMask != UInt64.max && boundaryMask > mask {
       if size &- 1 <= boundaryMask {
         boundary = boundaryMask &+ 1
-      } else {
+      } else if !segmentLimits.areCutLater {
         // From the start of a block on, or as near as can be, so that there is no gap before the first part.
         let start = alignMask > mask ? lead.first.rawValue & alignMask : 0
         lead = try PhysicalRange(first: PhysicalAddress(start), size: Self.granule.bytes)
@@ -374,12 +444,18 @@ extension Device {
 
   /// Ends the mapping of a list.
   ///
+  /// - Parameter attributes: with `list`.
   /// - Throws: `invalidArgument` when the device has no such mapping, which is reported too.
+  @inline(never)
   public func unmap(
     _ list: List, count: Int, _ direction: Direction, _ attributes: MappingAttributes
   ) throws(Failure) {
     guard !isUntracked || mappings.hasBounced else { return }
-    let attributes = attributes.union(.list)
+    if mappings.hasTags, let range = unsafe onlySegment(list, count),
+      endTaggedApart(range, direction, attributes)
+    {
+      return
+    }
     let found = unsafe try check(
       list, count, "unmap of a list", direction, attributes, ignoring: [])
     var node: MappingTable.Link? = nil
@@ -420,19 +496,23 @@ extension Device {
 
   /// Hands bytes of a list from the device to the CPU or back.
   ///
-  /// - Parameters: offset, size: which bytes; a size of 0: all that follow.
+  /// - Parameters:
+  ///   - offset, size: which bytes; a size of 0: all that follow.
+  ///   - mark: the attributes that are not for callers.
   /// - Throws: `invalidArgument` when the list is not mapped, which is reported too, or has not so many bytes;
   ///   and what the callback of a memory region that is copied fails with.
+  @inline(never)
   public func sync(
     _ list: List, count: Int, _ offset: UInt64, _ size: UInt64, _ direction: Direction,
-    forCPU: Bool
+    forCPU: Bool, mark: MappingAttributes = .list
   ) throws(Failure) {
     guard !isUntracked || mappings.hasBounced else { return cplatform_hand_over() }
     let found = unsafe try check(
-      list, count, "sync of a list", direction, .list, ignoring: .all.subtracting(.mmio))
+      list, count, "sync of a list", direction, mark, ignoring: .all.subtracting(.mmio))
     if let range = found.range,
       unsafe claim(
-        range, direction, .list, ignoring: .all, digest: found.digest, isTaking: false) == nil
+        range, direction, mark, ignoring: .all, digest: found.digest, isTaking: false) == nil,
+      !mappings.isTagged(range, direction, mark)
     {
       reportMisuse("sync of a list", of: range, direction)
       throw .invalidArgument
@@ -445,16 +525,26 @@ extension Device {
       let (start, end) = (next, next &+ segment.extent)
       next = end &+ 1
       guard start <= last && offset <= end else { return }
-      let part = try DMARange(
-        first: DMAAddress(segment.first.rawValue &+ (max(start, offset) &- start)),
-        last: DMAAddress(segment.first.rawValue &+ (min(end, last) &- start)))
+      let first = segment.first.rawValue &+ (max(start, offset) &- start)
+      let extent = min(end, last) &- max(start, offset)
       if !Self.isTranslated(path) {
-        try sync(part, direction, forCPU: forCPU, isOfList: true)
+        try syncPart(first, extent, direction, forCPU: forCPU)
       } else if !isMMIO, !isCoherent || mappings.hasBounced {
         unsafe try syncTranslated(
-          part, in: found.range, direction, forCPU: forCPU, claimed: nil, isCopying: true)
+          DMARange(first: DMAAddress(first), last: DMAAddress(first &+ extent)), in: found.range,
+          direction, forCPU: forCPU, claimed: nil, isCopying: true)
       }
     }
+  }
+
+  /// As `sync`, of a part of a list or transfer that is a mapping of its own.
+  @inline(never)
+  func syncPart(
+    _ first: UInt64, _ extent: UInt64, _ direction: Direction, forCPU: Bool
+  ) throws(Failure) {
+    try sync(
+      DMARange(first: DMAAddress(first), last: DMAAddress(first &+ extent)), direction,
+      forCPU: forCPU, isOfList: true)
   }
 
   private func syncTranslated(

@@ -112,16 +112,42 @@ extension Device {
   public func unmap(
     _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes = []
   ) throws(Failure) {
+    if endWholeTagged(range, direction, attributes) { return }
+    if !isUntracked || mappings.hasBounced { try unmapRecorded(range, direction, attributes) }
+  }
+
+  /// Ends a mapping that is kept as a tag. Returns whether there was one.
+  @inline(__always)
+  func endWholeTagged(
+    _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes
+  ) -> Bool {
     while true {
       switch unmapTagged(range, direction, attributes) {
-      case .ended: return
-      case .endedWhileHeld: return reportHeld(range)
+      case .ended: return true
+      case .endedWhileHeld:
+        reportHeld(range)
+        return true
       case .delayed: cplatform_sleep()
-      case .absent:
-        if !isUntracked || mappings.hasBounced { try unmapRecorded(range, direction, attributes) }
-        return
+      case .absent: return false
       }
     }
+  }
+
+  /// As `unmap`, once in the library.
+  @inline(never)
+  func unmapApart(
+    _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes
+  ) throws(Failure) {
+    if endTaggedApart(range, direction, attributes) { return }
+    if !isUntracked || mappings.hasBounced { try unmapRecorded(range, direction, attributes) }
+  }
+
+  /// As `endWholeTagged`, likewise.
+  @inline(never)
+  func endTaggedApart(
+    _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes
+  ) -> Bool {
+    endWholeTagged(range, direction, attributes)
   }
 
   /// What memory needs that is handed over, of a device that does not see the caches.
@@ -216,7 +242,7 @@ extension Device {
     if !isUntracked || mappings.hasBounced {
       found = mappings.find(covering: range, .streaming, direction)
       guard
-        found.map({ isOfList || $0.attributes.isDisjoint(with: [.list, .reservation]) })
+        found.map({ isOfList || $0.attributes.isDisjoint(with: .marks) })
           ?? isWithoutRecord(range)
       else {
         reportMisuse("sync", of: range, direction)

@@ -40,14 +40,30 @@ public struct IOVAState {
   /// The record of the range; nil if none is needed.
   fileprivate var node: MappingTable.Link?
   // The device's, when the range was reserved.
-  fileprivate var generation: UInt64
-  fileprivate var first: UInt64
-  fileprivate var size: UInt64
-  fileprivate var count: UInt32
-  fileprivate var capacity: UInt32
+  fileprivate var generation: UInt64 = 0
+  fileprivate var first: UInt64 = 0
+  fileprivate var size: UInt64 = 0
+  fileprivate var count: UInt32 = 0
+  fileprivate var capacity: UInt32 = 0
   // Bounced pages to be kept, and those that are.
-  fileprivate var spareMax: UInt32
-  fileprivate var spareCount: UInt32
+  fileprivate var spareMax: UInt32 = 0
+  fileprivate var spareCount: UInt32 = 0
+
+  /// One that is not in use.
+  init() {}
+
+  fileprivate init(
+    node: MappingTable.Link, generation: UInt64, first: UInt64, size: UInt64,
+    _ reserves: IOVAStateReserves
+  ) {
+    unsafe self.node = node
+    self.generation = generation
+    self.first = first
+    self.size = size
+    capacity = reserves.links
+    spareMax = reserves.spares
+    spareCount = reserves.spares
+  }
 
   public static var linksMax: UInt32 { 1 << 20 }
   public static var sparesMax: UInt32 { 65536 }
@@ -165,9 +181,8 @@ extension Device {
           kind: .streaming, path: .iommu, direction: .bidirectional, attributes: .reservation,
           domain: domain, target: made.links?.address ?? 0, bounce: made.spares, stamp: stamp))
       unsafe state.pointee = IOVAState(
-        device: nil, node: cell, generation: generation.load(ordering: .relaxed), first: first,
-        size: size, count: 0, capacity: reserves.links, spareMax: reserves.spares,
-        spareCount: reserves.spares)
+        node: cell, generation: generation.load(ordering: .relaxed), first: first, size: size,
+        reserves)
     } catch {
       made.links?.free()
       unsafe BouncePool.giveBackAll(made.spares)

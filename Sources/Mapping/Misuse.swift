@@ -16,7 +16,7 @@ extension Direction {
 
 extension TextBuffer {
   fileprivate mutating func append(_ attributes: MappingAttributes) {
-    let attributes = attributes.subtracting([.list, .reservation])
+    let attributes = attributes.subtracting(.marks)
     guard !attributes.isEmpty else { return }
     append(" with attributes ")
     append(hexadecimal: UInt64(attributes.rawValue))
@@ -31,6 +31,8 @@ extension TextBuffer {
   ) {
     if kind == .coherent {
       append(": coherent memory of ")
+    } else if attributes.contains(.transfer) {
+      append(": a transfer or segment of ")
     } else if attributes.contains(.list) {
       append(": a list or segment of ")
     } else if attributes.contains(.reservation) {
@@ -77,6 +79,14 @@ extension Device {
     }
   }
 
+  /// Reports what is wrong with a transfer.
+  @inline(never)
+  func reportMisuse(_ what: StaticString) {
+    unsafe system.pointee.reporter.report(.error, .invalidArgument, object: name) { text in
+      text.append(what)
+    }
+  }
+
   /// Reports a mapping call of a device whose domain is not for those.
   @inline(never)
   func reportRefusal() {
@@ -95,6 +105,14 @@ extension Device {
       text.append(" bytes at ")
       text.append(hexadecimal: range.first.rawValue)
       text.append(": a zero-copy mapping of the device still holds a part")
+    }
+  }
+
+  /// Reports that neither other memory nor the old could be mapped.
+  @inline(never)
+  func reportUnreplaced(_ failure: Failure) {
+    unsafe system.pointee.reporter.report(.warning, failure, object: name) { text in
+      text.append("replacing: the old memory cannot be mapped again")
     }
   }
 

@@ -148,6 +148,7 @@ extension MappingPath {
 extension Device {
   /// The path that a mapping call of this kind would take now, and why. Of one that is refused, also the
   /// error.
+  @inline(never)
   public func explain(
     _ memory: PhysicalRange, _ kind: MappingRecord.Kind, _ attributes: MappingAttributes
   ) -> (path: MappingPath, reasons: UInt32, failure: Failure?, limit: UInt64) {

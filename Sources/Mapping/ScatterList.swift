@@ -5,6 +5,16 @@ import CDMACore
 import Domains
 import Primitives
 
+extension dmacore_sg {
+  /// Makes it a segment; of no bytes: the end of those that there are.
+  mutating func set(_ first: UInt64, _ size: UInt64, _ path: MappingPath, isMMIO: Bool = false) {
+    unsafe dma = first
+    unsafe dma_size = size
+    unsafe self.path = UInt16(path.rawValue)
+    unsafe dma_flags = isMMIO ? UInt16(DMACORE_SG_MMIO.rawValue) : 0
+  }
+}
+
 /// Goes through the entries of a list of the caller's, along its chains.
 @safe
 struct ListWalk {
@@ -57,6 +67,24 @@ struct ListWalk {
     }
     defer { unsafe (place, left) = (entry, more) }
     return (taken, left &- more)
+  }
+}
+
+/// What the segments of a list may be.
+struct SegmentLimits {
+  /// The most bytes of one, and the mask of the blocks that none reaches out of.
+  let sizeMax: UInt64
+  let boundary: UInt64
+  /// The mask of the blocks that the range of what is translated is not to reach out of, if it fits one.
+  let rangeBoundary: UInt64
+  /// Whether segments are as long as they can be, for somebody who cuts them.
+  let areCutLater: Bool
+
+  init(size: UInt64, boundary: UInt64, areCutLater: Bool) {
+    sizeMax = areCutLater ? UInt64.max : size
+    self.boundary = areCutLater ? UInt64.max : boundary
+    rangeBoundary = boundary
+    self.areCutLater = areCutLater
   }
 }
 
@@ -272,10 +300,7 @@ struct ListParts: ~Copyable {
       digest = Self.mix(digest, first, extent &+ 1, kind)
       if walk == nil { return }
       guard let entry = unsafe try walk!.step() else { throw .invalidArgument }
-      unsafe entry.pointee.dma = first
-      unsafe entry.pointee.dma_size = extent &+ 1
-      unsafe entry.pointee.path = UInt16(path.rawValue)
-      unsafe entry.pointee.dma_flags = part.isMMIO ? UInt16(DMACORE_SG_MMIO.rawValue) : 0
+      unsafe entry.pointee.set(first, extent &+ 1, path, isMMIO: part.isMMIO)
     }
 
     for index in 0..<count {
@@ -308,10 +333,7 @@ struct ListParts: ~Copyable {
     }
     try close()
     if walk != nil, let entry = unsafe try walk!.step() {
-      unsafe entry.pointee.dma = 0
-      unsafe entry.pointee.dma_size = 0
-      unsafe entry.pointee.path = 0
-      unsafe entry.pointee.dma_flags = 0
+      unsafe entry.pointee.set(0, 0, .refused)
     }
     return (made, digest)
   }

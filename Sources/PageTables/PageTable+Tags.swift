@@ -21,13 +21,51 @@ extension PlainTable {
   public func mapRow(
     _ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32, tag: UInt64
   ) -> Bool {
-    guard let place = place(first, level: 0) else { return false }
-    if unsafe size == place.level.pointee.spanMask &+ 1 {
-      guard mapLeaf(first, to: output, access, in: place) else { return false }
-    } else {
-      guard mapRowApart(first, size, to: output, access, in: place) else { return false }
-    }
+    guard let place = place(first, level: 0), mapFew(first, size, to: output, access, in: place)
+    else { return false }
     // Release: whoever finds the tag finds the leaf.
+    unsafe cplatform_store_release(self.tag(at: place), tag)
+    return true
+  }
+
+  /// As above, to runs of memory that follow one another.
+  ///
+  /// - Parameter runs: of whole pages, as many in all as the row has.
+  @inline(never)
+  @_optimize(speed)
+  public func mapRow(
+    _ first: UInt64, _ size: UInt64, to runs: UnsafeBufferPointer<PhysicalRange>,
+    _ access: UInt32, tag: UInt64
+  ) -> Bool {
+    guard let place = place(first, level: 0) else { return false }
+    let level = unsafe place.level.pointee
+    let attributes = level.attributes(access)
+    guard attributes != 0, let row = row(first, size, in: place), Self.isEmpty(row) else {
+      return false
+    }
+    var next = first
+    for index in 0..<runs.count {
+      let run = unsafe runs[index]
+      guard level.fits(next, run.extent, run.first.rawValue), run.last.rawValue <= lastOutput else {
+        return false
+      }
+      next &+= run.extent &+ 1
+    }
+    let step = step(level)
+    var entry = unsafe place.entry
+    for index in 0..<runs.count {
+      let run = unsafe runs[index]
+      let count = Int(truncatingIfNeeded: run.extent &>> level.shift) &+ 1
+      let word = run.first.rawValue &>> addressShift | attributes
+      if count == 1 {
+        // Release: as in `mapLeaf`.
+        unsafe cplatform_store_release(entry, word)
+      } else {
+        unsafe Self.store(PlainRow(entry, count: count), word, step)
+      }
+      unsafe entry += count
+    }
+    // Release: as above.
     unsafe cplatform_store_release(self.tag(at: place), tag)
     return true
   }

@@ -475,7 +475,7 @@ public struct PlainTable {
   // Once in the library each, for those who do not do this most.
 
   @inline(never)
-  private static func isEmpty(_ row: PlainRow) -> Bool { row.isEmpty }
+  static func isEmpty(_ row: PlainRow) -> Bool { row.isEmpty }
 
   @inline(never)
   static func store(_ row: PlainRow, _ first: UInt64, _ step: UInt64) {
@@ -493,6 +493,22 @@ public struct PlainTable {
     _ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32, in place: PlainPlace
   ) -> Bool {
     mapRow(first, size, to: output, access, in: place)
+  }
+
+  /// As `mapRow`, mostly of one page.
+  @inline(__always)
+  public func mapFew(_ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32) -> Bool {
+    guard let place = place(first, level: 0) else { return false }
+    return mapFew(first, size, to: output, access, in: place)
+  }
+
+  @inline(__always)
+  func mapFew(
+    _ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32, in place: PlainPlace
+  ) -> Bool {
+    unsafe size == place.level.pointee.spanMask &+ 1
+      ? mapLeaf(first, to: output, access, in: place)
+      : mapRowApart(first, size, to: output, access, in: place)
   }
 
   @inline(never)
@@ -515,7 +531,7 @@ public struct PlainTable {
 
   /// The entries for a range, if it is some of one table.
   @inline(__always)
-  private func row(_ first: UInt64, _ size: UInt64, in place: PlainPlace) -> PlainRow? {
+  func row(_ first: UInt64, _ size: UInt64, in place: PlainPlace) -> PlainRow? {
     let count = unsafe place.level.pointee.entryCount(first, size)
     return unsafe count == 0 ? nil : PlainRow(place.entry, count: count)
   }

@@ -45,7 +45,7 @@ private func work(
     try demandSame(entry, count, "entries in segments")
     try device.pointee.sync(list, count: count, 0, 0, .bidirectional, forCPU: true)
     try device.pointee.unmap(dma(single.rawValue, size: memory.extent + 1), .bidirectional)
-    try device.pointee.unmap(list, count: count, .bidirectional, [])
+    try device.pointee.unmap(list, count: count, .bidirectional, .list)
   }
 }
 
@@ -78,12 +78,56 @@ struct ListConcurrencyTests {
         try onThreads(2) { thread in
           results[thread] = 0
           do throws(Failure) {
-            try shared.pointee.unmap(list, count: 2, .toDevice, [])
+            try shared.pointee.unmap(list, count: 2, .toDevice, [.list])
           } catch { results[thread] = error.code }
         }
         #expect(Set([results[0], results[1]]) == [0, 22])
       }
       #expect(shared.pointee.statistics.mappingCount == 0)
+    }
+  }
+
+  /// A list that is mapped while its device gets a domain is mapped once.
+  @Test func aListIsMappedOnceWhenTheDomainComesMeanwhile() throws {
+    try withMachines { machine in
+      nonisolated(unsafe) let domain = try machine.domain(.dma)
+      nonisolated(unsafe) let device = try machine.device()
+      try device.pointee.attach(domain)
+      let isOver = Flag()
+      try onThreads(3) { thread in
+        guard thread > 0 else {
+          while !isOver.isSet {
+            do throws(Failure) {
+              try device.pointee.detach(domain)
+            } catch {
+              try demandSame(error, .busy, "why the domain stays")
+              continue
+            }
+            try device.pointee.attach(domain)
+          }
+          return
+        }
+        defer { if thread == 1 { isOver.set() } }
+        var step = 0
+        let list = UnsafeMutablePointer<dmacore_sg>.allocate(capacity: 2)
+        defer { list.deallocate() }
+        while thread == 1 ? step < RunSettings.steps(6_000) : !isOver.isSet {
+          step += 1
+          dmacore_sg_init(list, 2)
+          dmacore_sg_set(list, UInt64(thread) << 32, 100, 0)
+          dmacore_sg_set(list + 1, UInt64(thread) << 40, 0x2000, 0)
+          do throws(Failure) {
+            _ = try device.pointee.map(list, count: 2, .toDevice, [], most: 0)
+          } catch {
+            try demandSame(error, .notPermitted, "why nothing is mapped")
+            continue
+          }
+          try device.pointee.unmap(list, count: 2, .toDevice, .list)
+        }
+      }
+      #expect(device.pointee.statistics.mappingCount == 0)
+      #expect(domain.pointee.statistics.mappedBytes == 0)
+      #expect(machine.reports.all == [])
     }
   }
 }
