@@ -6,7 +6,7 @@
  * What the parts of the fuzzer of the whole C API share: capi_fuzz.c makes the calls,
  * capi_objects.c creates and destroys objects, capi_drivers.c has drivers, capi_peers.c bridges and peers,
  * capi_backend.c has hardware, capi_ops.c mapping functions, capi_coherent.c allocates memory, capi_lists.c maps
- * lists, capi_states.c links memory into ranges, capi_world.c has arguments, results and callbacks.
+ * lists, capi_states.c links memory into ranges, capi_transfers.c has transfers, capi_world.c has arguments, results and callbacks.
  */
 
 #include <dmacore.h>
@@ -24,6 +24,8 @@
 #define LISTS_MAX 4
 #define LIST_ENTRIES 32
 #define STATES_MAX 4
+#define TRANSFERS_MAX 4
+#define TRANSFER_RANGES 96
 
 enum kind {
 	NOTHING,
@@ -98,6 +100,21 @@ struct range {
 	bool is_busy;
 };
 
+/* Memory that is mapped as a transfer, for a device; NULL: it is not. */
+struct transfer {
+	struct dmacore_device *device;
+	struct dmacore_phys_range ranges[TRANSFER_RANGES];
+	size_t count;
+	struct dmacore_transfer_request request;
+	struct dmacore_transfer transfer;
+	uint64_t size;
+	bool is_flat;
+	/* The callback yields others another time. */
+	bool is_fickle;
+	/* A call with it is under way. */
+	bool is_busy;
+};
+
 /* One input at a time; callbacks need it too. */
 struct world {
 	struct program program;
@@ -106,6 +123,7 @@ struct world {
 	size_t mapping_count;
 	struct list lists[LISTS_MAX];
 	struct range ranges[STATES_MAX];
+	struct transfer transfers[TRANSFERS_MAX];
 	/* Ranges that calls were given or gave lately, so that others meet them. */
 	struct {
 		uint64_t first;
@@ -283,6 +301,11 @@ void forget_lists(const struct dmacore_device *device);
 
 void call_range(void);
 void forget_ranges(const struct dmacore_device *device);
+
+/* Transfers. Their memory ends with them, and so not after their device. */
+
+void call_transfer(void);
+void end_transfers(const struct dmacore_device *device);
 
 uint32_t attributes(void);
 

@@ -929,6 +929,8 @@ void step(void)
 			call_map();
 		else if (call < 0xa0)
 			call_list();
+		else if (call == 0xd1 || (call == 0xf1 && one_in(2)))
+			call_transfer();
 		else
 			call_range();
 		break;

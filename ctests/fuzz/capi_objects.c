@@ -737,6 +737,7 @@ void destroy(struct object *object)
 		DESTROY(dmacore_iommu_destroy(gone.handle));
 		break;
 	case DEVICE:
+		end_transfers(gone.handle);
 		forget_mappings(gone.handle);
 		DESTROY(dmacore_device_destroy(gone.handle));
 		break;
