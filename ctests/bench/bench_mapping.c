@@ -562,6 +562,121 @@ static void measure_links(void)
 	close_path(&linked.path);
 }
 
+/* Pages of requests of 128 KiB and, where there is no IOMMU, of 1 MiB, no two of which adjoin. */
+#define PAGES 32
+#define PAGES_MAX 256
+
+struct request {
+	struct path path;
+	uint8_t *memory;
+	struct dmacore_phys_range ranges[PAGES_MAX];
+	struct dmacore_transfer_request request;
+	/* Of an NVMe command: the addresses of the pages. */
+	uint64_t prps[PAGES_MAX];
+};
+
+static void open_request(struct request *request, uint32_t type, size_t pages)
+{
+	struct dmacore_device_limits limits = DMACORE_DEVICE_LIMITS_INIT;
+
+	request->path = open_path(type);
+	limits.max_segment_size = UINT64_C(1) << 31;
+	BENCH_CHECK(dmacore_device_set_limits(request->path.device, &limits) == 0);
+	request->memory = aligned_alloc(PAGE, 2 * pages * PAGE);
+	BENCH_CHECK(request->memory != NULL);
+	for (size_t i = 0; i < pages; i++) {
+		request->ranges[i].phys = (uintptr_t)request->memory + i * 13 % pages * 2 * PAGE;
+		request->ranges[i].size = PAGE;
+		request->ranges[i].flags = 0;
+		request->ranges[i].reserved = 0;
+	}
+	request->request = (struct dmacore_transfer_request)DMACORE_TRANSFER_REQUEST_INIT;
+	request->request.ranges = request->ranges;
+	request->request.count = pages;
+	request->request.direction = DMACORE_TO_DEVICE;
+}
+
+static void close_request(struct request *request)
+{
+	BENCH_CHECK(live_mappings(&request->path) == 0);
+	close_path(&request->path);
+	free(request->memory);
+}
+
+/* @count pages, by transfers. */
+static void run_transfers(void *context, uint64_t count)
+{
+	struct request *request = context;
+	struct dmacore_device *device = request->path.device;
+	int errors = 0;
+
+	for (uint64_t i = 0; i < count; i += request->request.count) {
+		struct dmacore_transfer transfer = DMACORE_TRANSFER_EMPTY;
+		struct dmacore_transfer_iterator iterator;
+		struct dmacore_segment segments[PAGES_MAX];
+		size_t made = 0, pages = 0;
+
+		errors |= dmacore_transfer_map(device, &request->request, &transfer);
+		errors |=
+			dmacore_transfer_begin(device, &request->request, &transfer, 0, &iterator);
+		errors |= dmacore_transfer_next(&iterator, segments, PAGES_MAX, &made);
+		if (made == request->request.count) {
+			for (; pages < made; pages++)
+				request->prps[pages] = segments[pages].dma;
+		}
+		for (size_t j = 0; pages < request->request.count && j < made; j++) {
+			for (uint64_t at = 0; at < segments[j].size; at += PAGE)
+				request->prps[pages++] = segments[j].dma + at;
+		}
+		errors |= pages != request->request.count;
+		errors |= dmacore_transfer_unmap(device, &transfer);
+	}
+	BENCH_CHECK(errors == 0);
+}
+
+/* The same by a mapping of each page. */
+static void run_page_mappings(void *context, uint64_t count)
+{
+	struct request *request = context;
+	struct dmacore_device *device = request->path.device;
+	int errors = 0;
+
+	for (uint64_t i = 0; i < count; i += request->request.count) {
+		for (size_t j = 0; j < request->request.count; j++)
+			errors |= dmacore_map_phys(device, request->ranges[j].phys, PAGE,
+						   DMACORE_TO_DEVICE, 0, &request->prps[j]);
+		for (size_t j = 0; j < request->request.count; j++)
+			errors |=
+				dmacore_unmap(device, request->prps[j], PAGE, DMACORE_TO_DEVICE, 0);
+	}
+	BENCH_CHECK(errors == 0);
+}
+
+static void measure_transfer(const char *name, uint32_t type, size_t pages, double unit)
+{
+	struct request request;
+	struct bench_run runs[2] = {
+		{ .run = run_transfers, .context = &request },
+		{ .run = run_page_mappings, .context = &request },
+	};
+
+	if (!bench_wants(name))
+		return;
+	runs[0].count = runs[1].count = bench_count(2000000, 100) / pages * pages + pages;
+	open_request(&request, type, pages);
+	bench_time_turns(runs, 2);
+	bench_row(name, "ns", runs[0].time * unit, "pages alone", runs[1].time * unit);
+	close_request(&request);
+}
+
+static void measure_transfers(void)
+{
+	measure_transfer("transfer.nvme.128k", DMACORE_DOMAIN_DMA, PAGES, PAGES);
+	measure_transfer("transfer.nvme.128k.lazy", DMACORE_DOMAIN_DMA_LAZY, PAGES, PAGES);
+	/* A segment. */
+	measure_transfer("transfer.direct", 0, PAGES_MAX, 1);
+}
+
 void bench_mapping(void)
 {
 	measure_pairs();
@@ -573,4 +688,5 @@ void bench_mapping(void)
 	measure_pool();
 	measure_lists();
 	measure_links();
+	measure_transfers();
 }
