@@ -42,9 +42,9 @@ static int begin(struct job *job, unsigned int request, enum block_opcode opcode
 
 	for (done = 0; opcode == BLOCK_WRITE && done < size && !error; done += part) {
 		uint8_t *buffer =
-			driver_buffer(job->machine.driver, request, done / DRIVER_SEGMENT_SIZE);
+			driver_buffer(job->machine.driver, request, done / DRIVER_BUFFER_SIZE);
 
-		part = smaller(size - done, DRIVER_SEGMENT_SIZE);
+		part = smaller(size - done, DRIVER_BUFFER_SIZE);
 		error = file_read(&job->file, buffer, part, offset + done);
 		if (!error && done + part == size)
 			memset(buffer + part, 0, padded_size - size);
@@ -71,10 +71,10 @@ static int finish(struct job *job, unsigned int request, enum block_opcode opcod
 	if (error)
 		return complain(error, "the disk did not do what it was told");
 	for (done = 0; opcode == BLOCK_READ && done < size && !error; done += part) {
-		part = smaller(size - done, DRIVER_SEGMENT_SIZE);
+		part = smaller(size - done, DRIVER_BUFFER_SIZE);
 		error = file_write(
 			&job->copy,
-			driver_buffer(job->machine.driver, request, done / DRIVER_SEGMENT_SIZE),
+			driver_buffer(job->machine.driver, request, done / DRIVER_BUFFER_SIZE),
 			part, offset + done);
 	}
 	return error;
@@ -141,7 +141,7 @@ static int move(struct job *job, enum block_opcode opcode)
 /* Compares the copy with the file, byte for byte, length included. */
 static int compare(const struct job *job)
 {
-	static uint8_t expected[DRIVER_SEGMENT_SIZE], found[DRIVER_SEGMENT_SIZE];
+	static uint8_t expected[DRIVER_BUFFER_SIZE], found[DRIVER_BUFFER_SIZE];
 	struct stat status;
 	uint64_t offset;
 	size_t part;
@@ -152,7 +152,7 @@ static int compare(const struct job *job)
 	if ((uint64_t)status.st_size != job->size)
 		return complain(-EIO, "the copy has another size");
 	for (offset = 0; offset < job->size; offset += part) {
-		part = smaller(job->size - offset, DRIVER_SEGMENT_SIZE);
+		part = smaller(job->size - offset, DRIVER_BUFFER_SIZE);
 		error = file_read(&job->file, expected, part, offset);
 		if (!error)
 			error = file_read(&job->copy, found, part, offset);

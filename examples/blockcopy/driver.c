@@ -14,9 +14,9 @@ _Static_assert(ENTRY_COUNT > DRIVER_DEPTH, "a queue must hold all requests");
 
 struct request {
 	uint8_t *buffers[BLOCK_SEGMENTS_MAX];
-	struct block_segment mapped[BLOCK_SEGMENTS_MAX];
-	unsigned int mapped_count; /* 0: not submitted */
-	enum dmacore_direction direction;
+	struct dmacore_phys_range ranges[BLOCK_SEGMENTS_MAX]; /* what of the buffers is mapped */
+	struct dmacore_transfer_request memory;
+	struct dmacore_transfer transfer;
 	bool is_complete;
 	uint16_t status;
 };
@@ -56,39 +56,53 @@ static void unshare(struct driver *driver, struct shared *shared)
 	(void)error; /* A live allocation is freed; anything else would be reported. */
 }
 
-static int unmap(struct driver *driver, struct request *request)
+static bool is_submitted(const struct request *request)
 {
-	int first_error = 0;
-
-	while (request->mapped_count > 0) {
-		const struct block_segment *segment = &request->mapped[--request->mapped_count];
-		int error = dmacore_unmap(driver->device, segment->dma, segment->size,
-					  request->direction, 0);
-
-		if (!first_error)
-			first_error = error;
-	}
-	return first_error;
+	return dmacore_transfer_size(&request->transfer) > 0;
 }
 
-static int map(struct driver *driver, struct request *request, size_t size)
+static int unmap(struct driver *driver, struct request *request)
 {
-	while (size > 0) {
-		struct block_segment *segment = &request->mapped[request->mapped_count];
-		int error;
+	return is_submitted(request) ? dmacore_transfer_unmap(driver->device, &request->transfer) :
+				       0;
+}
 
-		segment->size = size < DRIVER_SEGMENT_SIZE ? size : DRIVER_SEGMENT_SIZE;
-		error = dmacore_map_single(driver->device, request->buffers[request->mapped_count],
-					   segment->size, request->direction, 0, &segment->dma);
-		if (error) {
-			/* The error of the map call is the one to tell. */
-			(void)unmap(driver, request);
-			return error;
-		}
-		request->mapped_count++;
-		size -= segment->size;
+/*
+ * Maps the first bytes of a request's buffers, all at once, and lists the segments that the disk is told of:
+ * as many as the path makes of them.
+ */
+static int map(struct driver *driver, struct request *request, size_t size,
+	       enum dmacore_direction direction,
+	       struct dmacore_segment segments[BLOCK_SEGMENTS_MAX], size_t *out_count)
+{
+	struct dmacore_transfer_iterator iterator;
+	size_t count;
+	int error;
+
+	for (count = 0; size > 0; count++) {
+		struct dmacore_phys_range *range = &request->ranges[count];
+
+		/* On a flat system a physical address is one of this process. */
+		range->phys = (uintptr_t)request->buffers[count];
+		range->size = size < DRIVER_BUFFER_SIZE ? size : DRIVER_BUFFER_SIZE;
+		size -= range->size;
 	}
-	return 0;
+	request->memory = (struct dmacore_transfer_request)DMACORE_TRANSFER_REQUEST_INIT;
+	request->memory.ranges = request->ranges;
+	request->memory.count = count;
+	request->memory.direction = direction;
+	request->memory.max_segments = BLOCK_SEGMENTS_MAX;
+	error = dmacore_transfer_map(driver->device, &request->memory, &request->transfer);
+	if (error)
+		return error;
+	error = dmacore_transfer_begin(driver->device, &request->memory, &request->transfer, 0,
+				       &iterator);
+	if (!error)
+		error = dmacore_transfer_next(&iterator, segments, BLOCK_SEGMENTS_MAX, out_count);
+	/* The first error is the one to tell. */
+	if (error)
+		(void)unmap(driver, request);
+	return error;
 }
 
 /*
@@ -108,7 +122,7 @@ static int take_completions(struct driver *driver, uint32_t count)
 		if (completion.phase != (lap % 2 == 0) || completion.id >= DRIVER_DEPTH)
 			return -EPROTO;
 		request = &driver->requests[completion.id];
-		if (request->mapped_count == 0 || request->is_complete)
+		if (!is_submitted(request) || request->is_complete)
 			return -EPROTO;
 		request->is_complete = true;
 		request->status = completion.status;
@@ -124,30 +138,32 @@ int driver_submit(struct driver *driver, unsigned int index, enum block_opcode o
 		(struct block_segment *)driver->lists.cpu + (size_t)index * BLOCK_SEGMENTS_MAX;
 	struct block_command *command = (struct block_command *)driver->submissions.cpu +
 					driver->submitted_count % ENTRY_COUNT;
-	unsigned int i;
+	struct dmacore_segment segments[BLOCK_SEGMENTS_MAX];
+	size_t count, i;
 	int error;
 
-	if (request->mapped_count > 0)
+	if (is_submitted(request))
 		return -EBUSY;
 	if (size == 0 || size > DRIVER_REQUEST_SIZE || size % BLOCK_SIZE != 0)
 		return -EINVAL;
-	request->direction = opcode == BLOCK_WRITE ? DMACORE_TO_DEVICE : DMACORE_FROM_DEVICE;
 	request->is_complete = false;
-	error = map(driver, request, size);
+	error = map(driver, request, size,
+		    opcode == BLOCK_WRITE ? DMACORE_TO_DEVICE : DMACORE_FROM_DEVICE, segments,
+		    &count);
 	if (error)
 		return error;
 
-	/* The disk may write to the list, so the driver keeps its own to unmap by. */
-	for (i = 0; i < request->mapped_count; i++)
-		list[i] = request->mapped[i];
+	/* The disk may write to the list. Nothing in it is needed to unmap. */
+	for (i = 0; i < count; i++)
+		list[i] = (struct block_segment){ segments[i].dma, segments[i].size };
 	command->id = index;
 	command->opcode = opcode;
-	command->segment_count = request->mapped_count;
+	command->segment_count = count;
 	command->segments = driver->lists.dma + index * BLOCK_SEGMENTS_MAX * sizeof(*list);
 	command->block = block;
 
 	driver->counters.commands++;
-	driver->counters.segments += request->mapped_count;
+	driver->counters.segments += count;
 	driver->counters.bytes += size;
 	disk_ring_doorbell(driver->disk, ++driver->submitted_count);
 	return 0;
@@ -159,7 +175,7 @@ int driver_wait(struct driver *driver, unsigned int index)
 	uint32_t count;
 	int error;
 
-	if (request->mapped_count == 0)
+	if (!is_submitted(request))
 		return 0;
 	while (!request->is_complete) {
 		error = disk_wait_for_interrupt(driver->disk, SECONDS_MAX, &count);
@@ -176,6 +192,7 @@ int driver_wait(struct driver *driver, unsigned int index)
 
 int driver_create(struct dmacore_device *device, struct disk *disk, struct driver **out_driver)
 {
+	struct dmacore_device_limits limits = DMACORE_DEVICE_LIMITS_INIT;
 	struct driver *driver = calloc(1, sizeof(*driver));
 	struct disk_registers registers;
 	unsigned int i, j;
@@ -185,7 +202,12 @@ int driver_create(struct dmacore_device *device, struct disk *disk, struct drive
 		return -ENOMEM;
 	driver->device = device;
 	driver->disk = disk;
-	error = share(driver, &driver->submissions, ENTRY_COUNT * sizeof(struct block_command));
+	/* A segment may be a whole request, where one buffer follows another for the disk. */
+	limits.max_segment_size = DRIVER_REQUEST_SIZE;
+	error = dmacore_device_set_limits(device, &limits);
+	if (!error)
+		error = share(driver, &driver->submissions,
+			      ENTRY_COUNT * sizeof(struct block_command));
 	if (!error)
 		error = share(driver, &driver->completions,
 			      ENTRY_COUNT * sizeof(struct block_completion));
@@ -195,12 +217,12 @@ int driver_create(struct dmacore_device *device, struct disk *disk, struct drive
 
 	/*
 	 * An IOMMU opens whole pages to a device. Buffers that start and end on pages let the disk
-	 * see nothing else.
+	 * see nothing else, and get addresses one behind the other.
 	 */
 	for (i = 0; i < DRIVER_DEPTH && !error; i++) {
 		for (j = 0; j < BLOCK_SEGMENTS_MAX && !error; j++) {
 			driver->requests[i].buffers[j] =
-				aligned_alloc(PAGE_SIZE, DRIVER_SEGMENT_SIZE);
+				aligned_alloc(PAGE_SIZE, DRIVER_BUFFER_SIZE);
 			if (!driver->requests[i].buffers[j])
 				error = -ENOMEM;
 		}
@@ -238,14 +260,23 @@ void driver_destroy(struct driver *driver)
 	free(driver);
 }
 
-void *driver_buffer(struct driver *driver, unsigned int request, unsigned int segment)
+void *driver_buffer(struct driver *driver, unsigned int request, unsigned int buffer)
 {
-	return driver->requests[request].buffers[segment];
+	return driver->requests[request].buffers[buffer];
 }
 
-dmacore_dma_t driver_buffer_dma(struct driver *driver, unsigned int request, unsigned int segment)
+dmacore_dma_t driver_buffer_dma(struct driver *driver, unsigned int index, unsigned int buffer)
 {
-	return driver->requests[request].mapped[segment].dma;
+	const struct request *request = &driver->requests[index];
+	struct dmacore_transfer_iterator iterator;
+	struct dmacore_segment found;
+	size_t count = 0;
+	int error = dmacore_transfer_begin(driver->device, &request->memory, &request->transfer,
+					   (uint64_t)buffer * DRIVER_BUFFER_SIZE, &iterator);
+
+	if (!error)
+		error = dmacore_transfer_next(&iterator, &found, 1, &count);
+	return !error && count == 1 ? found.dma : 0;
 }
 
 struct driver_counters driver_counters(const struct driver *driver)

@@ -3,7 +3,8 @@
 #define BLOCKCOPY_DRIVER_H
 
 /*
- * The driver's side: it gives the disk memory through the DMA mapping calls and in no other way.
+ * The driver's side: it gives the disk memory through the DMA mapping calls and in no other way: a
+ * request's buffers are mapped as one transfer.
  *
  * The driver has DRIVER_DEPTH requests, each with buffers for DRIVER_REQUEST_SIZE bytes. While a
  * request is submitted its buffers are mapped and belong to the disk; driver_wait() gives them
@@ -14,8 +15,8 @@
 #include "disk.h"
 
 #define DRIVER_DEPTH 4
-#define DRIVER_SEGMENT_SIZE (64 * 1024)
-#define DRIVER_REQUEST_SIZE (BLOCK_SEGMENTS_MAX * DRIVER_SEGMENT_SIZE)
+#define DRIVER_BUFFER_SIZE (64 * 1024)
+#define DRIVER_REQUEST_SIZE (BLOCK_SEGMENTS_MAX * DRIVER_BUFFER_SIZE)
 
 struct driver;
 
@@ -28,11 +29,11 @@ struct driver_counters {
 int driver_create(struct dmacore_device *device, struct disk *disk, struct driver **out_driver);
 void driver_destroy(struct driver *driver);
 
-/* The buffer of segment @segment, below BLOCK_SEGMENTS_MAX, of request @request. */
-void *driver_buffer(struct driver *driver, unsigned int request, unsigned int segment);
+/* One of the BLOCK_SEGMENTS_MAX buffers of a request; each has DRIVER_BUFFER_SIZE bytes. */
+void *driver_buffer(struct driver *driver, unsigned int request, unsigned int buffer);
 
-/* What the device is told of that buffer; good while the request is submitted. */
-dmacore_dma_t driver_buffer_dma(struct driver *driver, unsigned int request, unsigned int segment);
+/* Where that buffer is for the device, while the request is submitted as far as there; else 0. */
+dmacore_dma_t driver_buffer_dma(struct driver *driver, unsigned int request, unsigned int buffer);
 
 /* Submits the first @size bytes of a request, whole blocks; the request must not be submitted. */
 int driver_submit(struct driver *driver, unsigned int request, enum block_opcode opcode,
