@@ -175,6 +175,41 @@ static void map_list__makes_no_segment_across_a_boundary(void **state)
 	assert_ok(unmap(&work));
 }
 
+/* The second time, when addresses come from caches, as the first. */
+static void map_list__obeys_limits_at_addresses_that_were_used_before(void **state)
+{
+	struct machine *machine = *state;
+
+	for (unsigned round = 0; round < 3; round++) {
+		struct work work;
+
+		/* Within a page, the bytes around a multiple of 256. */
+		limit(machine->device, 0, 255, 0);
+		start(&work, machine->device, DMACORE_BIDIRECTIONAL);
+		add(&work, LOW_BASE + 200, 100);
+		assert_ok(map_at(&work, 2));
+		assert_count(&work, 2);
+		assert_int_equal(work.list[0].dma_size, 56);
+		assert_ok(unmap(&work));
+		/* Pages that fit a segment, and then do not. */
+		for (uint64_t pages = 2; pages <= 4; pages += 2) {
+			limit(machine->device, 2 * PAGE, UINT64_MAX, 0);
+			start(&work, machine->device, DMACORE_BIDIRECTIONAL);
+			for (uint64_t i = 0; i < pages; i++)
+				add(&work, LOW_BASE + 3 * i * PAGE, PAGE);
+			assert_ok(map(&work));
+			assert_count(&work, pages / 2);
+			assert_int_equal(work.list[0].dma_size, 2 * PAGE);
+			assert_ok(unmap(&work));
+			limit(machine->device, 0, 2 * PAGE - 1, 0);
+			assert_ok(map(&work));
+			assert_count(&work, pages / 2);
+			assert_int_equal(work.list[0].dma % (2 * PAGE), 0);
+			assert_ok(unmap(&work));
+		}
+	}
+}
+
 static void map_list__cuts_at_a_boundary_on_the_direct_path(void **state)
 {
 	struct machine *machine = *state;
@@ -647,6 +682,7 @@ int main(void)
 		test_on_translated(map_list__merges_pages_through_an_iommu),
 		test_on_list(map_list__makes_no_segment_that_is_too_long),
 		test_on_list(map_list__makes_no_segment_across_a_boundary),
+		test_on_translated(map_list__obeys_limits_at_addresses_that_were_used_before),
 		test_on_list(map_list__cuts_no_more_than_a_boundary_inside_of_pages_does),
 		test_on(DIRECT, map_list__cuts_at_a_boundary_on_the_direct_path),
 		test_on(TRACKED, map_list__cuts_at_a_boundary_on_the_direct_path),

@@ -1259,6 +1259,104 @@ static void transfer_replace__tells_new_addresses_where_there_is_no_iommu(void *
 	assert_nothing_mapped(machine);
 }
 
+/* What the policy refuses is known before the old memory is taken away. */
+static void transfer_replace__that_is_refused_changes_nothing(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_bounce_pool *pool;
+	uint8_t byte = 0x77;
+	struct job job;
+
+	fill_memory(machine);
+	use_device(machine, DMACORE_DEVICE_UNTRUSTED, UINT64_MAX, 3 * PAGE, &pool);
+	job_start(&job, machine->device, DMACORE_BIDIRECTIONAL);
+	job.request.flags = DMACORE_TRANSFER_REPLACEABLE;
+	/* So that nothing is copied back when the old memory is unmapped. */
+	job.request.attributes = DMACORE_ATTR_SKIP_CPU_SYNC;
+	job_add(&job, LOW_BASE + 8, 100);
+	job_run(&job);
+	assert_ok(dmacore_view_write(machine->view, job.segments[0].dma + 5, &byte, 1));
+	assert_fails(dmacore_transfer_replace(machine->device, &job.transfer, 0,
+					      (UINT64_C(1) << 60) + 8, 100),
+		     ERANGE);
+	byte = 0;
+	assert_ok(dmacore_view_read(machine->view, job.segments[0].dma + 5, &byte, 1));
+	assert_int_equal(byte, 0x77);
+	assert_ok(job_unmap(&job));
+	end_pool(machine, pool);
+}
+
+static void transfer_replace__is_refused_where_a_new_mask_does_not_reach(void **state)
+{
+	struct machine *machine = *state;
+	struct job job;
+
+	fill_memory(machine);
+	job_start(&job, machine->device, DMACORE_BIDIRECTIONAL);
+	job.request.flags = DMACORE_TRANSFER_REPLACEABLE;
+	job_add(&job, HIGH_BASE, PAGE);
+	job_run(&job);
+	assert_ok(dmacore_device_set_streaming_mask(machine->device, LOW_MASK, NULL));
+	assert_fails(
+		dmacore_transfer_replace(machine->device, &job.transfer, 0, HIGH_BASE + PAGE, PAGE),
+		ERANGE);
+	job_go(&job, 0, 4);
+	job_check(machine, &job);
+	assert_ok(dmacore_transfer_replace(machine->device, &job.transfer, 0, LOW_BASE, PAGE));
+	job.ranges[0].phys = LOW_BASE;
+	job_go(&job, 0, 4);
+	job_check(machine, &job);
+	assert_ok(job_unmap(&job));
+	assert_nothing_mapped(machine);
+}
+
+static void transfer_next__puts_neighbours_of_a_registration_together(void **state)
+{
+	struct machine *machine = *state;
+	struct job job;
+
+	job_start(&job, machine->device, DMACORE_BIDIRECTIONAL);
+	job.request.flags = DMACORE_TRANSFER_REPLACEABLE;
+	job.request.max_segments = 2;
+	job_add(&job, LOW_BASE, PAGE);
+	job_add(&job, LOW_BASE + PAGE, 2 * PAGE);
+	job_add_flagged(&job, LOW_BASE + 3 * PAGE, PAGE, DMACORE_RANGE_MMIO);
+	job_run(&job);
+	assert_int_equal(job.count, 2);
+	assert_job_segment(&job, 0, LOW_BASE, 3 * PAGE);
+	assert_job_segment(&job, 1, LOW_BASE + 3 * PAGE, PAGE);
+	assert_ok(job_unmap(&job));
+}
+
+/* The bits that addresses have in common with memory's; those of a range follow one another. */
+static void transfer_map__aligns_a_registration_as_the_device_asks(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_device_limits limits = DMACORE_DEVICE_LIMITS_INIT;
+	struct job job;
+
+	fill_memory(machine);
+	limits.min_align_mask = 4 * PAGE - 1;
+	assert_ok(dmacore_device_set_limits(machine->device, &limits));
+	job_start(&job, machine->device, DMACORE_BIDIRECTIONAL);
+	job.request.flags = DMACORE_TRANSFER_REPLACEABLE;
+	job_add(&job, LOW_BASE + 3 * PAGE, PAGE);
+	job_add(&job, LOW_BASE + 8 * PAGE, 4 * PAGE);
+	job_add(&job, LOW_BASE, 7);
+	job_run(&job);
+	assert_int_equal(job.segments[0].dma & limits.min_align_mask, 3 * PAGE);
+	job_check(machine, &job);
+	assert_fails(
+		dmacore_transfer_replace(machine->device, &job.transfer, 0, LOW_BASE + PAGE, PAGE),
+		EINVAL);
+	assert_ok(dmacore_transfer_replace(machine->device, &job.transfer, 0, LOW_BASE + 7 * PAGE,
+					   PAGE));
+	assert_ok(job_unmap(&job));
+	job.ranges[1].size = PAGE;
+	assert_fails(job_map(&job), EINVAL);
+	assert_job_empty(&job);
+}
+
 /* A replacement that fails leaves what was there. */
 static void transfer_replace__that_fails_leaves_the_old_memory(void **state)
 {
@@ -1338,6 +1436,11 @@ int main(void)
 		test_on_translated(transfer_replace__keeps_addresses_and_neighbours),
 		test_on_translated(transfer_replace__takes_whole_ranges_at_the_same_place),
 		test_on(DIRECT, transfer_replace__tells_new_addresses_where_there_is_no_iommu),
+		test_on_translated(transfer_replace__that_is_refused_changes_nothing),
+		test_on(TRACKED, transfer_replace__is_refused_where_a_new_mask_does_not_reach),
+		test_on(DIRECT, transfer_next__puts_neighbours_of_a_registration_together),
+		test_on(TRACKED, transfer_next__puts_neighbours_of_a_registration_together),
+		test_on_translated(transfer_map__aligns_a_registration_as_the_device_asks),
 		test_on_translated(transfer_replace__that_fails_leaves_the_old_memory),
 	};
 
