@@ -520,7 +520,17 @@ extension Device {
     let isHeld = unsafe withPins(of: domain) { pins in
       unsafe pins.holds(first: first, last: last, since: node.pointee.payload.stamp)
     }
-    for index in range {
+    unsafe handBack(range, links, of: state)
+    unsafe links.remove(range, of: Int(state.pointee.count))
+    unsafe state.pointee.count &-= UInt32(range.count)
+    if isHeld { reportHeld(DMARange(DMAAddress(first), through: DMAAddress(last))) }
+  }
+
+  /// Hands what was linked back to the CPU, when no access through it is under way any more.
+  @inline(never)
+  private func handBack(_ range: Range<Int>, _ links: LinkArray, of state: State) {
+    // Of the others there is nothing to hand over.
+    for index in range where !isCoherent || links[index].isBounced {
       let link = links[index]
       let runs =
         unsafe link.isBounced ? take(from: link.first, through: link.last, of: state) : nil
@@ -533,9 +543,6 @@ extension Device {
       }
       unsafe keep(runs, of: state)
     }
-    unsafe links.remove(range, of: Int(state.pointee.count))
-    unsafe state.pointee.count &-= UInt32(range.count)
-    if isHeld { reportHeld(DMARange(DMAAddress(first), through: DMAAddress(last))) }
   }
 
   // MARK: - Freeing
@@ -581,11 +588,8 @@ extension Device {
     } else {
       unsafe release(node)
     }
-    for index in unsafe 0..<Int(state.pointee.count) {
-      guard let link = links?[index], !link.attributes.contains(.skipCPUSync) else { continue }
-      // None is bounced any more, so that there is nothing to copy.
-      unsafe try? handOver(link, link.first, link.last, of: state, nil, forCPU: true)
-    }
+    // None is bounced any more.
+    if let links { unsafe handBack(0..<Int(state.pointee.count), links, of: state) }
     links?.free()
     if isHeld { reportHeld(range) }
   }

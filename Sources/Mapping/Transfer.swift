@@ -165,7 +165,7 @@ struct TransferEntries<Entry> {
     guard unsafe header.pointee.generation != device.generation.load(ordering: .relaxed) else {
       return
     }
-    device.reportMisuse("the transfer has ended with the driver that mapped it")
+    device.reportMisuse("the transfer ended with its driver")
     throw .invalidArgument
   }
 }
