@@ -37,8 +37,8 @@
  *   addresses of a peer, as the device's mapping functions say; and all that is translated has one range of
  *   addresses, with gaps where ranges do not meet at pages.
  *
- * In the first two cases the transfer is all that there is: 16 bytes, and no memory is asked for. In the last
- * the library allocates a list of what it has mapped.
+ * In the first two cases the caller's 16 bytes are all that there is, beside the mapping's own record
+ * (mapping.h). In the last the library allocates a list of what it has mapped; for a registration, too.
  *
  * The iterator puts together what is contiguous for the device, and cuts it where a segment may not go
  * on: at the most bytes, in whole pages if there is one in them, and at a boundary. Registers
