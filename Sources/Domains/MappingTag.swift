@@ -178,24 +178,31 @@ extension Device {
     return DMAAddress(first &+ offset)
   }
 
-  /// Maps a few pages where the caller has a range of the domain, as `mapTagged` would, without a tag. Returns
-  /// whether that is done at once.
+  /// Maps a few pages in a range of the domain's addresses that the caller has, as `mapTagged` would, without a
+  /// tag. Returns whether that is done at once.
+  ///
+  /// It needs no section: the range's record keeps the domain, and it is in the way of a peer and of whoever
+  /// retires a table.
   @inline(never)
   @_optimize(speed)
   public func mapUntagged(
-    _ first: UInt64, _ pages: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes
+    _ first: UInt64, _ pages: PhysicalRange, _ direction: Direction,
+    _ attributes: MappingAttributes, in domain: UnsafeMutablePointer<Domain>
   ) -> Bool {
-    guard mappings.mayTag, !hasDetours, pages.extent <= MappingTag.reach, attributes.access.isEmpty
-    else { return false }
-    let call = unsafe system.pointee.calls.enter()
-    defer { unsafe system.pointee.calls.leave(call) }
-    guard unsafe system.pointee.peers.isEmpty, let domain = unsafe mappings.taggingDomain.domain,
-      unsafe domain.pointee.notifiers.isEmpty,
+    guard mappings.mayTag, !hasDetours, pages.extent <= MappingTag.reach,
+      attributes.access.isEmpty, unsafe system.pointee.peers.isEmpty,
       let translation = unsafe domain.pointee.translation
     else { return false }
+    let (size, output) = (pages.extent &+ 1, pages.first.rawValue)
     let access = unsafe MappingTag.access(translation.pointee.tagAccess, direction)
-    return unsafe translation.pointee.table.plain.mapFew(
-      first, pages.extent &+ 1, to: pages.first.rawValue, access)
+    guard unsafe translation.pointee.table.plain.mapFew(first, size, to: output, access) else {
+      return false
+    }
+    if unsafe !domain.pointee.notifiers.isEmpty {
+      unsafe tellMapped(
+        domain, first, size, to: output, UnsafeBufferPointer(start: nil, count: 0), access)
+    }
+    return true
   }
 
   @inline(never)

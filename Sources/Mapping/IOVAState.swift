@@ -266,7 +266,8 @@ extension Device {
     let limit = try limit(for: .streaming)
     if unsafe state.pointee.count == state.pointee.capacity { unsafe try grow(state) }
     var isBounced = false
-    if !mapUntagged(start & ~mask, memory.rounded(to: Self.granule), direction, attributes) {
+    let pages = memory.rounded(to: Self.granule)
+    if unsafe !mapUntagged(start & ~mask, pages, direction, attributes, in: domain) {
       isBounced = unsafe try fill(state, offset, memory, direction, attributes, limit, in: domain)
     }
     let link = MemoryLink(
