@@ -242,10 +242,86 @@ static void transfer__does_what_single_mappings_do(void **state)
 	assert_true(refusals < ROUNDS);
 }
 
+#define LARGE_BASE UINT64_C(0x400000000)
+#define LARGE_SIZE (UINT64_C(48) << 20)
+
+/* Sizes from one byte to many MiB; the device finds just the memory, wherever it looks. */
+static void transfer__of_any_size_leads_to_its_memory(void **state)
+{
+	struct machine *machine = *state;
+	uint8_t *large = aligned_alloc(PAGE, LARGE_SIZE);
+	uint64_t random = 5;
+	struct job job;
+
+	assert_non_null(large);
+	fill(large, LARGE_SIZE, 3);
+	add_host_region(machine->system, LARGE_BASE, LARGE_SIZE, large, 0);
+	for (unsigned round = 0; round < 60; round++) {
+		const bool meets = random_next(&random) % 2;
+		const uint64_t wanted = 1 + random_next(&random) % 6;
+		const uint64_t mask = meets ? PAGE - 1 : 0;
+		uint64_t first = 0;
+
+		job_start(&job, machine->device, DMACORE_BIDIRECTIONAL);
+		job.request.flags = meets && round % 3 == 0 ? DMACORE_TRANSFER_REPLACEABLE : 0;
+		job.request.max_segment_size = UINT64_C(1) << random_next(&random) % 30;
+		for (uint64_t i = 0; i < wanted; i++) {
+			/* As many of each order of size. */
+			uint64_t size = (UINT64_C(1) << random_next(&random) % 23) +
+					(random_next(&random) % PAGE);
+			uint64_t at = random_next(&random) % (LARGE_SIZE - (UINT64_C(9) << 20));
+
+			job_add(&job, LARGE_BASE + (at & ~mask), (size | mask) + (mask ? 1 : 0));
+		}
+		assert_ok(job_map(&job));
+		for (size_t i = 0; i < job.request.count; first += job.ranges[i++].size) {
+			for (unsigned look = 0; look < 8; look++) {
+				uint64_t offset = random_next(&random) % job.ranges[i].size;
+				uint8_t *memory =
+					large + (job.ranges[i].phys - LARGE_BASE) + offset;
+				struct dmacore_transfer_iterator iterator;
+				struct dmacore_segment segment;
+				uint8_t bytes[64];
+				size_t count;
+				uint64_t size = job.ranges[i].size - offset;
+
+				assert_ok(dmacore_transfer_begin(machine->device, &job.request,
+								 &job.transfer, first + offset,
+								 &iterator));
+				assert_ok(dmacore_transfer_next(&iterator, &segment, 1, &count));
+				assert_int_equal(count, 1);
+				size = size < segment.size ? size : segment.size;
+				size = size < sizeof(bytes) ? size : sizeof(bytes);
+				assert_ok(
+					dmacore_view_read(machine->view, segment.dma, bytes, size));
+				assert_memory_equal(bytes, memory, size);
+				fill(bytes, size, random);
+				assert_ok(dmacore_view_write(machine->view, segment.dma, bytes,
+							     size));
+				assert_ok(dmacore_transfer_sync_for_cpu(
+					machine->device, &job.transfer, first + offset, size));
+				assert_memory_equal(bytes, memory, size);
+			}
+		}
+		assert_int_equal(dmacore_transfer_size(&job.transfer), first);
+		assert_ok(job_unmap(&job));
+		assert_int_equal(device_statistics(machine->device).mapping_count, 0);
+	}
+	dmacore_view_destroy(machine->view);
+	dmacore_device_destroy(machine->device);
+	machine->view = NULL;
+	machine->device = NULL;
+	assert_ok(dmacore_memory_remove(machine->system, LARGE_BASE, LARGE_SIZE));
+	free(large);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(transfer__does_what_single_mappings_do),
+		test_on(DIRECT, transfer__of_any_size_leads_to_its_memory),
+		test_on(TRACKED, transfer__of_any_size_leads_to_its_memory),
+		test_on_translated(transfer__of_any_size_leads_to_its_memory),
 	};
 
 	return run_group("transfers beside single mappings", tests);
