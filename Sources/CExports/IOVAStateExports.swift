@@ -86,17 +86,22 @@ public func dmacore_iova_state_sync(
 public func dmacore_iova_state_sync_for_cpu(
   _ pointer: UnsafeMutablePointer<dmacore_iova_state>!, _ offset: UInt64, _ size: UInt64
 ) -> CInt {
-  unsafe with(pointer, "a sync of links") { (device, state) throws(Failure) in
-    unsafe try device.pointee.sync(state, offset, size, forCPU: true)
-  }
+  unsafe sync(pointer, offset, size, forCPU: true)
 }
 
 @implementation @c(dmacore_iova_state_sync_for_device)
 public func dmacore_iova_state_sync_for_device(
   _ pointer: UnsafeMutablePointer<dmacore_iova_state>!, _ offset: UInt64, _ size: UInt64
 ) -> CInt {
+  unsafe sync(pointer, offset, size, forCPU: false)
+}
+
+private func sync(
+  _ pointer: UnsafeMutablePointer<dmacore_iova_state>?, _ offset: UInt64, _ size: UInt64,
+  forCPU: Bool
+) -> CInt {
   unsafe with(pointer, "a sync of links") { (device, state) throws(Failure) in
-    unsafe try device.pointee.sync(state, offset, size, forCPU: false)
+    unsafe try device.pointee.sync(state, offset, size, forCPU: forCPU)
   }
 }
 

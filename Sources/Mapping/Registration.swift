@@ -37,6 +37,11 @@ struct RegisteredRange {
   func memory(at phys: UInt64) throws(Failure) -> PhysicalRange {
     try PhysicalRange(first: PhysicalAddress(phys), size: size)
   }
+
+  /// Those that it is mapped with.
+  func attributes(of transfer: Transfer) -> MappingAttributes {
+    isMMIO ? transfer.attributes.union(.mmio) : transfer.attributes
+  }
 }
 
 typealias Registration = TransferEntries<RegisteredRange>
@@ -86,7 +91,7 @@ extension Device {
   /// - Throws: as `map`.
   @inline(never)
   static func register(
-    _ device: UnsafeMutablePointer<Device>, _ request: TransferRequest, _ limit: AddressLimit
+    _ device: UnsafeMutablePointer<Device>, _ request: TransferRequest
   ) throws(Failure) -> Transfer {
     let (count, size) = try request.reader.measure()
     guard count <= Int(IOVAState.linksMax) else { throw .tooBig }
@@ -122,8 +127,7 @@ extension Device {
   ) throws(Failure) {
     var range = unsafe registration.entries[index]
     let memory = try range.memory(at: range.phys)
-    var attributes = transfer.attributes
-    if range.isMMIO { attributes.insert(.mmio) }
+    let attributes = range.attributes(of: transfer)
     let state = unsafe registration.state
     range.isLinked = unsafe state.pointee.isReserved
     if range.isLinked {
@@ -161,7 +165,7 @@ extension Device {
     }
     try unmapApart(
       DMARange(first: DMAAddress(range.dma), size: range.size), transfer.direction,
-      range.isMMIO ? transfer.attributes.union(.mmio) : transfer.attributes)
+      range.attributes(of: transfer))
   }
 
   /// Ends a registration.
@@ -235,9 +239,8 @@ extension Device {
       throw .invalidArgument
     }
     // What is refused is known before anything changes.
-    let attributes = old.isMMIO ? transfer.attributes.union(.mmio) : transfer.attributes
     if let failure = explain(
-      try old.memory(at: phys), .streaming, attributes.subtracting(.marks)
+      try old.memory(at: phys), .streaming, old.attributes(of: transfer).subtracting(.marks)
     ).failure {
       throw failure
     }

@@ -203,7 +203,7 @@ extension Device {
     _ device: UnsafeMutablePointer<Device>, _ request: TransferRequest
   ) throws(Failure) -> Transfer {
     let limit = unsafe try device.pointee.limit(for: .streaming)
-    if request.isReplaceable { return unsafe try register(device, request, limit) }
+    if request.isReplaceable { return unsafe try register(device, request) }
     if unsafe device.pointee.isUntracked && device.pointee.system.pointee.peers.isEmpty,
       let size = unsafe try device.pointee.sizeIfDirect(request, limit)
     {
