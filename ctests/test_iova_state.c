@@ -2,26 +2,10 @@
 
 /* Two-step mapping: a range of addresses is reserved, and memory is linked into it. */
 
-#include "support/machine.h"
+#include "support/drivers.h"
 #include "support/pools.h"
 
 #define PAGES 12
-
-/* What lies at physical addresses of the machine's three regions. */
-static uint8_t *memory_at(struct machine *machine, dmacore_phys_t phys)
-{
-	if (phys >= HIGH_BASE)
-		return machine->high + (phys - HIGH_BASE);
-	return phys >= NEXT_BASE ? machine->next + (phys - NEXT_BASE) :
-				   machine->low + (phys - LOW_BASE);
-}
-
-static void fill_all(struct machine *machine)
-{
-	fill(machine->low, RAM_SIZE, 1);
-	fill(machine->next, RAM_SIZE, 2);
-	fill(machine->high, RAM_SIZE, 3);
-}
 
 static void reserve(struct machine *machine, struct dmacore_iova_state *state, dmacore_phys_t phys,
 		    uint64_t size)
@@ -107,7 +91,7 @@ static void iova_state_reserve__does_not_in_a_hybrid_domain_that_bypasses(void *
 	assert_false(dmacore_iova_state_is_reserved(&range));
 	assert_ok(dmacore_iova_state_free(&range));
 	assert_ok(dmacore_domain_set_bypass(machine->domain, false));
-	fill_all(machine);
+	fill_memory(machine);
 	reserve(machine, &range, LOW_BASE, 2 * PAGE);
 	assert_ok(link_at(&range, 0, HIGH_BASE, PAGE));
 	/* Turned on again, a link is where its caller wants it all the same. */
@@ -194,7 +178,7 @@ static void iova_state_link__maps_at_the_offset_and_leaves_holes(void **state)
 	struct machine *machine = *state;
 	struct dmacore_iova_state range;
 
-	fill_all(machine);
+	fill_memory(machine);
 	reserve(machine, &range, LOW_BASE + 100, PAGES * PAGE);
 	/* In any order: the head, a page behind a hole, one between, and the tail. */
 	assert_ok(link_at(&range, 0, LOW_BASE + 100, PAGE - 100));
@@ -231,7 +215,7 @@ static void iova_state_link__checks_bounds_overlap_and_congruence(void **state)
 	struct machine *machine = *state;
 	struct dmacore_iova_state range;
 
-	fill_all(machine);
+	fill_memory(machine);
 	reserve(machine, &range, LOW_BASE, 8 * PAGE + 5);
 	assert_ok(link_at(&range, 0, LOW_BASE, 2 * PAGE));
 	assert_ok(link_at(&range, 4 * PAGE, HIGH_BASE, 100));
@@ -285,7 +269,7 @@ static void iova_state_link__finds_room_for_many(void **state)
 	struct dmacore_iova_state range;
 	const unsigned many = 1000;
 
-	fill_all(machine);
+	fill_memory(machine);
 	reserve(machine, &range, LOW_BASE, many * PAGE);
 	/* Even ones from the end on, odd ones from the start on. */
 	for (unsigned i = many; i > 0; i -= 2)
@@ -343,7 +327,7 @@ static void iova_state_unlink__takes_whole_links(void **state)
 	struct machine *machine = *state;
 	struct dmacore_iova_state range;
 
-	fill_all(machine);
+	fill_memory(machine);
 	reserve(machine, &range, LOW_BASE, 8 * PAGE);
 	assert_ok(link_at(&range, 0, LOW_BASE, 2 * PAGE));
 	assert_ok(link_at(&range, 4 * PAGE, HIGH_BASE, 100));
@@ -453,30 +437,17 @@ static void iova_state__ends_with_the_drivers_mappings(void **state)
 	assert_int_equal(domain_statistics(machine->domain).mapped_bytes, 0);
 }
 
-static int probe(struct dmacore_device *device, void *opaque)
-{
-	(void)device;
-	(void)opaque;
-	return 0;
-}
-
-static void forget(struct dmacore_device *device, void *opaque)
-{
-	(void)device;
-	(void)opaque;
-}
-
 /* The driver has gone, and all that it had mapped: its state is refused, with a report. */
 static void iova_state__is_refused_when_the_driver_has_gone(void **state)
 {
-	const struct dmacore_driver driver = {
-		.struct_size = sizeof(driver), .name = "sd", .probe = probe, .remove = forget
-	};
 	struct machine *machine = *state;
 	struct dmacore_iova_state range;
+	struct test_driver driver;
 
+	/* Its remove leaves mappings behind. */
+	test_driver_init(&driver, "sd", 0);
 	assert_ok(dmacore_domain_detach(machine->domain, machine->device));
-	assert_ok(dmacore_device_bind(machine->device, &driver));
+	assert_ok(dmacore_device_bind(machine->device, &driver.descriptor));
 	reserve(machine, &range, LOW_BASE, 2 * PAGE);
 	assert_ok(link_at(&range, 0, LOW_BASE, PAGE));
 	assert_ok(dmacore_device_unbind(machine->device));
@@ -501,7 +472,7 @@ static void iova_state_link__bounces_what_the_device_may_not_have_whole(void **s
 	uint8_t bytes[2 * PAGE];
 	dmacore_dma_t dma;
 
-	fill_all(machine);
+	fill_memory(machine);
 	use_device(machine, DMACORE_DEVICE_UNTRUSTED, UINT64_MAX, 16 * PAGE, &pool);
 	reserve(machine, &range, LOW_BASE + 100, 8 * PAGE);
 	dma = dmacore_iova_state_address(&range);
@@ -553,7 +524,7 @@ static void iova_state_link__bounces_at_the_same_place_whatever_the_alignment(vo
 	struct machine *machine = *state;
 	struct dmacore_bounce_pool *pool;
 
-	fill_all(machine);
+	fill_memory(machine);
 	use_device(machine, DMACORE_DEVICE_UNTRUSTED, UINT64_MAX, 16 * PAGE, &pool);
 	for (unsigned i = 0; i < 5; i++) {
 		struct dmacore_device_limits limits = DMACORE_DEVICE_LIMITS_INIT;
@@ -579,7 +550,7 @@ static void iova_state_link__copies_back_what_may_be_written_alone(void **state)
 	struct dmacore_bounce_pool *pool;
 	uint8_t before = 0;
 
-	fill_all(machine);
+	fill_memory(machine);
 	use_device(machine, DMACORE_DEVICE_UNTRUSTED, UINT64_MAX, 16 * PAGE, &pool);
 	for (unsigned way = 0; way < 2; way++) {
 		reserve(machine, &range, LOW_BASE, 4 * PAGE);
@@ -644,7 +615,7 @@ static void iova_state_reserve__keeps_pages_for_bounced_ends(void **state)
 	struct dmacore_bounce_pool_statistics statistics = { .struct_size = sizeof(statistics) };
 	struct dmacore_bounce_pool *pool;
 
-	fill_all(machine);
+	fill_memory(machine);
 	use_device(machine, DMACORE_DEVICE_UNTRUSTED, UINT64_MAX, 4 * PAGE, &pool);
 	options.links = 2;
 	options.bounced_pages = 3;

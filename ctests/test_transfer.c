@@ -3,7 +3,6 @@
 /* Transfers: memory is mapped by one call, whatever it is, and an iterator says what to tell the device. */
 
 #include "support/hardware.h"
-#include "support/lists.h"
 #include "support/peers.h"
 #include "support/pools.h"
 #include "support/transfers.h"
@@ -650,35 +649,6 @@ static void transfer__is_no_other_mapping(void **state)
 	assert_nothing_mapped(machine);
 }
 
-static void transfer__is_its_devices_alone(void **state)
-{
-	struct machine *machine = *state;
-	struct dmacore_device *other = make_device(machine);
-
-	assert_ok(dmacore_domain_attach(machine->domain, other));
-	for (unsigned round = 0; round < 4; round++) {
-		struct job job;
-
-		job_start(&job, machine->device, DMACORE_BIDIRECTIONAL);
-		job.request.flags = round == 3 ? DMACORE_TRANSFER_REPLACEABLE : 0;
-		if (round == 2)
-			job_add(&job, LOW_BASE + 10, 10);
-		job_add(&job, LOW_BASE, PAGE);
-		job_add(&job, LOW_BASE + 4 * PAGE, PAGE);
-		job.request.flags = round == 3 ? DMACORE_TRANSFER_REPLACEABLE : 0;
-		job_run(&job);
-		assert_misuse(machine, dmacore_transfer_sync_for_cpu(other, &job.transfer, 0, 0));
-		assert_misuse(machine, dmacore_transfer_unmap(other, &job.transfer));
-		if (round == 3)
-			assert_misuse(machine, dmacore_transfer_replace(other, &job.transfer, 0,
-									LOW_BASE + PAGE, PAGE));
-		assert_true(dmacore_transfer_size(&job.transfer) > 0);
-		assert_ok(job_unmap(&job));
-	}
-	dmacore_device_destroy(other);
-	assert_nothing_mapped(machine);
-}
-
 static void transfer__refuses_who_may_not_map(void **state)
 {
 	struct machine *machine = *state;
@@ -928,57 +898,6 @@ static void transfer_unmap__is_lazy_where_the_domain_is(void **state)
 		faults_take(machine);
 		assert_ok(dmacore_domain_flush(machine->domain));
 		assert_int_equal(domain_statistics(machine->domain).iova_bytes, 0);
-	}
-}
-
-static int probe(struct dmacore_device *device, void *opaque)
-{
-	(void)device;
-	(void)opaque;
-	return 0;
-}
-
-/* Leaves its mappings behind. */
-static void forget(struct dmacore_device *device, void *opaque)
-{
-	(void)device;
-	(void)opaque;
-}
-
-static void transfer__ends_with_the_driver(void **state)
-{
-	const struct dmacore_driver driver = {
-		.struct_size = sizeof(driver), .name = "nvme", .probe = probe, .remove = forget
-	};
-	struct machine *machine = *state;
-
-	for (unsigned variant = 0; variant < 3; variant++) {
-		struct job job;
-
-		if (variant == 0)
-			assert_ok(dmacore_domain_detach(machine->domain, machine->device));
-		assert_ok(dmacore_device_bind(machine->device, &driver));
-		job_start(&job, machine->device, DMACORE_BIDIRECTIONAL);
-		job.request.flags = variant == 2 ? DMACORE_TRANSFER_REPLACEABLE : 0;
-		if (variant == 1)
-			job_add(&job, LOW_BASE + 8 * PAGE, 7);
-		job_add(&job, LOW_BASE, PAGE);
-		job_add(&job, HIGH_BASE, PAGE);
-		job_run(&job);
-		assert_ok(dmacore_device_unbind(machine->device));
-		reports_forget(&machine->reports);
-		assert_nothing_mapped(machine);
-		/* It is ended by the driver that made it, or not at all. */
-		if (variant > 0)
-			assert_misuse(machine, dmacore_transfer_sync_for_cpu(machine->device,
-									     &job.transfer, 0, 0));
-		if (variant == 2)
-			assert_misuse(machine,
-				      dmacore_transfer_replace(machine->device, &job.transfer, 0,
-							       LOW_BASE + PAGE, PAGE));
-		assert_misuse(machine, job_unmap(&job));
-		if (variant > 0)
-			assert_job_empty(&job);
 	}
 }
 
@@ -1417,7 +1336,6 @@ int main(void)
 		test_on_translated(transfer__of_what_does_not_meet_at_pages_has_gaps),
 		test_on_translated(transfer__permits_what_its_direction_says),
 		test_on_translated(transfer__is_no_other_mapping),
-		test_on_translated(transfer__is_its_devices_alone),
 		{ "transfer__refuses_who_may_not_map (blocked)", transfer__refuses_who_may_not_map,
 		  blocked_setup, machine_teardown, (void *)(uintptr_t)TRANSLATED },
 		{ "transfer__refuses_who_may_not_map (unmanaged)",
@@ -1428,7 +1346,6 @@ int main(void)
 		stage_test(transfer_map__undoes_itself_wherever_it_fails),
 		stage_test(transfer_replace__that_fails_says_whether_the_old_memory_is_back),
 		test_on_translated(transfer_unmap__is_lazy_where_the_domain_is),
-		test_on(TRANSLATED, transfer__ends_with_the_driver),
 		test_on(DIRECT, transfer__bounces_what_is_out_of_reach),
 		test_on(DIRECT, transfer__is_bounced_in_parts_where_slots_are_few),
 		test_on_translated(transfer__bounces_the_ends_for_who_is_not_trusted),

@@ -5,7 +5,6 @@
  * CPU do, they find the same bytes, and in the end the two memories are the same.
  */
 
-#include "support/lists.h"
 #include "support/pools.h"
 #include "support/transfers.h"
 

@@ -168,11 +168,4 @@ static inline void check_transfer(struct machine *machine, struct work *work,
 	assert_memory_equal(memory, seen, size);
 }
 
-static inline void fill_memory(struct machine *machine)
-{
-	fill(machine->low, RAM_SIZE, 1);
-	fill(machine->next, RAM_SIZE, 2);
-	fill(machine->high, RAM_SIZE, 3);
-}
-
 #endif /* SUPPORT_LISTS_H */

@@ -540,4 +540,21 @@ static inline void fill(void *bytes, size_t size, uint64_t seed)
 		((uint8_t *)bytes)[i] = (uint8_t)(random_next(&seed) >> 32);
 }
 
+/* Bytes for all of the machine's memory. */
+static inline void fill_memory(struct machine *machine)
+{
+	fill(machine->low, RAM_SIZE, 1);
+	fill(machine->next, RAM_SIZE, 2);
+	fill(machine->high, RAM_SIZE, 3);
+}
+
+/* What lies at a physical address of the machine's three regions. */
+static inline uint8_t *memory_at(struct machine *machine, dmacore_phys_t phys)
+{
+	if (phys >= HIGH_BASE)
+		return machine->high + (phys - HIGH_BASE);
+	return phys >= NEXT_BASE ? machine->next + (phys - NEXT_BASE) :
+				   machine->low + (phys - LOW_BASE);
+}
+
 #endif /* SUPPORT_MACHINE_H */

@@ -102,15 +102,6 @@ static inline uint64_t job_size(const struct job *job)
 		assert_int_equal(dmacore_transfer_size(&(job)->transfer), 0);   \
 	} while (0)
 
-/* What lies at a physical address of the machine's three regions. */
-static inline uint8_t *memory_at(struct machine *machine, dmacore_phys_t phys)
-{
-	if (phys >= HIGH_BASE)
-		return machine->high + (phys - HIGH_BASE);
-	return phys >= NEXT_BASE ? machine->next + (phys - NEXT_BASE) :
-				   machine->low + (phys - LOW_BASE);
-}
-
 /* The bytes of a job in memory, one behind the other; written there if @is_in. */
 static inline void job_copy_memory(struct machine *machine, const struct job *job, uint8_t *bytes,
 				   bool is_in)
