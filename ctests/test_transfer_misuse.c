@@ -171,8 +171,9 @@ static void transfer__is_refused_for_another_device(void **state)
 
 	if (machine->domain)
 		assert_ok(dmacore_domain_attach(machine->domain, other));
-	/* A range or list, a list, and a registration. */
-	for (unsigned form = 0; form < 3; form++) {
+	/* A range or list, a list, and a registration; and again, when addresses come from caches. */
+	for (unsigned round = 0; round < 6; round++) {
+		const unsigned form = round % 3;
 		struct job job;
 
 		job_start(&job, machine->device, DMACORE_BIDIRECTIONAL);
