@@ -43,7 +43,7 @@ final class ModelBoard {
       options.memory_allocator = allocator
       system = try makeObject { dmacore_system_create(&options, &$0) }
     }
-    try addRegion(base, memorySize, memory)
+    try addRegion(to: system, base, memorySize, memory)
     var deviceOptions = dmacore_device_options()
     deviceOptions.struct_size = MemoryLayout<dmacore_device_options>.size
     deviceOptions.streaming_mask = streamingMask
@@ -57,7 +57,7 @@ final class ModelBoard {
       deviceOptions.iommu = iommu
     }
     if poolPages > 0 {
-      try addRegion(Self.poolBase, poolPages * 4096, poolMemory)
+      try addRegion(to: system, Self.poolBase, poolPages * 4096, poolMemory)
       var poolOptions = dmacore_bounce_pool_options()
       poolOptions.struct_size = MemoryLayout<dmacore_bounce_pool_options>.size
       (poolOptions.size, poolOptions.size_max) = (
@@ -84,16 +84,6 @@ final class ModelBoard {
     poolMemory.deallocate()
   }
 
-  private func addRegion(_ base: UInt64, _ size: Int, _ host: UnsafeMutableRawPointer) throws {
-    var region = dmacore_memory_region()
-    region.struct_size = MemoryLayout<dmacore_memory_region>.size
-    region.backing = DMACORE_MEMORY_HOST.rawValue
-    region.base = base
-    region.size = UInt64(size)
-    region.host = host
-    try demandSame(dmacore_memory_add(system, &region), 0, "result of memory_add")
-  }
-
   func demandMemory(_ expected: [UInt8]) throws {
     let found = Array(UnsafeRawBufferPointer(start: memory, count: memorySize))
     if let place = zip(found, expected).enumerated().first(where: { $1.0 != $1.1 })?.offset {
@@ -115,4 +105,17 @@ final class ModelBoard {
     try demandSame(left.mapped_bytes, 0, "bytes left mapped")
     try demandSame(left.mapping_count, 0, "ranges left")
   }
+}
+
+/// Memory of this process becomes memory of a system.
+func addRegion(
+  to system: OpaquePointer?, _ base: UInt64, _ size: Int, _ host: UnsafeMutableRawPointer
+) throws {
+  var region = dmacore_memory_region()
+  region.struct_size = MemoryLayout<dmacore_memory_region>.size
+  region.backing = DMACORE_MEMORY_HOST.rawValue
+  region.base = base
+  region.size = UInt64(size)
+  region.host = host
+  try demandSame(dmacore_memory_add(system, &region), 0, "result of memory_add")
 }

@@ -124,10 +124,10 @@ final class TransferBoard {
     try makeSystem()
     var offset = 0
     for region in Self.regions {
-      try addRegion(region.base, region.pages * Self.page, memory + offset)
+      try addRegion(to: system, region.base, region.pages * Self.page, memory + offset)
       offset += region.pages * Self.page
     }
-    try addRegion(Self.poolBase, Self.poolPages * Self.page, poolMemory)
+    try addRegion(to: system, Self.poolBase, Self.poolPages * Self.page, poolMemory)
     var poolOptions = dmacore_bounce_pool_options()
     poolOptions.struct_size = MemoryLayout<dmacore_bounce_pool_options>.size
     poolOptions.size = UInt64(Self.poolPages * Self.page)
@@ -186,16 +186,6 @@ final class TransferBoard {
       return notes.addCopied(size, direction, forCPU: forCPU)
     }
     notes.add(place, size, direction, forCPU: forCPU)
-  }
-
-  private func addRegion(_ base: UInt64, _ size: Int, _ host: UnsafeMutableRawPointer) throws {
-    var region = dmacore_memory_region()
-    region.struct_size = MemoryLayout<dmacore_memory_region>.size
-    region.backing = DMACORE_MEMORY_HOST.rawValue
-    region.base = base
-    region.size = UInt64(size)
-    region.host = host
-    try demandSame(dmacore_memory_add(system, &region), 0, "result of memory_add")
   }
 
   private func makeDomain(_ type: UInt32) throws {
