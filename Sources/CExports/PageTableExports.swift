@@ -68,7 +68,8 @@ public func dmacore_pagetable_root(
 
 @inline(__always)
 private func plain(_ pagetable: OpaquePointer?) -> PlainTable? {
-  guard let pagetable = unsafe pagetable else { return nil }
+  // Expected, so that what follows is a branch of its own, not the half of one.
+  guard _fastPath(unsafe pagetable != nil), let pagetable = unsafe pagetable else { return nil }
   // SAFETY: see `value`.
   return unsafe UnsafePointer<AnyPageTable>(pagetable).pointee.plain
 }
@@ -195,8 +196,8 @@ private func translateLeaf(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ access: UInt32, level: Int,
   _ out: UnsafeMutablePointer<dmacore_translation>?
 ) -> Bool {
-  guard let out = unsafe out, let plain = unsafe plain(pagetable),
-    let found = plain.lookUpLeaf(iova, access, level: level)
+  guard let plain = unsafe plain(pagetable), _fastPath(unsafe out != nil),
+    let out = unsafe out, let found = plain.lookUpLeaf(iova, access, level: level)
   else { return false }
   unsafe out.pointee = translation(found)
   return true

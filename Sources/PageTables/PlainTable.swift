@@ -16,21 +16,25 @@ struct PlainLevel {
   var largerMask: UInt64 = UInt64.max
   /// The highest offset of a tree whose root is on this level.
   var lastOffset: UInt64 = 0
+  /// What brings the number of an entry to the highest bits of a product, with an input: one multiplication
+  /// takes less time than a shift by a number that is not known to the compiler. For levels that a
+  /// directory has.
+  var numberFactor: UInt64 = 0
   /// What the words of tables have besides their address. Those of level 0 have what none has.
   var table: UInt64 = UInt64.max
   /// What the words of leaves have, of the bits that are the same in all of them; among those are the
   /// bits of addresses that are not aligned to the span.
   var leafMask: UInt64 = 0
   var leaf: UInt64 = UInt64.max
+  /// The same of the leaf that most are: that which may be read and written through, with the bits that
+  /// tell so.
+  var usualMask: UInt64 = 0
+  var usual: UInt64 = UInt64.max
   let presentBits: UInt64
   /// The bits that outputs do not have.
   var noOutput: UInt64 = UInt64.max
   /// For each access the word of a leaf to 0; 0 if that is not plain.
   let attributes: UnsafeMutablePointer<UInt64>
-  /// The numbers of tables that the directory tells apart.
-  let directoryMask: UInt64
-  /// The exponent of what a table spans.
-  var tableShift: UInt64 = 63
 
   @inline(__always)
   func isLeaf(_ word: UInt64) -> Bool {
@@ -44,11 +48,9 @@ struct PlainLevel {
     (input | tableSpanMask) ^ UInt64(truncatingIfNeeded: number) &<< 1
   }
 
-  /// The place of that table in the directory.
+  /// The number of the entry for an input, modulo 2^18.
   @inline(__always)
-  func directoryIndex(_ input: UInt64) -> Int {
-    Int(truncatingIfNeeded: (input &>> tableShift) & directoryMask)
-  }
+  func entryNumber(_ input: UInt64) -> UInt64 { (input &* numberFactor) &>> 46 }
 
   /// How many entries of one table a range is: none if it is not such a range.
   @inline(__always)
@@ -113,8 +115,9 @@ struct PlainRow {
 ///
 /// The directory has the labels of pages that were made tables on the two lowest levels, by where in the
 /// space of inputs those are: one label for all that are some power of two apart, of the last that was
-/// made. It is a hint: what is there may be a table no more, which its label tells. So nothing is ever
-/// taken out of it.
+/// made. An index of the directory stands for 512 entries, whatever a table has: 512 is what it mostly
+/// has, and one shift less to find it. It is a hint: what is there may be a table no more, which its label
+/// tells. So nothing is ever taken out of it.
 ///
 /// All of it is one piece of memory, so that hardly anything has to be looked for:
 ///
@@ -131,6 +134,8 @@ public struct PlainTable {
     /// The bits of an output in a leaf, which may be fewer than those of a table's address.
     let outputBits: UInt64
     let lastOutput: UInt64
+    /// What brings an address in a word to its place: a product is faster here than a shift.
+    let addressFactor: UInt64
   }
 
   private let numbers: UnsafeMutablePointer<Numbers>
@@ -151,6 +156,7 @@ public struct PlainTable {
 
   /// With 4 KiB pages these are 1 GiB of the smallest leaves and 64 GiB of those of 2 MiB.
   private static func directoryCount(_ level: Int) -> Int { level == 0 ? 512 : 64 }
+  private static var directoryEntries: UInt64 { 512 }
 
   // Where in the memory what is, in bytes.
   private static var levelsStart: Int { MemoryLayout<Numbers>.stride }
@@ -179,14 +185,13 @@ public struct PlainTable {
       to: Numbers(
         words: words, indexMask: (1 &<< UInt64(format.indexBits)) &- 1,
         tableMask: ~(words.addressBits &>> words.addressShift), outputBits: outputBits,
-        lastOutput: outputBits | format.granule.mask))
+        lastOutput: outputBits | format.granule.mask, addressFactor: 1 &<< words.addressShift))
     for number in 0..<Self.levelCount {
       let attributes = min(number, Self.leafLevelCount) * Self.accessCount
       unsafe level(number).initialize(
         to: PlainLevel(
           presentBits: words.presentBits,
-          attributes: pointer(Self.attributesStart, UInt64.self) + attributes,
-          directoryMask: UInt64(Self.directoryCount(number) - 1)))
+          attributes: pointer(Self.attributesStart, UInt64.self) + attributes))
     }
     let nothing = unsafe TableLabel(role: pointer(Self.nothingStart, UInt64.self))
     for level in 0..<Self.directoryLevelCount {
@@ -228,18 +233,19 @@ public struct PlainTable {
     let isHighest = level &+ 1 == geometry.levelsMax
     var new = unsafe self.level(level).pointee
     new.shift = UInt64(truncatingIfNeeded: format.shift(at: level))
+    // Of the formats none has a level below the third with larger entries than 2^46 bytes.
+    new.numberFactor = format.shift(at: level) <= 46 ? 1 &<< (46 &- new.shift) : 0
     new.spanMask = format.spanMask(at: level)
     new.tableSpanMask = format.spanMask(at: level &+ 1)
-    new.tableShift = UInt64(truncatingIfNeeded: min(63, format.shift(at: level &+ 1)))
     new.lastOffset = geometry.lastLowInput
     if !isHighest { new.lastOffset = min(new.lastOffset, new.tableSpanMask) }
     if level > 0 {
       new.table = format.table(PhysicalAddress(0), at: level &- 1) & numbers.tableMask
     }
     new.largerMask = smallestLeafMask(above: level, format)
-    new.leafMask =
-      ~((numbers.outputBits & ~new.spanMask) &>> words.addressShift | words.leafNotes
-      | words.accessBits)
+    new.usualMask =
+      ~((numbers.outputBits & ~new.spanMask) &>> words.addressShift | words.leafNotes)
+    new.leafMask = new.usualMask & ~words.accessBits
     new.noOutput = ~(numbers.outputBits & ~new.spanMask)
     if level < Self.leafLevelCount && format.leafOrders(at: level) & 1 != 0 {
       for bits in 0..<Access.all.rawValue &+ 1 where format.canExpress(Access(rawValue: bits)) {
@@ -267,6 +273,7 @@ public struct PlainTable {
       unsafe pointer(Self.refusalsStart, Int8.self)[number] = Self.refused(access)
     }
     unsafe new.attributes[Int(access.rawValue)] = word
+    if access == [.read, .write] { new.usual = word & new.usualMask }
   }
 
   /// The span less one of the smallest leaf that is larger than an entry of this level.
@@ -293,8 +300,19 @@ public struct PlainTable {
     let role = level.role(input, level: number)
     // If it is retired by now, which takes an overlapping call, it is linked.
     guard unsafe cplatform_replace_release(table.role, 0, role) else { return }
-    let directory = unsafe pointer(Self.directoryStart(number), UInt64.self)
-    unsafe cplatform_store_release(directory + level.directoryIndex(input), table.address)
+    var first = input & ~level.tableSpanMask
+    repeat {
+      unsafe cplatform_store_release(
+        directoryPlace(level.entryNumber(first), level: number), table.address)
+      first &+= Self.directoryEntries &<< level.shift
+    } while first & level.tableSpanMask != 0
+  }
+
+  @inline(__always)
+  private func directoryPlace(_ entryNumber: UInt64, level: Int) -> UnsafeMutablePointer<UInt64> {
+    let index = Int(truncatingIfNeeded: entryNumber / Self.directoryEntries)
+    return unsafe pointer(Self.directoryStart(level), UInt64.self)
+      + (index & (Self.directoryCount(level) &- 1))
   }
 
   /// The entry for an input in the table on a level, if the directory has that.
@@ -304,8 +322,8 @@ public struct PlainTable {
   func place(_ input: UInt64, level number: Int) -> PlainPlace? {
     let place = unsafe level(number)
     let level = unsafe place.pointee
-    let directory = unsafe pointer(Self.directoryStart(number), UInt64.self)
-    let address = unsafe cplatform_load_acquire(directory + level.directoryIndex(input))
+    let entryNumber = level.entryNumber(input)
+    let address = unsafe cplatform_load_acquire(directoryPlace(entryNumber, level: number))
     // SAFETY: addresses in the directory are of labels, which live as long as the page table.
     let label = unsafe TableLabel(
       role: UnsafeMutablePointer(bitPattern: UInt(address)).unsafelyUnwrapped)
@@ -314,8 +332,7 @@ public struct PlainTable {
     guard unsafe cplatform_load_acquire(label.role) == level.role(input, level: number) else {
       return nil
     }
-    let entryIndex = (input &>> level.shift) & indexMask
-    let entry = unsafe label.words + Int(truncatingIfNeeded: entryIndex)
+    let entry = unsafe label.words + Int(truncatingIfNeeded: entryNumber & indexMask)
     return unsafe PlainPlace(entry: entry, level: place, word: cplatform_load_acquire(entry))
   }
 
@@ -385,7 +402,13 @@ public struct PlainTable {
   public func lookUpLeaf(_ input: UInt64, _ request: UInt32, level number: Int) -> PageTableLookup?
   {
     guard let place = place(input, level: number) else { return nil }
-    return lookUp(input, request, in: place)
+    let level = unsafe place.level.pointee
+    // One comparison for two, and nothing to look for. Other leaves take a branch more.
+    let usual: Access = [.read, .write]
+    guard _fastPath(place.word & level.usualMask == level.usual),
+      _fastPath(request & ~usual.rawValue == 0)
+    else { return lookUp(input, request, in: place) }
+    return leaf(input, place.word, usual, level)
   }
 
   @inline(__always)
@@ -398,11 +421,20 @@ public struct PlainTable {
       pointer(Self.refusalsStart, Int8.self)[numbers.words.accessNumber(place.word)])
     // The sum has an unknown bit if the request has.
     guard refused & (Int64(request) &+ Int64(Self.nothing)) == 0 else { return nil }
+    return leaf(
+      input, place.word, Access(rawValue: ~UInt32(truncatingIfNeeded: refused) ^ Self.nothing),
+      level)
+  }
+
+  @inline(__always)
+  private func leaf(
+    _ input: UInt64, _ word: UInt64, _ access: Access, _ level: PlainLevel
+  ) -> PageTableLookup {
+    let numbers = unsafe self.numbers.pointee
     let last = input | level.spanMask
     return PageTableLookup(
       first: last ^ level.spanMask, last: last,
-      target: (place.word &<< numbers.words.addressShift) & numbers.outputBits,
-      access: Access(rawValue: ~UInt32(truncatingIfNeeded: refused) ^ Self.nothing))
+      target: (word &* numbers.addressFactor) & numbers.outputBits, access: access)
   }
 
   // MARK: - Leaves side by side

@@ -69,14 +69,14 @@ struct PlainWordsTests {
   }
 
   /// Words that hardware or somebody else has changed are the format's, whatever they are.
-  @Test(arguments: FormatCase.all)
-  func whatIsTakenForPlainIsWhatTheFormatSays(_ test: FormatCase) throws {
+  @Test(arguments: FormatCase.all, [Access.read, [.read, .write]])
+  func whatIsTakenForPlainIsWhatTheFormatSays(_ test: FormatCase, access: Access) throws {
     func check<F: PageTableFormat>(_ format: F) throws {
       var generator = SeededGenerator(seed: RunSettings.seed)
       let table = try PageTable<F>(test.options, allocator: nil)
       let size = format.granule.bytes
       try table.map(
-        IOVARange(first: IOVA(0), size: size), to: PhysicalAddress(0), access: .read)
+        IOVARange(first: IOVA(0), size: size), to: PhysicalAddress(0), access: access)
       let entry = table.find(0, from: table.root).0.page.words
       let plain = entry.pointee
       for _ in 0..<4096 {
@@ -86,7 +86,9 @@ struct PlainWordsTests {
         if generator.next() % 16 == 0 { word = generator.next() }
         entry.pointee = word
         let expected = table.lookUp(0, from: table.root)
-        if let found = table.lookUpPlain(0) {
+        // With and without a look at what is usual.
+        for plain in [table.lookUpPlain(0), table.plain.lookUpLeaf(0, 0, level: 0)] {
+          guard let found = plain else { continue }
           try demandSame(
             [found.first, found.last, found.target, UInt64(found.access.rawValue)],
             [expected.first, expected.last, expected.target, UInt64(expected.access.rawValue)],
@@ -158,6 +160,27 @@ struct PlainWordsTests {
     #expect(isLargeUnmapped == isOnHeap)
     let isFound = table.plain.lookUpLeaf(0) != nil || table.plain.lookUpLeaf(Self.row) != nil
     #expect(!isFound)
+  }
+
+  /// A table may have more entries than a place of the directory stands for.
+  @Test(arguments: FormatCase.all)
+  func everyEntryOfALowestTableIsFoundWithoutAWalk(_ test: FormatCase) throws {
+    func check<F: PageTableFormat>(_ format: F) throws {
+      // A root is walked to.
+      guard format.geometry.levels > 1 else { return }
+      let table = try PageTable<F>(test.options, allocator: nil)
+      let size = format.granule.bytes
+      let tableSize = format.spanMask(at: 1) + 1
+      let middle = tableSize / 2
+      try table.map(
+        IOVARange(first: IOVA(middle), size: size), to: PhysicalAddress(0), access: .read)
+      for first in stride(from: 0, to: tableSize, by: Int(tableSize / 32)) {
+        let place = try #require(table.plain.place(first, level: 0), "\(hex(first))")
+        let node = table.find(first, from: table.root).0
+        try demand(place.entry == node.page.words + node.index(of: first), "\(hex(first))")
+      }
+    }
+    try check(test.format())
   }
 
   /// Only one of the tables that share a place is in the directory, the other is walked to.
