@@ -113,6 +113,8 @@ static void map_single__rejects_null(void **state)
 	struct machine *machine = *state;
 	dmacore_dma_t dma;
 
+	get_ready(machine);
+
 	assert_fails_untouched(
 		dmacore_map_single(NULL, machine->low, 1, DMACORE_TO_DEVICE, 0, &dma), EINVAL, dma);
 	assert_fails_untouched(
@@ -130,11 +132,13 @@ static void map_single__rejects_null(void **state)
 static void map_single__rejects_zero_size_and_wrapping_ranges(void **state)
 {
 	struct machine *machine = *state;
-	struct snapshot before = take_snapshot(machine);
+	struct snapshot before;
 	void *top = (void *)UINTPTR_MAX;
 	dmacore_phys_t phys = phys_of(machine, machine->low);
 	dmacore_dma_t dma;
 
+	get_ready(machine);
+	before = take_snapshot(machine);
 	assert_fails_untouched(
 		dmacore_map_single(machine->device, machine->low, 0, DMACORE_TO_DEVICE, 0, &dma),
 		EINVAL, dma);
@@ -159,11 +163,13 @@ static void map_single__rejects_zero_size_and_wrapping_ranges(void **state)
 static void map_single__rejects_unknown_directions_and_attributes(void **state)
 {
 	struct machine *machine = *state;
-	struct snapshot before = take_snapshot(machine);
+	struct snapshot before;
 	const uint32_t directions[] = { 3, 4, UINT32_MAX };
 	dmacore_phys_t phys = phys_of(machine, machine->low);
 	dmacore_dma_t dma;
 
+	get_ready(machine);
+	before = take_snapshot(machine);
 	for (unsigned i = 0; i < 3; i++) {
 		assert_fails_untouched(dmacore_map_single(machine->device, machine->low, 1,
 							  directions[i], 0, &dma),

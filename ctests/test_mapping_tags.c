@@ -151,6 +151,32 @@ static void map_phys__finds_the_addresses_that_single_pages_had(void **state)
 	}
 }
 
+static void unmap__reports_no_zero_copy_mapping_of_what_was_there_before(void **state)
+{
+	struct machine *machine = *state;
+	const struct dmacore_view_segment *segments;
+	struct dmacore_view_mapping *mapping;
+	dmacore_dma_t held, dma[3];
+	bool is_met = false;
+	size_t count;
+
+	get_ready(machine);
+	held = map_for(machine, machine->low, PAGE, DMACORE_TO_DEVICE);
+	assert_ok(dmacore_view_map(machine->view, held, PAGE, DMACORE_ACCESS_READ, &mapping,
+				   &segments, &count));
+	assert_ok(dmacore_unmap(machine->device, held, PAGE, DMACORE_TO_DEVICE, 0));
+	assert_reported(machine, DMACORE_REPORT_WARNING);
+	for (int i = 0; i < 3; i++) {
+		dma[i] = map_for(machine, machine->low, PAGE, DMACORE_TO_DEVICE);
+		is_met = is_met || dma[i] == held;
+	}
+	assert_true(is_met);
+	for (int i = 0; i < 3; i++)
+		assert_ok(dmacore_unmap(machine->device, dma[i], PAGE, DMACORE_TO_DEVICE, 0));
+	assert_no_reports(&machine->reports);
+	dmacore_view_unmap(mapping);
+}
+
 static void device_destroy__ends_small_mappings_too(void **state)
 {
 	struct machine *machine = *state;
@@ -176,6 +202,9 @@ int main(void)
 		test_on_translated(unmap__ends_no_mapping_of_another_device_in_the_domain),
 		test_on_translated(mappings__are_known_by_all_that_was_said_of_them),
 		test_on_translated(map_phys__finds_the_addresses_that_single_pages_had),
+		test_on_translated(unmap__reports_no_zero_copy_mapping_of_what_was_there_before),
+		test_on(FLAT | TRANSLATED | HEAP_TABLES,
+			unmap__reports_no_zero_copy_mapping_of_what_was_there_before),
 		test_on_translated(device_destroy__ends_small_mappings_too),
 	};
 

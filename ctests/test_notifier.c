@@ -195,6 +195,24 @@ static void mapping_calls__tell_of_whole_pages(void **state)
 	listener_stop(&listener);
 }
 
+static void mapping_calls__tell_of_a_page_for_which_all_was_at_hand(void **state)
+{
+	struct machine *machine = *state;
+	struct listener listener;
+	dmacore_dma_t dma;
+
+	get_ready(machine);
+	listener_start_all(&listener, machine);
+	for (int i = 0; i < 2; i++) {
+		dma = map_for(machine, machine->low, PAGE, DMACORE_TO_DEVICE);
+		assert_told_map(&listener, dma, PAGE,
+				machine->path & FLAT ? (uintptr_t)machine->low : LOW_BASE, READ);
+		assert_ok(dmacore_unmap(machine->device, dma, PAGE, DMACORE_TO_DEVICE, 0));
+		assert_told_unmap(&listener, dma, PAGE);
+	}
+	listener_stop(&listener);
+}
+
 static void device_destroy__tells_of_what_was_left_mapped(void **state)
 {
 	struct machine *machine = *state;
@@ -1059,6 +1077,9 @@ int main(void)
 		test_in(unmanaged, domain_map__and_unmap_that_fail_tell_nothing),
 		test_on_translated(mapping_calls__tell_of_whole_pages),
 		test_on(FLAT | TRANSLATED, mapping_calls__tell_of_whole_pages),
+		test_on_translated(mapping_calls__tell_of_a_page_for_which_all_was_at_hand),
+		test_on(FLAT | TRANSLATED | HEAP_TABLES,
+			mapping_calls__tell_of_a_page_for_which_all_was_at_hand),
 		test_on_translated(device_destroy__tells_of_what_was_left_mapped),
 		test_on_translated(mapping_calls__tell_what_the_table_permits),
 		test_on(IDENTITY, direct_mappings__tell_nothing),

@@ -10,7 +10,8 @@ import MemoryMap
 import Primitives
 
 // What the direct path does most is done by functions that call none, so that nothing need be kept across a
-// call. The rest is left to functions of the same arguments that do it all.
+// call. The rest is left to functions of the same arguments: those that map and unmap single pages through an
+// IOMMU, and behind them those that do it all.
 
 @inline(__always)
 private func atOnce(_ device: OpaquePointer?) -> UnsafePointer<Device>? {
@@ -27,12 +28,15 @@ public func dmacore_map_single(
 ) -> CInt {
   let known = MappingAttributes.all.subtracting(.mmio)
   if let out = unsafe out, let buffer = unsafe buffer, attributes & ~known.rawValue == 0,
-    let device = unsafe atOnce(device), unsafe device.pointee.system.pointee.memory.isFlat,
-    let address = unsafe device.pointee.directAddress(
-      UInt64(UInt(bitPattern: buffer)), size, direction)
+    let flat = unsafe atOnce(device), unsafe flat.pointee.system.pointee.memory.isFlat
   {
-    unsafe out.pointee = address
-    return 0
+    // There the addresses of the process are physical.
+    let phys = UInt64(UInt(bitPattern: buffer))
+    if let address = unsafe flat.pointee.directAddress(phys, size, direction) {
+      unsafe out.pointee = address
+      return 0
+    }
+    return unsafe mapPage(device, phys, size, direction, attributes, out)
   }
   return unsafe mapSingle(device, buffer, size, direction, attributes, out)
 }
@@ -51,7 +55,7 @@ private func mapSingle(
       checking: attributes, among: MappingAttributes.all.subtracting(.mmio))
     guard let buffer = unsafe buffer, size > 0 else { throw .invalidArgument }
     let memory = unsafe try device.pointee.system.pointee.physicalRange(of: buffer, size: size)
-    unsafe out.pointee = try device.pointee.map(memory, direction, attributes).rawValue
+    unsafe out.pointee = try device.pointee.mapAny(memory, direction, attributes).rawValue
   }
 }
 
@@ -64,6 +68,21 @@ public func dmacore_map_phys(
   if let out = unsafe out, attributes & ~MappingAttributes.all.rawValue == 0,
     let device = unsafe atOnce(device),
     let address = unsafe device.pointee.directAddress(phys, size, direction)
+  {
+    unsafe out.pointee = address
+    return 0
+  }
+  return unsafe mapPage(device, phys, size, direction, attributes, out)
+}
+
+@_optimize(speed)
+@inline(never)
+private func mapPage(
+  _ device: OpaquePointer?, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
+  _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>?
+) -> CInt {
+  if let out = unsafe out, let device = unsafe atOnce(device),
+    let address = unsafe device.pointee.mapPage(phys, size, direction, attributes)
   {
     unsafe out.pointee = address
     return 0
@@ -82,7 +101,7 @@ private func mapPhys(
     let direction = try Direction(checking: direction)
     let attributes = try MappingAttributes(checking: attributes)
     let memory = try PhysicalRange(first: PhysicalAddress(phys), size: size)
-    unsafe out.pointee = try device.pointee.map(memory, direction, attributes).rawValue
+    unsafe out.pointee = try device.pointee.mapAny(memory, direction, attributes).rawValue
   }
 }
 
@@ -106,6 +125,20 @@ public func dmacore_unmap(
   {
     return 0
   }
+  return unsafe unmapPage(device, dma, size, direction, attributes)
+}
+
+@_optimize(speed)
+@inline(never)
+private func unmapPage(
+  _ device: OpaquePointer?, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32,
+  _ attributes: UInt32
+) -> CInt {
+  if let device = unsafe atOnce(device),
+    unsafe device.pointee.unmapPage(dma, size, direction, attributes)
+  {
+    return 0
+  }
   return unsafe unmap(device, dma, size, direction, attributes)
 }
 
@@ -118,7 +151,7 @@ private func unmap(
     let device = unsafe try value(device, as: Device.self)
     let direction = try Direction(checking: direction)
     let attributes = try MappingAttributes(checking: attributes)
-    try unsafe device.pointee.unmap(
+    try unsafe device.pointee.unmapAny(
       DMARange(first: DMAAddress(dma), size: size), direction, attributes)
   }
 }

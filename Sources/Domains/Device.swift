@@ -354,6 +354,13 @@ public struct Device: ~Copyable, Held {
     return try AddressLimit(mask: mask, busLimit: busLimit.load(ordering: .relaxed))
   }
 
+  /// The highest address that a streaming mapping may have; 0 for a device that has no mask.
+  @inline(__always)
+  var highestStreaming: UInt64 {
+    let (mask, bus) = (streamingMask.load(ordering: .relaxed), busLimit.load(ordering: .relaxed))
+    return bus == 0 ? mask : min(mask, bus)
+  }
+
   /// What says how high a device reaches.
   public struct Reach: OptionSet {
     public let rawValue: UInt8

@@ -267,7 +267,7 @@ public struct FlushQueue: ~Copyable, Held {
   }
 
   /// As `freeLater`, if all that there is to it is to queue the range.
-  @inline(__always)
+  @inline(never)
   func queueAtOnce(_ first: UInt64, _ size: UInt64) -> Bool {
     guard isLazy, let range = try? IOVARange(first: IOVA(first), size: size) else { return false }
     lock.lock()
@@ -296,20 +296,27 @@ public struct FlushQueue: ~Copyable, Held {
 
   // MARK: - Arrivals
 
-  /// As `queueAtOnce`, for a page, by a call that is in a section.
+  /// Lets a page wait in the cell of a call, if it has room, until there are so many that they are queued.
   @inline(__always)
   func arrive(_ call: Int, _ page: UInt64) -> Bool {
     // Looked at in the section: who changes one of the two comes to all sections afterwards.
     guard isLazy, !stash.isSearched else { return false }
     let line = unsafe arrivals.of(call)
     let count = unsafe cplatform_load_relaxed(line)
-    guard count &+ 1 < together else { return unsafe queueArrivals(line, page) }
+    guard count &+ 1 < together else { return false }
     if count == 0 {
       unsafe line[1] = system.pointee.lastTick.load(ordering: .relaxed)
     }
     unsafe line[Int(truncatingIfNeeded: count &+ 2)] = page
     unsafe cplatform_store_release(line, count &+ 1)
     return true
+  }
+
+  /// Queues the pages of a call's cell, and one more. Returns whether that was queued.
+  @inline(never)
+  func queueArrivals(_ call: Int, _ page: UInt64) -> Bool {
+    guard isLazy, !stash.isSearched else { return false }
+    return unsafe queueArrivals(arrivals.of(call), page)
   }
 
   /// Queues the pages of a cell, as far as the batch has room for all, and one more if it does not fill the

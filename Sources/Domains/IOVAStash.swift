@@ -29,15 +29,36 @@ struct IOVAStash: ~Copyable {
   /// those, as from the space, so that low ones are left to others.
   @inline(__always)
   func take(_ call: Int, limit: UInt64, of space: UnsafePointer<IOVASpace>) -> UInt64? {
+    guard let address = unsafe next(call, limit: limit, of: space) else { return nil }
+    takeNext(call)
+    return address
+  }
+
+  /// What `take` would take.
+  @inline(__always)
+  func next(_ call: Int, limit: UInt64, of space: UnsafePointer<IOVASpace>) -> UInt64? {
     let line = unsafe words.of(call)
     let count = unsafe cplatform_load_relaxed(line)
     guard count > 0 else { return nil }
     let address = unsafe line[Int(truncatingIfNeeded: count)]
     guard address | Device.granule.mask <= limit,
-      unsafe space.pointee.isHigh(address) == space.pointee.isHigh(limit)
+      unsafe space.pointee.isHigh(address)
+        || !space.pointee.isHigh(min(limit, space.pointee.bounds.last.rawValue))
     else { return nil }
-    unsafe cplatform_store_release(line, count &- 1)
     return address
+  }
+
+  /// Takes what `next` has returned in the same section.
+  @inline(__always)
+  func takeNext(_ call: Int) {
+    let line = unsafe words.of(call)
+    unsafe cplatform_store_release(line, cplatform_load_relaxed(line) &- 1)
+  }
+
+  /// Whether there is room for an address.
+  @inline(__always)
+  func hasRoom(_ call: Int) -> Bool {
+    unsafe cplatform_load_relaxed(words.of(call)) < UInt64(Self.capacity) && !isSearched
   }
 
   /// Puts an address in, if there is room.
@@ -51,16 +72,14 @@ struct IOVAStash: ~Copyable {
     return true
   }
 
-  /// Takes what is in the caches of a space, as far as it ends at or below a limit, and returns one of it.
-  /// The stash of the call's cell may be empty.
+  /// Takes what is in the caches of a space, as far as it ends at or below a limit, and returns one of it,
+  /// if there was nothing for the call.
   @inline(never)
   func takeCached(
     _ call: Int, from space: UnsafePointer<IOVASpace>, limit: UInt64
   ) -> UInt64? {
     let line = unsafe words.of(call)
-    guard unsafe cplatform_load_relaxed(line) == 0, !isSearched else {
-      return unsafe IOVASpace.takeCached(space, Device.granule.bytes, limit)
-    }
+    guard unsafe cplatform_load_relaxed(line) == 0, !isSearched else { return nil }
     // Some stay for others, and room for what is given back.
     let count = unsafe space.pointee.takeCached(
       bytes: Device.granule.bytes, limit: limit,
@@ -84,7 +103,7 @@ struct IOVAStash: ~Copyable {
     unsafe withUnsafeTemporaryAllocation(of: UInt64.self, capacity: Self.capacity) { addresses in
       var count = 0
       while count < wanted {
-        let code = unsafe IOVASpace.allocate(
+        let code = unsafe IOVASpace.allocateSlowly(
           space, Device.granule.bytes, 0, limit, addresses.baseAddress! + count)
         guard code == 0 else { break }
         count &+= 1

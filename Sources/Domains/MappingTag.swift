@@ -28,6 +28,9 @@ import Primitives
 // nobody maps or retires a table where one of the two is left.
 // 2.4 Tables are freed only when sections have been waited for, so that a tag can be looked at which
 // somebody has made an address up for.
+// 2.5 What is done most, mapping and unmapping one page, has a path of its own, which C's functions have
+// compiled in: it takes nothing but what is at hand, waits for nobody and calls nothing. Everything else
+// goes the way of all mappings.
 //
 // 3. Locking
 // A section, and in it the locks of the IOVA space and of the flush queue. Calls on different processors
@@ -45,8 +48,9 @@ struct MappingTag {
 
   private static var live: UInt64 { 1 &<< 63 }
   private static var deviceShift: UInt64 { 40 }
-  // The bits of attributes that there is room for.
+  // The bits of attributes that there is room for, and those of them that are for callers.
   private static var attributeBits: UInt32 { 0x1fe }
+  private static var callerBits: UInt32 { attributeBits & MappingAttributes.all.rawValue }
   /// The most bytes from the start of the first page on, less one: 64 pages.
   private static var lastMax: UInt64 { 1 &<< 18 &- 1 }
   /// How far a mapping reaches at most.
@@ -66,7 +70,29 @@ struct MappingTag {
     guard extent <= Self.lastMax &- offset, attributes.rawValue & ~Self.attributeBits == 0 else {
       return nil
     }
-    let what = UInt64(direction.rawValue) | UInt64(attributes.rawValue) &<< 1
+    self.init(base, fitting: offset, extent, direction.rawValue, attributes.rawValue)
+  }
+
+  /// The word for a mapping in one page, as C describes it, if it is one and all of it has room.
+  @inline(__always)
+  init?(
+    _ base: UInt64, inPage first: UInt64, _ size: UInt64, _ direction: UInt32,
+    _ attributes: UInt32
+  ) {
+    let offset = first & Device.granule.mask
+    // Of no bytes there is none.
+    guard size &- 1 <= Device.granule.mask &- offset, direction <= Direction.fromDevice.rawValue,
+      attributes & ~Self.callerBits == 0
+    else { return nil }
+    self.init(base, fitting: offset, size &- 1, direction, attributes)
+  }
+
+  @inline(__always)
+  private init(
+    _ base: UInt64, fitting offset: UInt64, _ extent: UInt64, _ direction: UInt32,
+    _ attributes: UInt32
+  ) {
+    let what = UInt64(direction) | UInt64(attributes) &<< 1
     word = base | what &<< 30 | extent &<< 12 | offset
   }
 
@@ -97,14 +123,137 @@ struct MappingTag {
 
   /// That for a direction.
   @inline(__always)
-  static func access(_ word: UInt64, _ direction: Direction) -> UInt32 {
-    UInt32(truncatingIfNeeded: word &>> (8 &* UInt64(direction.rawValue)) & 255)
+  static func access(_ word: UInt64, _ direction: UInt32) -> UInt32 {
+    UInt32(truncatingIfNeeded: word &>> (8 &* UInt64(direction)) & 255)
   }
 }
 
 extension Device {
   /// How far a mapping that is kept as a tag reaches at most, from the start of its first page on.
   public static var taggedReach: UInt64 { MappingTag.reach }
+
+  // MARK: - Single pages
+
+  // What drivers do most, in as few steps as there can be, and calling no function, so that nothing has to be kept
+  // across a call. What meets anything unusual is left to what follows.
+
+  /// Maps memory in one page, as `mapTagged`, with an address that the processor has at hand.
+  ///
+  /// - Parameters: as C gives them.
+  @inline(__always)
+  public func mapPage(
+    _ start: UInt64, _ size: UInt64, _ direction: UInt32, _ attributes: UInt32
+  ) -> UInt64? {
+    let mask = Self.granule.mask
+    guard mappings.mayTag, !hasDetours, limits.minAlignMask <= mask,
+      let tag = MappingTag(mappings.tagBase, inPage: start, size, direction, attributes),
+      let call = unsafe system.pointee.calls.enterAtOnce()
+    else { return nil }
+    defer { unsafe system.pointee.calls.leave(call) }
+    // In the section: whoever adds a peer or a notifier waits for it. No page ends at 0, which is the highest
+    // address of a device without a mask.
+    guard unsafe system.pointee.peers.isEmpty, let domain = unsafe mappings.taggingDomain.domain,
+      unsafe domain.pointee.notifiers.isEmpty, unsafe domain.pointee.pins.isEmpty,
+      let translation = unsafe domain.pointee.translation,
+      let queue = unsafe translation.pointee.queue,
+      let first = unsafe queue.pointee.stash.next(
+        call, limit: highestStreaming, of: queue.pointee.space),
+      unsafe translation.pointee.table.plain.mapPage(
+        first, to: start & ~mask,
+        MappingTag.access(translation.pointee.tagAccess, direction), tag: tag.word)
+    else { return nil }
+    unsafe queue.pointee.stash.takeNext(call)
+    mappings.count(call, bytes: size)
+    return first | start & mask
+  }
+
+  /// What became of a mapping in one page that was to be ended.
+  @safe
+  public enum PageEnd {
+    /// There is no such mapping that is kept as a tag, or its end needs more than is at hand.
+    case undecided
+    case ended
+    /// Nothing leads to it any more; `endRest` does the rest, with the call's section.
+    case unfinished(Int, UnsafeMutablePointer<Domain>)
+  }
+
+  /// Ends a mapping in one page that is kept as a tag.
+  ///
+  /// - Parameters: as in `mapPage`.
+  @inline(__always)
+  public func endPage(
+    _ first: UInt64, _ size: UInt64, _ direction: UInt32, _ attributes: UInt32
+  ) -> PageEnd {
+    guard mappings.hasTags,
+      let tag = MappingTag(mappings.tagBase, inPage: first, size, direction, attributes),
+      let call = unsafe system.pointee.calls.enterAtOnce()
+    else { return .undecided }
+    let page = first & ~Self.granule.mask
+    guard let domain = unsafe mappings.taggingDomain.domain,
+      let translation = unsafe domain.pointee.translation,
+      let queue = unsafe translation.pointee.queue,
+      unsafe translation.pointee.table.plain.takeTag(tag.word, page) != nil
+    else {
+      unsafe system.pointee.calls.leave(call)
+      return .undecided
+    }
+    guard unsafe isOverAtOnce(call, domain, queue, page) else {
+      return unsafe .unfinished(call, domain)
+    }
+    mappings.uncount(call, bytes: size)
+    unsafe system.pointee.calls.leave(call)
+    return .ended
+  }
+
+  /// Gives the address of a page back that nothing leads to any more, if nobody has to be told of it or waited
+  /// for. The call is in its section.
+  @inline(__always)
+  private func isOverAtOnce(
+    _ call: Int, _ domain: UnsafeMutablePointer<Domain>, _ queue: UnsafeMutablePointer<FlushQueue>,
+    _ page: UInt64
+  ) -> Bool {
+    guard unsafe domain.pointee.notifiers.isEmpty, unsafe domain.pointee.pins.isEmpty else {
+      return false
+    }
+    if unsafe queue.pointee.isLazy { return unsafe queue.pointee.arrive(call, page) }
+    // Taking the tag was a fence, and nothing was unmapped after it.
+    return unsafe queue.pointee.backend.cachesNothing && system.pointee.readers.areNone
+      && queue.pointee.stash.put(call, page)
+  }
+
+  /// Ends the rest of a mapping in one page. Returns whether it is held.
+  @inline(never)
+  public func endRest(
+    _ call: Int, _ domain: UnsafeMutablePointer<Domain>, _ first: UInt64, _ size: UInt64
+  ) -> Bool {
+    let (page, pageSize) = (first & ~Self.granule.mask, Self.granule.bytes)
+    // `endPage` found it there.
+    guard let queue = unsafe domain.pointee.translation?.pointee.queue else { return false }
+    if unsafe domain.pointee.notifiers.isEmpty, unsafe domain.pointee.pins.isEmpty {
+      let isLazy = unsafe queue.pointee.isLazy
+      if unsafe isLazy
+        ? queue.pointee.queueArrivals(call, page)
+        : queue.pointee.backend.cachesNothing && system.pointee.readers.areNone
+      {
+        if !isLazy { unsafe Self.giveBack(call, page, pageSize, queue) }
+        mappings.uncount(call, bytes: size)
+        unsafe system.pointee.calls.leave(call)
+        return false
+      }
+    }
+    return unsafe conclude(call, domain, queue, page, pageSize, bytes: size)
+  }
+
+  /// Gives addresses back that nothing leads to any more, and at which no reader is.
+  @inline(never)
+  private static func giveBack(
+    _ call: Int, _ first: UInt64, _ size: UInt64, _ queue: UnsafeMutablePointer<FlushQueue>
+  ) {
+    if size == granule.bytes, unsafe queue.pointee.stash.put(call, first) { return }
+    _ = unsafe IOVASpace.free(queue.pointee.space, first, size)
+  }
+
+  // MARK: - All that has room in a tag
 
   /// Maps memory of which nothing is to be asked but that the domain translates it, if a tag has room for it
   /// and all that is needed is at hand.
@@ -125,7 +274,6 @@ extension Device {
   ///   - first, extent: where it starts, and its size less one.
   ///   - runs: its pages, if they lie in several places.
   @inline(never)
-  @_optimize(speed)
   public func mapTagged(
     _ start: UInt64, _ extent: UInt64, _ runs: UnsafeBufferPointer<PhysicalRange>,
     _ direction: Direction, _ attributes: MappingAttributes, _ limit: AddressLimit
@@ -147,7 +295,7 @@ extension Device {
     }
     let space = unsafe queue.pointee.space
     let size = (offset &+ extent | mask) &+ 1
-    let access = unsafe MappingTag.access(translation.pointee.tagAccess, direction)
+    let access = unsafe MappingTag.access(translation.pointee.tagAccess, direction.rawValue)
     let highest = unsafe min(limit.highest, space.pointee.bounds.last.rawValue)
     guard
       let first = unsafe size == Self.granule.bytes
@@ -194,7 +342,7 @@ extension Device {
       let translation = unsafe domain.pointee.translation
     else { return false }
     let (size, output) = (pages.extent &+ 1, pages.first.rawValue)
-    let access = unsafe MappingTag.access(translation.pointee.tagAccess, direction)
+    let access = unsafe MappingTag.access(translation.pointee.tagAccess, direction.rawValue)
     guard unsafe translation.pointee.table.plain.mapFew(first, size, to: output, access) else {
       return false
     }
@@ -274,12 +422,11 @@ extension Device {
   }
 
   @inline(never)
-  @_optimize(speed)
   func endTagged(_ range: DMARange, _ tag: MappingTag) -> TagEnd {
     let mask = Self.granule.mask
     let first = range.first.rawValue & ~mask
     let size = (range.last.rawValue | mask) &- first &+ 1
-    var call = unsafe system.pointee.calls.enter()
+    let call = unsafe system.pointee.calls.enter()
     let (domain, isFrozen) = unsafe mappings.taggingDomain
     guard let domain = unsafe domain,
       let translation = unsafe domain.pointee.translation,
@@ -288,63 +435,44 @@ extension Device {
       unsafe system.pointee.calls.leave(call)
       return isFrozen ? .delayed : .absent
     }
-    let plain = unsafe translation.pointee.table.plain
-    guard
-      let place = unsafe plain.takeTag(tag.word, first)
-        // The directory may not have its table.
-        ?? translation.pointee.table.takeTag(tag.word, first)
-    else {
+    guard let place = unsafe translation.pointee.table.takeTag(tag.word, first) else {
       unsafe system.pointee.calls.leave(call)
       return .absent
     }
-    let isPage = size == Self.granule.bytes
-    if !isPage { plain.unmapRest(size, behind: place) }
-    if unsafe domain.pointee.notifiers.isEmpty {
-      if unsafe queue.pointee.isLazy {
-        if unsafe domain.pointee.pins.isEmpty,
-          unsafe isPage
-            ? queue.pointee.arrive(call, first) : queue.pointee.queueAtOnce(first, size)
-        {
-          mappings.uncount(call, bytes: range.extent &+ 1)
-          unsafe system.pointee.calls.leave(call)
-          return .ended
-        }
-      } else if unsafe isPage && queue.pointee.backend.cachesNothing
-        && system.pointee.readers.areNone && domain.pointee.pins.isEmpty
-      {
-        // Taking the tag was a fence, and nothing was unmapped after it.
-        unsafe giveBack(call, queue, first, size)
-        mappings.uncount(call, bytes: range.extent &+ 1)
-        unsafe system.pointee.calls.leave(call)
-        return .ended
-      }
+    if size == Self.granule.bytes {
+      let isHeld = unsafe endRest(call, domain, first, range.extent &+ 1)
+      return isHeld ? .endedWhileHeld : .ended
     }
+    unsafe translation.pointee.table.plain.unmapRest(size, behind: place)
+    if unsafe domain.pointee.notifiers.isEmpty && queue.pointee.isLazy
+      && domain.pointee.pins.isEmpty
+      && queue.pointee.queueAtOnce(first, size)
+    {
+      mappings.uncount(call, bytes: range.extent &+ 1)
+      unsafe system.pointee.calls.leave(call)
+      return .ended
+    }
+    let isHeld = unsafe conclude(call, domain, queue, first, size, bytes: range.extent &+ 1)
+    return isHeld ? .endedWhileHeld : .ended
+  }
+
+  /// Ends what is left of a mapping that nothing leads to any more. Returns whether it is held.
+  ///
+  /// - Parameter call: the section, which this leaves.
+  @inline(never)
+  private func conclude(
+    _ call: Int, _ domain: UnsafeMutablePointer<Domain>, _ queue: UnsafeMutablePointer<FlushQueue>,
+    _ first: UInt64, _ size: UInt64, bytes: UInt64
+  ) -> Bool {
     // The mapping is counted, and so keeps the domain.
     unsafe system.pointee.calls.leave(call)
     let isLazy = unsafe queue.pointee.isLazy
     let isHeld = unsafe finish(domain, queue, first, size, isLazy)
-    unsafe call = system.pointee.calls.enter()
-    if !isLazy { unsafe giveBackApart(call, queue, first, size) }
-    mappings.uncount(call, bytes: range.extent &+ 1)
+    let call = unsafe system.pointee.calls.enter()
+    if !isLazy { unsafe Self.giveBack(call, first, size, queue) }
+    mappings.uncount(call, bytes: bytes)
     unsafe system.pointee.calls.leave(call)
-    return isHeld ? .endedWhileHeld : .ended
-  }
-
-  /// Gives addresses back that nothing leads to any more, and at which no reader is.
-  @inline(__always)
-  private func giveBack(
-    _ call: Int, _ queue: UnsafeMutablePointer<FlushQueue>, _ first: UInt64, _ size: UInt64
-  ) {
-    if size == Self.granule.bytes, unsafe queue.pointee.stash.put(call, first) { return }
-    _ = unsafe IOVASpace.free(queue.pointee.space, first, size)
-  }
-
-  /// As above, once in the library.
-  @inline(never)
-  private func giveBackApart(
-    _ call: Int, _ queue: UnsafeMutablePointer<FlushQueue>, _ first: UInt64, _ size: UInt64
-  ) {
-    unsafe giveBack(call, queue, first, size)
+    return isHeld
   }
 
   /// Ends what is left of a mapping that nothing leads to any more, but for giving its addresses back where

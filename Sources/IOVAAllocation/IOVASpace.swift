@@ -198,8 +198,9 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
     }
   }
 
+  /// As `allocate`, once in the library.
   @inline(never)
-  static func allocateSlowly(
+  public static func allocateSlowly(
     _ space: UnsafePointer<IOVASpace>, _ size: UInt64, _ alignment: UInt64, _ limit: UInt64,
     _ address: UnsafeMutablePointer<UInt64>
   ) -> Int32 {

@@ -248,7 +248,7 @@ extension Device {
           parts.isStale = true
           let range = DMARange(
             address, through: DMAAddress(address.rawValue &+ this.extent))
-          if !endTaggedApart(range, direction, attributes),
+          if !endWholeTagged(range, direction, attributes),
             let node = unsafe claim(range, direction, attributes, digest: this.first.rawValue)
           {
             _ = unsafe undo(node)
@@ -452,7 +452,7 @@ extension Device {
   ) throws(Failure) {
     guard !isUntracked || mappings.hasBounced else { return }
     if mappings.hasTags, let range = unsafe onlySegment(list, count),
-      endTaggedApart(range, direction, attributes)
+      endWholeTagged(range, direction, attributes)
     {
       return
     }

@@ -50,8 +50,22 @@ extension Device {
   ///
   /// - Throws: `noMask`, `notPermitted` when the device is blocked, `outOfRange` when it cannot
   ///   reach the memory, `notSupported` when it must not need syncing and does, `noSpace`, `noMemory`.
+  @inline(__always)
   public func map(
     _ memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes = []
+  ) throws(Failure) -> DMAAddress {
+    if let address = mapPage(
+      memory.first.rawValue, memory.extent &+ 1, direction.rawValue, attributes.rawValue)
+    {
+      return DMAAddress(address)
+    }
+    return try mapAny(memory, direction, attributes)
+  }
+
+  /// As `map`, of what is no page, or needs more than is at hand.
+  @inline(never)
+  public func mapAny(
+    _ memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes
   ) throws(Failure) -> DMAAddress {
     let limit = try limit(for: .streaming)
     if isUntracked, unsafe system.pointee.peers.isEmpty,
@@ -106,18 +120,56 @@ extension Device {
     }
   }
 
+  /// Ends a mapping in one page that is kept as a tag. Returns whether there was one, and it could be ended by what
+  /// was at hand.
+  ///
+  /// - Parameters: as C gives them.
+  @inline(__always)
+  public func unmapPage(
+    _ first: UInt64, _ size: UInt64, _ direction: UInt32, _ attributes: UInt32
+  ) -> Bool {
+    switch endPage(first, size, direction, attributes) {
+    case .undecided: return false
+    case .ended: break
+    case .unfinished(let call, let domain): unsafe endRestOfPage(call, domain, first, size)
+    }
+    return true
+  }
+
+  @inline(never)
+  private func endRestOfPage(
+    _ call: Int, _ domain: UnsafeMutablePointer<Domain>, _ first: UInt64, _ size: UInt64
+  ) {
+    if unsafe endRest(call, domain, first, size) {
+      reportHeld(DMARange(DMAAddress(first), through: DMAAddress(first &+ (size &- 1))))
+    }
+  }
+
   /// Ends a mapping, as strictly as its domain wants it.
   ///
   /// - Throws: `invalidArgument` when the device has no such mapping. That is reported too.
+  @inline(__always)
   public func unmap(
     _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes = []
+  ) throws(Failure) {
+    if !unmapPage(
+      range.first.rawValue, range.extent &+ 1, direction.rawValue, attributes.rawValue)
+    {
+      try unmapAny(range, direction, attributes)
+    }
+  }
+
+  /// As `unmap`, of what is no page, or needs more than is at hand.
+  @inline(never)
+  public func unmapAny(
+    _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes
   ) throws(Failure) {
     if endWholeTagged(range, direction, attributes) { return }
     if !isUntracked || mappings.hasBounced { try unmapRecorded(range, direction, attributes) }
   }
 
   /// Ends a mapping that is kept as a tag. Returns whether there was one.
-  @inline(__always)
+  @inline(never)
   func endWholeTagged(
     _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes
   ) -> Bool {
@@ -131,23 +183,6 @@ extension Device {
       case .absent: return false
       }
     }
-  }
-
-  /// As `unmap`, once in the library.
-  @inline(never)
-  func unmapApart(
-    _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes
-  ) throws(Failure) {
-    if endTaggedApart(range, direction, attributes) { return }
-    if !isUntracked || mappings.hasBounced { try unmapRecorded(range, direction, attributes) }
-  }
-
-  /// As `endWholeTagged`, likewise.
-  @inline(never)
-  func endTaggedApart(
-    _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes
-  ) -> Bool {
-    endWholeTagged(range, direction, attributes)
   }
 
   /// What memory needs that is handed over, of a device that does not see the caches.

@@ -163,7 +163,7 @@ extension Device {
     if range.isLinked {
       return unsafe try unlink(registration.state, range.offset, range.size)
     }
-    try unmapApart(
+    try unmapAny(
       DMARange(first: DMAAddress(range.dma), size: range.size), transfer.direction,
       range.attributes(of: transfer))
   }

@@ -28,6 +28,17 @@ extension PlainTable {
     return true
   }
 
+  /// As above, of a row of one.
+  @inline(__always)
+  public func mapPage(_ first: UInt64, to output: UInt64, _ access: UInt32, tag: UInt64) -> Bool {
+    guard let place = place(first, level: 0), mapLeaf(first, to: output, access, in: place) else {
+      return false
+    }
+    // Release: as above.
+    unsafe cplatform_store_release(self.tag(at: place), tag)
+    return true
+  }
+
   /// As above, to runs of memory that follow one another.
   ///
   /// - Parameter runs: of whole pages, as many in all as the row has.
@@ -155,9 +166,10 @@ extension AnyPageTable {
   /// As `PlainTable.takeTag`, in any lowest table. The caller sees to it that none is freed meanwhile.
   @inline(never)
   public func takeTag(_ tag: UInt64, _ first: UInt64) -> PlainPlace? {
-    guard let place = unsafe table.pointee.lowestPlace(first), plain.takeTag(tag, at: place) else {
-      return nil
-    }
+    // The directory may not have its table.
+    guard let place = unsafe plain.place(first, level: 0) ?? table.pointee.lowestPlace(first),
+      plain.takeTag(tag, at: place)
+    else { return nil }
     return place
   }
 

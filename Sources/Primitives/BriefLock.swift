@@ -53,7 +53,14 @@ public struct BriefLock: @unchecked Sendable {
     return number != Self.taken ? number : wait()
   }
 
-  /// Leaves a lock that `takeAnother` took.
+  /// As `takeAnother` where there is no number, unless somebody has the lock.
+  @inline(__always)
+  func tryTakeAnother() -> Bool {
+    // Acquire: as in tryTake.
+    unsafe cplatform_exchange_acquire(word, Self.taken) != Self.taken
+  }
+
+  /// Leaves a lock that `takeAnother` or `tryTakeAnother` took.
   @inline(__always)
   public func putBackAnother(_ number: UInt64) {
     // Release: pairs with the acquire in tryTake, takeAnother and wait.

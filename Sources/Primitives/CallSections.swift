@@ -45,6 +45,14 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
     return cell
   }
 
+  /// As `enter`, if nobody has to be waited for or asked.
+  @inline(__always)
+  public func enterAtOnce() -> Int? {
+    guard let cell = cells.likely, lock(cell).tryTakeAnother() else { return nil }
+    ThreadRules.didEnter()
+    return cell
+  }
+
   /// Starts a section in a cell that need not be the processor's.
   public func enter(at cell: Int) {
     _ = lock(cell).takeAnother()

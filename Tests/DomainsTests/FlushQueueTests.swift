@@ -73,7 +73,8 @@ private final class Stage: @unchecked Sendable {
   func arrive(_ page: IOVARange, at cell: Int = 0) -> Bool {
     readers.pointee.calls.enter(at: cell)
     defer { readers.pointee.calls.leave(cell) }
-    return queue.pointee.arrive(cell, page.first.rawValue)
+    let first = page.first.rawValue
+    return queue.pointee.arrive(cell, first) || queue.pointee.queueArrivals(cell, first)
   }
 
   func demandArrivals(_ count: Int, at cell: Int = 0) throws {

@@ -3,6 +3,7 @@
 import Addressing
 import CDMACore
 import Domains
+import Foundation
 import MachineSupport
 import Mapping
 import Primitives
@@ -115,6 +116,33 @@ struct MappingConcurrencyTests {
           }
         }
         #expect(succeeded.count.load(ordering: .relaxed) == 1)
+      }
+    }
+  }
+
+  /// Of a page whose address was at hand, too: nothing is waited for in a section of calls.
+  @Test func anUnmapWaitsForAccessesThatAreInFlight() throws {
+    try withMachines { machine in
+      let shared = SharedDevices(devices: [try machine.device(on: .translated)])
+      let memory = try physical(0x1000, size: 4096)
+      for _ in 0..<3 {
+        let address = try shared[0].pointee.map(memory, .toDevice)
+        let range = try dma(address.rawValue, size: 4096)
+        let step = Atomic<Int>(0)
+        try onThreads(2) { thread in
+          if thread == 0 {
+            let readers = shared[0].pointee.system
+            let token = readers.pointee.readers.enter()
+            step.store(1, ordering: .relaxed)
+            Thread.sleep(forTimeInterval: 0.02)
+            step.store(2, ordering: .relaxed)
+            readers.pointee.readers.leave(token)
+          } else {
+            while step.load(ordering: .relaxed) == 0 { sched_yield() }
+            try shared[0].pointee.unmap(range, .toDevice)
+            try demandSame(step.load(ordering: .relaxed), 2, "step of the access")
+          }
+        }
       }
     }
   }

@@ -500,6 +500,16 @@ static inline dmacore_dma_t map_for(struct machine *machine, void *buffer, uint6
 	return dma;
 }
 
+/* Maps and unmaps a page twice, so that all is at hand that the next call needs for one. */
+static inline void get_ready(struct machine *machine)
+{
+	for (int i = 0; i < 2; i++) {
+		dmacore_dma_t dma = map_for(machine, machine->low, 1, DMACORE_TO_DEVICE);
+
+		assert_ok(dmacore_unmap(machine->device, dma, 1, DMACORE_TO_DEVICE, 0));
+	}
+}
+
 static inline struct dmacore_device_statistics device_statistics(struct dmacore_device *device)
 {
 	struct dmacore_device_statistics statistics = { .struct_size = sizeof(statistics) };
