@@ -187,20 +187,7 @@ public func dmacore_pagetable_translate(
   _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ access: UInt32,
   _ out: UnsafeMutablePointer<dmacore_translation>!
 ) -> CInt {
-  if unsafe translateLeaf(pagetable, iova, access, level: 0, out) { return 0 }
-  return unsafe translateLarger(pagetable, iova, access, out)
-}
-
-@inline(__always)
-private func translateLeaf(
-  _ pagetable: OpaquePointer?, _ iova: UInt64, _ access: UInt32, level: Int,
-  _ out: UnsafeMutablePointer<dmacore_translation>?
-) -> Bool {
-  guard let plain = unsafe plain(pagetable), _fastPath(unsafe out != nil),
-    let out = unsafe out, let found = plain.lookUpLeaf(iova, access, level: level)
-  else { return false }
-  unsafe out.pointee = translation(found)
-  return true
+  unsafe translateLeaf(pagetable, iova, access, out, level: 0, else: translateLarger)
 }
 
 @inline(never)
@@ -208,8 +195,39 @@ private func translateLarger(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ access: UInt32,
   _ out: UnsafeMutablePointer<dmacore_translation>?
 ) -> CInt {
-  if unsafe translateLeaf(pagetable, iova, access, level: 1, out) { return 0 }
-  return unsafe translateSlowly(pagetable, iova, access, out)
+  unsafe translateLeaf(pagetable, iova, access, out, level: 1, else: translateSlowly)
+}
+
+/// Translates by a leaf of one level, or otherwise if the directory has no table there.
+@inline(__always)
+private func translateLeaf(
+  _ pagetable: OpaquePointer?, _ iova: UInt64, _ access: UInt32,
+  _ out: UnsafeMutablePointer<dmacore_translation>?, level: Int,
+  else other: (
+    OpaquePointer?, UInt64, UInt32, UnsafeMutablePointer<dmacore_translation>?
+  ) -> CInt
+) -> CInt {
+  guard let plain = unsafe plain(pagetable), _fastPath(unsafe out != nil), let out = unsafe out,
+    let place = plain.place(iova, level: level)
+  else { return unsafe other(pagetable, iova, access, out) }
+  guard let found = plain.lookUpUsual(iova, access, in: place) else {
+    return unsafe translate(pagetable, iova, access, out, place.word, level: level)
+  }
+  unsafe out.pointee = translation(found)
+  return 0
+}
+
+/// Translates by a leaf of a level.
+@inline(never)
+private func translate(
+  _ pagetable: OpaquePointer?, _ iova: UInt64, _ access: UInt32,
+  _ out: UnsafeMutablePointer<dmacore_translation>, _ word: UInt64, level: Int
+) -> CInt {
+  guard let plain = unsafe plain(pagetable),
+    let found = plain.lookUp(iova, access, word, level: level)
+  else { return unsafe translateSlowly(pagetable, iova, access, out) }
+  unsafe out.pointee = translation(found)
+  return 0
 }
 
 func translation(_ found: PageTableLookup) -> dmacore_translation {

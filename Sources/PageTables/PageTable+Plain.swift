@@ -10,7 +10,7 @@ import Synchronization
 extension PageTable {
   func lookUpPlain(_ input: UInt64) -> PageTableLookup? {
     guard let place = place(input, 1) else { return nil }
-    return plain.lookUp(input, 0, in: place)
+    return unsafe plain.lookUp(input, 0, place.word, place.level)
   }
 
   func mapPlain(_ first: UInt64, _ size: UInt64, to output: UInt64, _ access: UInt32) -> Bool {

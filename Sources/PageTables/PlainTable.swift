@@ -77,7 +77,7 @@ struct PlainLevel {
 public struct PlainPlace {
   let entry: UnsafeMutablePointer<UInt64>
   let level: UnsafeMutablePointer<PlainLevel>
-  let word: UInt64
+  public let word: UInt64
 }
 
 /// Some entries of one table.
@@ -151,6 +151,7 @@ public struct PlainTable {
       ? -1 : ~Int8(truncatingIfNeeded: access.rawValue | nothing)
   }
   private static var nothing: UInt32 { 64 }
+  private static var usualAccess: Access { [.read, .write] }
   private static var numberCount: Int { 1024 }
   private static var directoryLevelCount: Int { 2 }
 
@@ -273,7 +274,7 @@ public struct PlainTable {
       unsafe pointer(Self.refusalsStart, Int8.self)[number] = Self.refused(access)
     }
     unsafe new.attributes[Int(access.rawValue)] = word
-    if access == [.read, .write] { new.usual = word & new.usualMask }
+    if access == Self.usualAccess { new.usual = word & new.usualMask }
   }
 
   /// The span less one of the smallest leaf that is larger than an entry of this level.
@@ -319,7 +320,7 @@ public struct PlainTable {
   ///
   /// The input may be any number: roles are made from inputs that tables can map.
   @inline(__always)
-  func place(_ input: UInt64, level number: Int) -> PlainPlace? {
+  public func place(_ input: UInt64, level number: Int) -> PlainPlace? {
     let place = unsafe level(number)
     let level = unsafe place.pointee
     let entryNumber = level.entryNumber(input)
@@ -393,37 +394,48 @@ public struct PlainTable {
     return true
   }
 
-  /// Looks up what permits a request, with privilege and without.
+  /// What the leaf of a place is, if it permits a request and is what most leaves are.
   ///
-  /// - Parameters:
-  ///   - request: of any bits.
-  ///   - number: the level, 0 or 1, that has the leaf.
+  /// One comparison for two, and nothing to look for.
+  ///
+  /// - Parameter request: of any bits.
   @inline(__always)
-  public func lookUpLeaf(_ input: UInt64, _ request: UInt32, level number: Int) -> PageTableLookup?
-  {
-    guard let place = place(input, level: number) else { return nil }
+  public func lookUpUsual(
+    _ input: UInt64, _ request: UInt32, in place: PlainPlace
+  ) -> PageTableLookup? {
     let level = unsafe place.level.pointee
-    // One comparison for two, and nothing to look for. Other leaves take a branch more.
-    let usual: Access = [.read, .write]
-    guard _fastPath(place.word & level.usualMask == level.usual),
-      _fastPath(request & ~usual.rawValue == 0)
-    else { return lookUp(input, request, in: place) }
-    return leaf(input, place.word, usual, level)
+    // A usual word leaves bits of its address and such that say nothing.
+    let rest = place.word ^ level.usual
+    guard _fastPath(rest & level.usualMask == 0),
+      _fastPath(request & ~Self.usualAccess.rawValue == 0)
+    else { return nil }
+    return leaf(input, rest, Self.usualAccess, level)
+  }
+
+  /// What a leaf of a level is, if it permits a request, with privilege and without.
+  ///
+  /// - Parameter request: of any bits.
+  @inline(__always)
+  public func lookUp(
+    _ input: UInt64, _ request: UInt32, _ word: UInt64, level number: Int
+  ) -> PageTableLookup? {
+    unsafe lookUp(input, request, word, level(number))
   }
 
   @inline(__always)
-  func lookUp(_ input: UInt64, _ request: UInt32, in place: PlainPlace) -> PageTableLookup? {
-    let level = unsafe place.level.pointee
-    guard place.word & level.leafMask == level.leaf else { return nil }
+  func lookUp(
+    _ input: UInt64, _ request: UInt32, _ word: UInt64, _ level: UnsafeMutablePointer<PlainLevel>
+  ) -> PageTableLookup? {
+    let level = unsafe level.pointee
+    guard word & level.leafMask == level.leaf else { return nil }
     let numbers = unsafe self.numbers.pointee
     // SAFETY: there is one for each access number.
     let refused = unsafe Int64(
-      pointer(Self.refusalsStart, Int8.self)[numbers.words.accessNumber(place.word)])
+      pointer(Self.refusalsStart, Int8.self)[numbers.words.accessNumber(word)])
     // The sum has an unknown bit if the request has.
     guard refused & (Int64(request) &+ Int64(Self.nothing)) == 0 else { return nil }
     return leaf(
-      input, place.word, Access(rawValue: ~UInt32(truncatingIfNeeded: refused) ^ Self.nothing),
-      level)
+      input, word, Access(rawValue: ~UInt32(truncatingIfNeeded: refused) ^ Self.nothing), level)
   }
 
   @inline(__always)

@@ -293,6 +293,15 @@ struct PlainWordsTests {
 }
 
 extension PlainTable {
+  /// As C's function looks a leaf up.
+  fileprivate func lookUpLeaf(
+    _ input: UInt64, _ request: UInt32, level: Int
+  ) -> PageTableLookup? {
+    guard let place = place(input, level: level) else { return nil }
+    return lookUpUsual(input, request, in: place)
+      ?? lookUp(input, request, place.word, level: level)
+  }
+
   fileprivate func lookUpLeaf(_ input: UInt64) -> PageTableLookup? {
     lookUpLeaf(input, 0, level: 0) ?? lookUpLeaf(input, 0, level: 1)
   }
