@@ -275,7 +275,7 @@ public struct MappingTable: ~Copyable {
       unsafe cell.initialize(
         to: Node(first: range.first.rawValue, last: range.last.rawValue, payload: record))
       unsafe state.tree.insert(cell)
-      if unsafe record.bounce != nil { bounced.wrappingAdd(1, ordering: .relaxed) }
+      if unsafe record.bounce != nil { countBounced(1) }
       state.pending -= 1
       state.bytes &+= range.extent &+ 1
       state.total &+= 1
@@ -333,7 +333,7 @@ public struct MappingTable: ~Copyable {
       let wasBounced = unsafe node.pointee.payload.bounce != nil
       unsafe body(&node.pointee.payload)
       let isBounced = unsafe node.pointee.payload.bounce != nil
-      if isBounced != wasBounced { bounced.wrappingAdd(isBounced ? 1 : -1, ordering: .relaxed) }
+      if isBounced != wasBounced { countBounced(isBounced ? 1 : -1) }
     }
   }
 
@@ -348,9 +348,14 @@ public struct MappingTable: ~Copyable {
 
   private func remove(_ node: Link, _ state: inout State) {
     unsafe state.tree.remove(node)
-    if unsafe node.pointee.payload.bounce != nil { bounced.wrappingSubtract(1, ordering: .relaxed) }
+    if unsafe node.pointee.payload.bounce != nil { countBounced(-1) }
     state.pending += 1
     unsafe state.bytes &-= node.pointee.last &- node.pointee.first &+ 1
+  }
+
+  // Under the lock, so that nobody else changes it.
+  private func countBounced(_ change: Int) {
+    bounced.store(bounced.load(ordering: .relaxed) + change, ordering: .relaxed)
   }
 
   private static func find(
