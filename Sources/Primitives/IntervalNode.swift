@@ -30,6 +30,12 @@ public struct IntervalNode<Payload>: TreapNode {
     if let right = unsafe right { highestLast = unsafe max(highestLast, right.pointee.highestLast) }
   }
 
+  public mutating func include(_ node: borrowing Self) {
+    if node.last > highestLast { highestLast = node.last }
+  }
+
+  public func owes(_ node: borrowing Self) -> Bool { node.last == highestLast }
+
   /// Calls `visit` for each node below `node` that overlaps the range, in order, until it says no.
   fileprivate static func visit(
     _ node: UnsafeMutablePointer<Self>?, first: UInt64, last: UInt64,

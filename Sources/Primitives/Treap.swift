@@ -6,8 +6,9 @@
 // is a hash of its address: it needs no room in the node, no generator, and nobody outside of the
 // process can choose it. The shape is that of a tree built in random order, so the expected depth
 // is below 3 log2(n) and every operation is O(log n) expected. It is the simplest balanced tree
-// that can carry a summary of each subtree: after every change the summaries on the path to the
-// root are computed anew by `summarize`, which looks at a node and its two children alone.
+// that can carry a summary of each subtree: where children change, `summarize` computes it anew, which
+// looks at a node and its two children alone. On the way from the root to where a node is linked the
+// summaries only take it in; and on the way to one that is unlinked most do not owe it anything.
 //
 // Nodes belong to the caller; the tree links them and allocates nothing.
 //
@@ -21,6 +22,10 @@ public protocol TreapNode {
   var key: UInt64 { get }
   /// Computes the summary of the subtree below this node from itself and its children.
   mutating func summarize()
+  /// Takes a node into the summary that has come to be below this one.
+  mutating func include(_ node: borrowing Self)
+  /// Whether the summary may be another one without a node that is below this one.
+  func owes(_ node: borrowing Self) -> Bool
 }
 
 /// An ordered set of nodes with a summary of every subtree.
@@ -39,16 +44,39 @@ public struct Treap<Node: TreapNode>: ~Copyable {
 
   /// Links a node that is in no tree.
   public mutating func insert(_ node: Link) {
-    unsafe node.pointee.left = nil
-    unsafe node.pointee.right = nil
-    unsafe root = Self.inserting(node, below: root)
+    let priority = unsafe Self.priority(node)
+    var parent: Link? = nil
+    var next = unsafe root
+    while let current = unsafe next, unsafe Self.priority(current) >= priority {
+      unsafe current.pointee.include(node.pointee)
+      unsafe parent = current
+      unsafe next = Self.child(of: current, toward: node)
+    }
+    let (low, high) = unsafe Self.splitting(next, at: node)
+    unsafe node.pointee.left = low
+    unsafe node.pointee.right = high
+    unsafe node.pointee.summarize()
+    unsafe put(node, below: parent, toward: node)
     count &+= 1
     checkInvariants()
   }
 
   /// Unlinks a node that is in this tree.
   public mutating func remove(_ node: Link) {
-    unsafe root = Self.removing(node, below: root)
+    var parent: Link? = nil
+    // The first on the way whose summary may change.
+    var debtor: Link? = nil
+    var next = unsafe root
+    while let current = unsafe next, unsafe current != node {
+      if unsafe debtor == nil && current.pointee.owes(node.pointee) { unsafe debtor = current }
+      unsafe parent = current
+      unsafe next = Self.child(of: current, toward: node)
+    }
+    let rest = unsafe Self.merging(node.pointee.left, node.pointee.right)
+    unsafe put(rest, below: parent, toward: node)
+    if let debtor = unsafe debtor, let parent = unsafe parent {
+      unsafe Self.summarize(from: debtor, through: parent, toward: node)
+    }
     count &-= 1
     checkInvariants()
   }
@@ -86,37 +114,30 @@ public struct Treap<Node: TreapNode>: ~Copyable {
     return nil
   }
 
-  private static func inserting(_ node: Link, below root: Link?) -> Link {
-    guard let root = unsafe root else {
-      unsafe node.pointee.summarize()
-      return unsafe node
-    }
-    if unsafe priority(node) > priority(root) {
-      let (low, high) = unsafe splitting(root, at: node)
-      unsafe node.pointee.left = low
-      unsafe node.pointee.right = high
-      unsafe node.pointee.summarize()
-      return unsafe node
-    }
-    if unsafe precedes(node, root) {
-      unsafe root.pointee.left = inserting(node, below: root.pointee.left)
-    } else {
-      unsafe root.pointee.right = inserting(node, below: root.pointee.right)
-    }
-    unsafe root.pointee.summarize()
-    return unsafe root
+  /// The child of a node where another one is, or would be.
+  private static func child(of parent: Link, toward node: Link) -> Link? {
+    unsafe precedes(node, parent) ? parent.pointee.left : parent.pointee.right
   }
 
-  private static func removing(_ node: Link, below root: Link?) -> Link? {
-    guard let root = unsafe root else { return nil }
-    if unsafe root == node { return unsafe merging(node.pointee.left, node.pointee.right) }
-    if unsafe precedes(node, root) {
-      unsafe root.pointee.left = removing(node, below: root.pointee.left)
-    } else {
-      unsafe root.pointee.right = removing(node, below: root.pointee.right)
+  /// Lets a subtree be the child of a node where `node` is or would be; without a node, the whole tree.
+  private mutating func put(_ subtree: Link?, below parent: Link?, toward node: Link) {
+    guard let parent = unsafe parent else {
+      unsafe root = subtree
+      return
     }
-    unsafe root.pointee.summarize()
-    return unsafe root
+    if unsafe Self.precedes(node, parent) {
+      unsafe parent.pointee.left = subtree
+    } else {
+      unsafe parent.pointee.right = subtree
+    }
+  }
+
+  /// Computes the summaries anew on the way from one node through another to where `node` was.
+  private static func summarize(from first: Link, through last: Link, toward node: Link) {
+    if unsafe first != last, let next = unsafe child(of: first, toward: node) {
+      unsafe summarize(from: next, through: last, toward: node)
+    }
+    unsafe first.pointee.summarize()
   }
 
   /// The nodes before and behind `pivot`, which is not among them.

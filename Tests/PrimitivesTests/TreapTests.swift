@@ -22,6 +22,13 @@ private struct SumNode: TreapNode {
     count = 1 + (left?.pointee.count ?? 0) + (right?.pointee.count ?? 0)
     sum = key + (left?.pointee.sum ?? 0) + (right?.pointee.sum ?? 0)
   }
+
+  mutating func include(_ node: borrowing SumNode) {
+    count += 1
+    sum += node.key
+  }
+
+  func owes(_ node: borrowing SumNode) -> Bool { true }
 }
 
 /// A treap, the cells of its nodes, and which of them are linked.
