@@ -28,6 +28,11 @@ extension PageTable {
     guard output <= lastOutput, input.extent <= lastOutput.rawValue &- output.rawValue else {
       throw .outOfRange
     }
+    // First what the tree reaches now: growing may fail for want of memory, and then nobody would hear of it.
+    let reach = lastOffset(root)
+    if last > reach && first <= reach && !isKnownFree && hasLeaf(in: root, first, reach) {
+      throw .exists
+    }
     try grow(to: last)
     let whole = Part(first: first, last: last, output: output.rawValue)
     let node = narrowestTable(for: whole)

@@ -73,6 +73,24 @@ struct PageTableGrowthTests {
     #expect(try table.unmap(across, crossingHoles: false) == 2 * Self.page)
   }
 
+  @Test func aRangeThatMeetsALeafIsRefusedThoughThereIsNoMemoryToGrow() throws {
+    let pages = TablePages()
+    let table = try Table(levels: 1, allocator: pages.allocator)
+    let last = end(levels: 1) - Self.page
+    try table.map(range(last), to: PhysicalAddress(0x9000), access: .read)
+    let across = try range(last, 2 * Self.page)
+    pages.failAfter(0)
+    #expect(throws: Failure.exists) {
+      try table.map(across, to: PhysicalAddress(0x7000), access: .read)
+    }
+    let beside = try range(end(levels: 1))
+    #expect(throws: Failure.noMemory) {
+      try table.map(beside, to: PhysicalAddress(0x7000), access: .read)
+    }
+    let levels = table.facts.levels
+    #expect(levels == 1)
+  }
+
   @Test func withoutMemoryNothingIsMapped() throws {
     for left in 0..<8 {
       let pages = TablePages()
