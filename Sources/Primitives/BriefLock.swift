@@ -77,10 +77,6 @@ public struct BriefLock: @unchecked Sendable {
   @inline(__always)
   public func unlock() { putBack(0) }
 
-  /// As `lock`, once in the library: for what takes longer than a call.
-  @inline(never)
-  func lockApart() { lock() }
-
   @inline(never)
   private func wait() -> UInt64 {
     var turns = 0
