@@ -68,6 +68,32 @@ struct PlainWordsTests {
     try check(test.format())
   }
 
+  /// What the usual leaf is compared with is there at every level that is looked up so.
+  @Test(arguments: FormatCase.all)
+  func whatIsReadAndWrittenIsTheUsualLeaf(_ test: FormatCase) throws {
+    func check<F: PageTableFormat>(_ format: F) throws {
+      let table = try PageTable<F>(test.options, allocator: nil)
+      for level in 0..<min(2, format.geometry.levels - 1)
+      where format.leafOrders(at: level) & 1 != 0 {
+        let size = format.spanMask(at: level) + 1
+        // Behind what keeps the table in the directory.
+        try table.map(
+          IOVARange(first: IOVA(0), size: size), to: PhysicalAddress(0), access: .read)
+        try table.map(
+          IOVARange(first: IOVA(size), size: size), to: PhysicalAddress(0),
+          access: [.read, .write])
+        for (first, isUsual) in [(0, false), (size, true)] {
+          let place = try #require(table.plain.place(first, level: level), "level \(level)")
+          let found = table.plain.lookUpUsual(first, 0, in: place)
+          try demandSame(found != nil, isUsual, "\(hex(first)) at level \(level)")
+        }
+        _ = try table.unmap(
+          IOVARange(first: IOVA(0), size: 2 * size), crossingHoles: false)
+      }
+    }
+    try check(test.format())
+  }
+
   /// Words that hardware or somebody else has changed are the format's, whatever they are.
   @Test(arguments: FormatCase.all, [Access.read, [.read, .write]])
   func whatIsTakenForPlainIsWhatTheFormatSays(_ test: FormatCase, access: Access) throws {
