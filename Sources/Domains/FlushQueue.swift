@@ -296,7 +296,8 @@ public struct FlushQueue: ~Copyable, Held {
 
   // MARK: - Arrivals
 
-  /// Lets a page wait in the cell of a call, if it has room, until there are so many that they are queued.
+  /// Lets a page wait in the cell of a call for others to be queued with. Returns whether it has room: if not,
+  /// `arriveOrQueue` has the pages queued.
   @inline(__always)
   func arrive(_ call: Int, _ page: UInt64) -> Bool {
     // Looked at in the section: who changes one of the two comes to all sections afterwards.
@@ -312,9 +313,11 @@ public struct FlushQueue: ~Copyable, Held {
     return true
   }
 
-  /// Queues the pages of a call's cell, and one more. Returns whether that was queued.
+  /// As `arrive`, and where the cell has no room, queues its pages and this one. Returns whether it was left
+  /// to wait, or queued.
   @inline(never)
-  func queueArrivals(_ call: Int, _ page: UInt64) -> Bool {
+  func arriveOrQueue(_ call: Int, _ page: UInt64) -> Bool {
+    if arrive(call, page) { return true }
     guard isLazy, !stash.isSearched else { return false }
     return unsafe queueArrivals(arrivals.of(call), page)
   }

@@ -55,12 +55,6 @@ struct IOVAStash: ~Copyable {
     unsafe cplatform_store_release(line, cplatform_load_relaxed(line) &- 1)
   }
 
-  /// Whether there is room for an address.
-  @inline(__always)
-  func hasRoom(_ call: Int) -> Bool {
-    unsafe cplatform_load_relaxed(words.of(call)) < UInt64(Self.capacity) && !isSearched
-  }
-
   /// Puts an address in, if there is room.
   @inline(__always)
   func put(_ call: Int, _ address: UInt64) -> Bool {
@@ -72,14 +66,16 @@ struct IOVAStash: ~Copyable {
     return true
   }
 
-  /// Takes what is in the caches of a space, as far as it ends at or below a limit, and returns one of it,
-  /// if there was nothing for the call.
+  /// Takes an address out of the caches of a space, and where the stash is empty, some more for it: none but what
+  /// ends at or below a limit.
   @inline(never)
   func takeCached(
     _ call: Int, from space: UnsafePointer<IOVASpace>, limit: UInt64
   ) -> UInt64? {
     let line = unsafe words.of(call)
-    guard unsafe cplatform_load_relaxed(line) == 0, !isSearched else { return nil }
+    guard unsafe cplatform_load_relaxed(line) == 0, !isSearched else {
+      return unsafe IOVASpace.takeCached(space, Device.granule.bytes, limit)
+    }
     // Some stay for others, and room for what is given back.
     let count = unsafe space.pointee.takeCached(
       bytes: Device.granule.bytes, limit: limit,

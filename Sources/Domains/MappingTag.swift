@@ -150,8 +150,7 @@ extension Device {
       let call = unsafe system.pointee.calls.enterAtOnce()
     else { return nil }
     defer { unsafe system.pointee.calls.leave(call) }
-    // In the section: whoever adds a peer or a notifier waits for it. No page ends at 0, which is the highest
-    // address of a device without a mask.
+    // In the section: as in `mapTagged`. No page ends at 0, which is the highest address of a device without a mask.
     guard unsafe system.pointee.peers.isEmpty, let domain = unsafe mappings.taggingDomain.domain,
       unsafe domain.pointee.notifiers.isEmpty, unsafe domain.pointee.pins.isEmpty,
       let translation = unsafe domain.pointee.translation,
@@ -173,8 +172,8 @@ extension Device {
     /// There is no such mapping that is kept as a tag, or its end needs more than is at hand.
     case undecided
     case ended
-    /// Nothing leads to it any more; `endRest` does the rest, with the call's section.
-    case unfinished(Int, UnsafeMutablePointer<Domain>)
+    /// Nothing leads to it any more; `endRest` does the rest, in the call's section.
+    case unfinished(Int, UnsafeMutablePointer<Domain>, UnsafeMutablePointer<FlushQueue>)
   }
 
   /// Ends a mapping in one page that is kept as a tag.
@@ -198,7 +197,7 @@ extension Device {
       return .undecided
     }
     guard unsafe isOverAtOnce(call, domain, queue, page) else {
-      return unsafe .unfinished(call, domain)
+      return unsafe .unfinished(call, domain, queue)
     }
     mappings.uncount(call, bytes: size)
     unsafe system.pointee.calls.leave(call)
@@ -212,28 +211,37 @@ extension Device {
     _ call: Int, _ domain: UnsafeMutablePointer<Domain>, _ queue: UnsafeMutablePointer<FlushQueue>,
     _ page: UInt64
   ) -> Bool {
-    guard unsafe domain.pointee.notifiers.isEmpty, unsafe domain.pointee.pins.isEmpty else {
-      return false
+    guard unsafe domain.pointee.notifiers.isEmpty else { return false }
+    if unsafe queue.pointee.isLazy {
+      return unsafe domain.pointee.pins.isEmpty && queue.pointee.arrive(call, page)
     }
-    if unsafe queue.pointee.isLazy { return unsafe queue.pointee.arrive(call, page) }
-    // Taking the tag was a fence, and nothing was unmapped after it.
-    return unsafe queue.pointee.backend.cachesNothing && system.pointee.readers.areNone
-      && queue.pointee.stash.put(call, page)
+    return unsafe isUnreached(domain, queue) && queue.pointee.stash.put(call, page)
   }
 
-  /// Ends the rest of a mapping in one page. Returns whether it is held.
+  /// Whether no access can be under way to what this call has unmapped, and nothing of the domain is pinned.
+  @inline(__always)
+  private func isUnreached(
+    _ domain: UnsafeMutablePointer<Domain>, _ queue: UnsafeMutablePointer<FlushQueue>
+  ) -> Bool {
+    // Taking the tag was a fence, and nothing was unmapped after it. Pins are looked at last: whoever pins is in a
+    // section of readers until the pin can be seen.
+    unsafe queue.pointee.backend.cachesNothing && system.pointee.readers.areNone
+      && domain.pointee.pins.isEmpty
+  }
+
+  /// Ends the rest of a mapping in one page that nothing leads to any more, and leaves the call's section. Returns
+  /// whether it is held.
   @inline(never)
   public func endRest(
-    _ call: Int, _ domain: UnsafeMutablePointer<Domain>, _ first: UInt64, _ size: UInt64
+    _ call: Int, _ domain: UnsafeMutablePointer<Domain>, _ queue: UnsafeMutablePointer<FlushQueue>,
+    _ first: UInt64, _ size: UInt64
   ) -> Bool {
     let (page, pageSize) = (first & ~Self.granule.mask, Self.granule.bytes)
-    // `endPage` found it there.
-    guard let queue = unsafe domain.pointee.translation?.pointee.queue else { return false }
-    if unsafe domain.pointee.notifiers.isEmpty, unsafe domain.pointee.pins.isEmpty {
+    if unsafe domain.pointee.notifiers.isEmpty {
       let isLazy = unsafe queue.pointee.isLazy
       if unsafe isLazy
-        ? queue.pointee.queueArrivals(call, page)
-        : queue.pointee.backend.cachesNothing && system.pointee.readers.areNone
+        ? domain.pointee.pins.isEmpty && queue.pointee.arriveOrQueue(call, page)
+        : isUnreached(domain, queue)
       {
         if !isLazy { unsafe Self.giveBack(call, page, pageSize, queue) }
         mappings.uncount(call, bytes: size)
@@ -440,7 +448,7 @@ extension Device {
       return .absent
     }
     if size == Self.granule.bytes {
-      let isHeld = unsafe endRest(call, domain, first, range.extent &+ 1)
+      let isHeld = unsafe endRest(call, domain, queue, first, range.extent &+ 1)
       return isHeld ? .endedWhileHeld : .ended
     }
     unsafe translation.pointee.table.plain.unmapRest(size, behind: place)

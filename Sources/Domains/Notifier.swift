@@ -78,8 +78,6 @@ public struct Notifier: ~Copyable, Held {
       unsafe try Notifier(domain, options)
     }
     unsafe domain.pointee.notifiers.add(notifier)
-    // Mapping calls that have begun may not have seen it.
-    unsafe domain.pointee.iommu.pointee.system.pointee.calls.waitForCalls()
     return unsafe notifier
   }
 

@@ -46,7 +46,7 @@ import Primitives
 // It does not look for other memory: what can neither be reached nor copied is refused.
 
 extension Device {
-  /// Maps memory for the device.
+  /// Maps memory for the device: for Swift what `mapPage` and `mapAny` are together, as C's functions have them.
   ///
   /// - Throws: `noMask`, `notPermitted` when the device is blocked, `outOfRange` when it cannot
   ///   reach the memory, `notSupported` when it must not need syncing and does, `noSpace`, `noMemory`.
@@ -131,21 +131,23 @@ extension Device {
     switch endPage(first, size, direction, attributes) {
     case .undecided: return false
     case .ended: break
-    case .unfinished(let call, let domain): unsafe endRestOfPage(call, domain, first, size)
+    case .unfinished(let call, let domain, let queue):
+      unsafe endRestOfPage(call, domain, queue, first, size)
     }
     return true
   }
 
   @inline(never)
   private func endRestOfPage(
-    _ call: Int, _ domain: UnsafeMutablePointer<Domain>, _ first: UInt64, _ size: UInt64
+    _ call: Int, _ domain: UnsafeMutablePointer<Domain>, _ queue: UnsafeMutablePointer<FlushQueue>,
+    _ first: UInt64, _ size: UInt64
   ) {
-    if unsafe endRest(call, domain, first, size) {
+    if unsafe endRest(call, domain, queue, first, size) {
       reportHeld(DMARange(DMAAddress(first), through: DMAAddress(first &+ (size &- 1))))
     }
   }
 
-  /// Ends a mapping, as strictly as its domain wants it.
+  /// Ends a mapping, as strictly as its domain wants it: for Swift what `unmapPage` and `unmapAny` are together.
   ///
   /// - Throws: `invalidArgument` when the device has no such mapping. That is reported too.
   @inline(__always)

@@ -73,8 +73,7 @@ private final class Stage: @unchecked Sendable {
   func arrive(_ page: IOVARange, at cell: Int = 0) -> Bool {
     readers.pointee.calls.enter(at: cell)
     defer { readers.pointee.calls.leave(cell) }
-    let first = page.first.rawValue
-    return queue.pointee.arrive(cell, first) || queue.pointee.queueArrivals(cell, first)
+    return queue.pointee.arriveOrQueue(cell, page.first.rawValue)
   }
 
   func demandArrivals(_ count: Int, at cell: Int = 0) throws {

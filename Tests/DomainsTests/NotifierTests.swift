@@ -5,7 +5,6 @@ import CDMACore
 import Foundation
 import MachineSupport
 import Primitives
-import Synchronization
 import TestSupport
 import Testing
 
@@ -62,11 +61,6 @@ private struct SharedDomain: @unchecked Sendable {
       access: .read)
   }
 
-  /// Is in the middle of a mapping call.
-  func startCall() -> Int { domain.pointee.iommu.pointee.system.pointee.calls.enter() }
-
-  func endCall(_ cell: Int) { domain.pointee.iommu.pointee.system.pointee.calls.leave(cell) }
-
   func unmap(_ page: UInt64) throws {
     _ = try domain.pointee.unmap(
       IOVARange(first: IOVA(page * 4096), size: 4096), crossingHoles: false, splitting: false)
@@ -113,29 +107,6 @@ struct NotifierTests {
       listener.stop()
       #expect(listener.releases == 1)
       #expect(!Box.isShared(domain))
-    }
-  }
-
-  /// A mapping call that has looked for notifiers may be about to map.
-  @Test func aNotifierIsMadeWhenTheCallsThatMissItAreOver() throws {
-    try withMachine { machine in
-      let shared = SharedDomain(domain: try machine.domain(.unmanaged))
-      let listener = Listener()
-      let step = Atomic<Int>(0)
-      try onThreads(2) { index in
-        if index == 0 {
-          let cell = shared.startCall()
-          step.store(1, ordering: .relaxed)
-          Thread.sleep(forTimeInterval: 0.02)
-          step.store(2, ordering: .relaxed)
-          shared.endCall(cell)
-        } else {
-          while step.load(ordering: .relaxed) == 0 { sched_yield() }
-          try listener.start(shared.domain)
-          try demandSame(step.load(ordering: .relaxed), 2, "step of the call")
-        }
-      }
-      listener.stop()
     }
   }
 
