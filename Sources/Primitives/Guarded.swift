@@ -5,9 +5,10 @@ import CPlatform
 /// A lock at the start of some memory: a word, or a mutex where it may be held long.
 @safe
 private struct LockPlace {
-  // Room for either, and for the rank behind it; what follows is aligned for anything.
-  static var size: Int { 48 }
-  private static var rankOffset: Int { 40 }
+  // Room for either, and for the rank behind it, in a line of the cache. A mutex of glibc has 40 bytes on
+  // x86-64, and 48 on others.
+  static var size: Int { 64 }
+  private static var rankOffset: Int { 48 }
 
   let memory: UnsafeMutableRawPointer
 
@@ -58,8 +59,7 @@ private struct LockPlace {
 
 /// A state that is reached under its lock only.
 ///
-/// Both lie in one piece of memory: neither may move once threads know them, and a Swift value may; and who
-/// takes the lock has the state's first line in its cache.
+/// Both lie in one piece of memory: neither may move once threads know them, and a Swift value may.
 @safe
 public struct Guarded<State: ~Copyable>: ~Copyable, @unchecked Sendable {
   private let lock: LockPlace

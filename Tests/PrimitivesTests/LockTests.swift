@@ -15,8 +15,8 @@ private final class Counter: @unchecked Sendable {
 private final class GuardedCounter: Sendable {
   let count: Guarded<Int>
 
-  init() throws {
-    count = try Guarded<Int>(.faultRing) { () throws(Failure) in 0 }
+  init(_ rank: LockRank = .faultRing) throws {
+    count = try Guarded<Int>(rank) { () throws(Failure) in 0 }
   }
 }
 
@@ -34,8 +34,10 @@ struct LockTests {
     #expect(counter.count == 6_000)
   }
 
-  @Test func oneThreadAtATimeHasTheState() throws {
-    let counter = try GuardedCounter()
+  /// Behind a word, and behind a mutex.
+  @Test(arguments: [LockRank.faultRing, .group])
+  func oneThreadAtATimeHasTheState(_ rank: LockRank) throws {
+    let counter = try GuardedCounter(rank)
     try onThreads(3) { _ in
       for _ in 0..<2_000 { counter.count.withLock { $0 += 1 } }
     }
