@@ -12,6 +12,12 @@ public struct AddressLimit: Equatable, Sendable {
   /// - Throws: `noMask`.
   public init(mask: UInt64, busLimit: UInt64) throws(Failure) {
     guard mask != 0 else { throw .noMask }
-    highest = busLimit == 0 ? mask : min(mask, busLimit)
+    highest = Self.highest(mask: mask, busLimit: busLimit)
+  }
+
+  /// The address, or 0 for a device that has no mask.
+  @inline(__always)
+  public static func highest(mask: UInt64, busLimit: UInt64) -> UInt64 {
+    busLimit == 0 ? mask : min(mask, busLimit)
   }
 }

@@ -357,8 +357,8 @@ public struct Device: ~Copyable, Held {
   /// The highest address that a streaming mapping may have; 0 for a device that has no mask.
   @inline(__always)
   var highestStreaming: UInt64 {
-    let (mask, bus) = (streamingMask.load(ordering: .relaxed), busLimit.load(ordering: .relaxed))
-    return bus == 0 ? mask : min(mask, bus)
+    AddressLimit.highest(
+      mask: streamingMask.load(ordering: .relaxed), busLimit: busLimit.load(ordering: .relaxed))
   }
 
   /// What says how high a device reaches.
