@@ -166,33 +166,13 @@ public struct Domain: ~Copyable, Held {
         // The description has both.
         unsafe try Nesting(description.guest!, behind: description.parent!, of: iommu)
       }
-    case .unmanaged:
-      unsafe translation = try Box<Translation>.place { () throws(Failure) in
-        unsafe Translation(table: try AnyPageTable(configuration), queue: nil, tagAccess: 0)
-      }
-    case .dma, .hybrid:
+    case .unmanaged, .dma, .hybrid:
       unsafe translation = try Box<Translation>.place { () throws(Failure) in
         let table = try AnyPageTable(
           configuration, hasTags: kind == .dma && backend.hearsNoMappings)
-        let facts = table.facts
-        guard facts.granule == Device.granule else { throw .notSupported }
-        let highest = facts.lastInput.rawValue
-        let (first, last) = (description.first, description.last)
-        let bounds = try IOVARange(
-          first: IOVA(first == 0 ? Device.granule.bytes : first),
-          last: IOVA(last == 0 ? highest : last))
-        guard bounds.isAligned(to: Device.granule) else { throw .invalidArgument }
-        guard bounds.last.rawValue <= highest else { throw .outOfRange }
-        let system = unsafe iommu.pointee.system
-        let queue = unsafe try Box<FlushQueue>.place { () throws(Failure) in
-          unsafe try FlushQueue(bounds, description.limits, system: system, backend)
-        }
-        do throws(Failure) {
-          if description.isLazy { unsafe try FlushQueue.setLazy(queue, true) }
-        } catch {
-          unsafe Box.letGo(queue)
-          throw error
-        }
+        let queue =
+          unsafe kind.isForMappingCalls
+          ? try Self.queue(description, table.facts, iommu.pointee.system, backend) : nil
         let tagAccess = MappingTag.access(in: table)
         return unsafe Translation(table: table, queue: queue, tagAccess: tagAccess)
       }
@@ -229,6 +209,31 @@ public struct Domain: ~Copyable, Held {
     unsafe fault = description.fault
     unsafe pageRequest = description.pageRequest
     unsafe opaque = description.opaque
+  }
+
+  /// The addresses that mapping calls have, and what is freed of them.
+  private static func queue(
+    _ description: DomainDescription, _ facts: PageTableFacts,
+    _ system: UnsafeMutablePointer<System>, _ backend: BackendDomain
+  ) throws(Failure) -> UnsafeMutablePointer<FlushQueue> {
+    guard facts.granule == Device.granule else { throw .notSupported }
+    let highest = facts.lastInput.rawValue
+    let (first, last) = (description.first, description.last)
+    let bounds = try IOVARange(
+      first: IOVA(first == 0 ? Device.granule.bytes : first),
+      last: IOVA(last == 0 ? highest : last))
+    guard bounds.isAligned(to: Device.granule) else { throw .invalidArgument }
+    guard bounds.last.rawValue <= highest else { throw .outOfRange }
+    let queue = unsafe try Box<FlushQueue>.place { () throws(Failure) in
+      unsafe try FlushQueue(bounds, description.limits, system: system, backend)
+    }
+    do throws(Failure) {
+      if description.isLazy { unsafe try FlushQueue.setLazy(queue, true) }
+    } catch {
+      unsafe Box.letGo(queue)
+      throw error
+    }
+    return unsafe queue
   }
 
   deinit {
