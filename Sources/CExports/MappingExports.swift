@@ -81,11 +81,14 @@ private func mapPage(
   _ device: OpaquePointer?, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
   _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>?
 ) -> CInt {
-  if let out = unsafe out, let device = unsafe atOnce(device),
-    let address = unsafe device.pointee.mapPage(phys, size, direction, attributes)
+  if let out = unsafe out, let known = unsafe atOnce(device),
+    let tag = unsafe known.pointee.pageTag(phys, size, direction, attributes)
   {
-    unsafe out.pointee = address
-    return 0
+    if let address = unsafe known.pointee.mapPage(phys, tag) {
+      unsafe out.pointee = address
+      return 0
+    }
+    return unsafe mapPhys(device, phys, tag.size, tag.rawDirection, tag.rawAttributes, out)
   }
   return unsafe mapPhys(device, phys, size, direction, attributes, out)
 }
@@ -134,10 +137,11 @@ private func unmapPage(
   _ device: OpaquePointer?, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32,
   _ attributes: UInt32
 ) -> CInt {
-  if let device = unsafe atOnce(device),
-    unsafe device.pointee.unmapPage(dma, size, direction, attributes)
+  if let known = unsafe atOnce(device),
+    let tag = unsafe known.pointee.pageTag(dma, size, direction, attributes)
   {
-    return 0
+    return unsafe known.pointee.unmapPage(dma, tag)
+      ? 0 : unmap(device, dma, tag.size, tag.rawDirection, tag.rawAttributes)
   }
   return unsafe unmap(device, dma, size, direction, attributes)
 }

@@ -41,7 +41,7 @@ import Primitives
 // mappings.
 
 /// What is known of a mapping beside its addresses, in one word that is not 0.
-struct MappingTag {
+public struct MappingTag {
   let word: UInt64
 
   init(word: UInt64) { self.word = word }
@@ -103,11 +103,13 @@ struct MappingTag {
   var offset: UInt64 { word & Device.granule.mask }
   var extent: UInt64 { word &>> 12 & Self.lastMax }
   // The word was made from one.
-  var direction: Direction {
-    Direction(rawValue: UInt32(truncatingIfNeeded: word &>> 30 & 3)) ?? .bidirectional
-  }
-  var attributes: MappingAttributes {
-    MappingAttributes(rawValue: UInt32(truncatingIfNeeded: word &>> 31) & Self.attributeBits)
+  var direction: Direction { Direction(rawValue: rawDirection) ?? .bidirectional }
+  var attributes: MappingAttributes { MappingAttributes(rawValue: rawAttributes) }
+
+  public var size: UInt64 { extent &+ 1 }
+  public var rawDirection: UInt32 { UInt32(truncatingIfNeeded: word &>> 30) & 3 }
+  public var rawAttributes: UInt32 {
+    UInt32(truncatingIfNeeded: word &>> 31) & Self.attributeBits
   }
 
   /// What leaves permit in a table, a byte for each direction; 0 for one without tags.
@@ -137,16 +139,22 @@ extension Device {
   // What drivers do most, in as few steps as there can be, and calling no function, so that nothing has to be kept
   // across a call. What meets anything unusual is left to what follows.
 
-  /// Maps memory in one page, as `mapTagged`, with an address that the processor has at hand.
+  /// What is asked for, if that is memory in one page and has room in a tag. The tag says as much, so that nothing
+  /// else need be kept for what follows.
   ///
   /// - Parameters: as C gives them.
   @inline(__always)
-  public func mapPage(
-    _ start: UInt64, _ size: UInt64, _ direction: UInt32, _ attributes: UInt32
-  ) -> UInt64? {
+  public func pageTag(
+    _ first: UInt64, _ size: UInt64, _ direction: UInt32, _ attributes: UInt32
+  ) -> MappingTag? {
+    MappingTag(mappings.tagBase, inPage: first, size, direction, attributes)
+  }
+
+  /// Maps memory in one page, as `mapTagged`, with an address that the processor has at hand.
+  @inline(__always)
+  public func mapPage(_ start: UInt64, _ tag: MappingTag) -> UInt64? {
     let mask = Self.granule.mask
     guard mappings.mayTag, !hasDetours, limits.minAlignMask <= mask,
-      let tag = MappingTag(mappings.tagBase, inPage: start, size, direction, attributes),
       let call = unsafe system.pointee.calls.enterAtOnce()
     else { return nil }
     defer { unsafe system.pointee.calls.leave(call) }
@@ -159,10 +167,10 @@ extension Device {
         call, limit: highestStreaming, of: queue.pointee.space),
       unsafe translation.pointee.table.plain.mapPage(
         first, to: start & ~mask,
-        MappingTag.access(translation.pointee.tagAccess, direction), tag: tag.word)
+        MappingTag.access(translation.pointee.tagAccess, tag.rawDirection), tag: tag.word)
     else { return nil }
     unsafe queue.pointee.stash.takeNext(call)
-    mappings.count(call, bytes: size)
+    mappings.count(call, bytes: tag.size)
     return first | start & mask
   }
 
@@ -177,15 +185,9 @@ extension Device {
   }
 
   /// Ends a mapping in one page that is kept as a tag.
-  ///
-  /// - Parameters: as in `mapPage`.
   @inline(__always)
-  public func endPage(
-    _ first: UInt64, _ size: UInt64, _ direction: UInt32, _ attributes: UInt32
-  ) -> PageEnd {
-    guard mappings.hasTags,
-      let tag = MappingTag(mappings.tagBase, inPage: first, size, direction, attributes),
-      let call = unsafe system.pointee.calls.enterAtOnce()
+  public func endPage(_ first: UInt64, _ tag: MappingTag) -> PageEnd {
+    guard mappings.hasTags, let call = unsafe system.pointee.calls.enterAtOnce()
     else { return .undecided }
     let page = first & ~Self.granule.mask
     guard let domain = unsafe mappings.taggingDomain.domain,
@@ -199,7 +201,7 @@ extension Device {
     guard unsafe isOverAtOnce(call, domain, queue, page) else {
       return unsafe .unfinished(call, domain, queue)
     }
-    mappings.uncount(call, bytes: size)
+    mappings.uncount(call, bytes: tag.size)
     unsafe system.pointee.calls.leave(call)
     return .ended
   }

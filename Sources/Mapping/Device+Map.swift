@@ -54,8 +54,9 @@ extension Device {
   public func map(
     _ memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes = []
   ) throws(Failure) -> DMAAddress {
-    if let address = mapPage(
-      memory.first.rawValue, memory.extent &+ 1, direction.rawValue, attributes.rawValue)
+    let first = memory.first.rawValue
+    if let tag = pageTag(first, memory.extent &+ 1, direction.rawValue, attributes.rawValue),
+      let address = mapPage(first, tag)
     {
       return DMAAddress(address)
     }
@@ -125,14 +126,12 @@ extension Device {
   ///
   /// - Parameters: as C gives them.
   @inline(__always)
-  public func unmapPage(
-    _ first: UInt64, _ size: UInt64, _ direction: UInt32, _ attributes: UInt32
-  ) -> Bool {
-    switch endPage(first, size, direction, attributes) {
+  public func unmapPage(_ first: UInt64, _ tag: MappingTag) -> Bool {
+    switch endPage(first, tag) {
     case .undecided: return false
     case .ended: break
     case .unfinished(let call, let domain, let queue):
-      unsafe endRestOfPage(call, domain, queue, first, size)
+      unsafe endRestOfPage(call, domain, queue, first, tag.size)
     }
     return true
   }
@@ -154,11 +153,13 @@ extension Device {
   public func unmap(
     _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes = []
   ) throws(Failure) {
-    if !unmapPage(
-      range.first.rawValue, range.extent &+ 1, direction.rawValue, attributes.rawValue)
+    let first = range.first.rawValue
+    if let tag = pageTag(first, range.extent &+ 1, direction.rawValue, attributes.rawValue),
+      unmapPage(first, tag)
     {
-      try unmapAny(range, direction, attributes)
+      return
     }
+    try unmapAny(range, direction, attributes)
   }
 
   /// As `unmap`, of what is no page, or needs more than is at hand.
