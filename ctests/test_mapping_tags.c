@@ -2,7 +2,14 @@
 
 /* Small mappings of a DMA domain, which are told apart without records where the tables allow. */
 
+#define _GNU_SOURCE
+
 #include "support/machine.h"
+
+#include <pthread.h>
+#include <sys/rseq.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #define LIVE 24
 #define STEPS 4000
@@ -196,6 +203,49 @@ static void device_destroy__ends_small_mappings_too(void **state)
 	assert_ok(dmacore_unmap(machine->device, dma, PAGE, DMACORE_TO_DEVICE, 0));
 }
 
+static void *map_many(void *argument)
+{
+	struct machine *machine = argument;
+
+	for (unsigned i = 0; i < STEPS; i++) {
+		dmacore_dma_t dma;
+
+		if (dmacore_map_single(machine->device, machine->low, PAGE, DMACORE_TO_DEVICE, 0,
+				       &dma) ||
+		    dmacore_unmap(machine->device, dma, PAGE, DMACORE_TO_DEVICE, 0))
+			return machine;
+	}
+	return NULL;
+}
+
+/* From now on the kernel does not tell the thread which processor it is on. */
+static void *map_many_untold(void *argument)
+{
+	char *area = (char *)__builtin_thread_pointer() + __rseq_offset;
+
+	/* It has said so from the beginning, if that fails. */
+	(void)syscall(SYS_rseq, area, 32, RSEQ_FLAG_UNREGISTER, RSEQ_SIG);
+	return map_many(argument);
+}
+
+static void map_single__works_in_threads_whose_processor_nobody_knows(void **state)
+{
+	struct machine *machine = *state;
+	pthread_t threads[4];
+
+	for (unsigned i = 0; i < 4; i++)
+		assert_ok(pthread_create(&threads[i], NULL, i % 2 ? map_many_untold : map_many,
+					 machine));
+	for (unsigned i = 0; i < 4; i++) {
+		void *failed;
+
+		assert_ok(pthread_join(threads[i], &failed));
+		assert_null(failed);
+	}
+	assert_int_equal(device_statistics(machine->device).mapping_count, 0);
+	assert_int_equal(domain_statistics(machine->domain).mapped_bytes, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -206,6 +256,9 @@ int main(void)
 		test_on(FLAT | TRANSLATED | HEAP_TABLES,
 			unmap__reports_no_zero_copy_mapping_of_what_was_there_before),
 		test_on_translated(device_destroy__ends_small_mappings_too),
+		test_on_translated(map_single__works_in_threads_whose_processor_nobody_knows),
+		test_on(FLAT | TRANSLATED | HEAP_TABLES,
+			map_single__works_in_threads_whose_processor_nobody_knows),
 	};
 
 	return run_group("mapping_tags", tests);

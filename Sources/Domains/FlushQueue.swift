@@ -355,9 +355,9 @@ public struct FlushQueue: ~Copyable, Held {
     var hadRoom = true
     for cell in 0..<arrivals.cellCount
     where unsafe cplatform_load_acquire(arrivals.of(cell)) > 0 {
-      unsafe system.pointee.calls.enter(at: cell)
+      unsafe system.pointee.calls.close(cell)
       hadRoom = unsafe queueArrivals(arrivals.of(cell), nil) && hadRoom
-      unsafe system.pointee.calls.leave(cell)
+      unsafe system.pointee.calls.reopen(cell)
     }
     return hadRoom
   }
@@ -398,7 +398,7 @@ public struct FlushQueue: ~Copyable, Held {
 
   /// Returns when everything that was queued at the call is free.
   func flush() {
-    var turns = 0
+    var backoff = Backoff()
     var isAllQueued = false
     var flushesAtFirst: UInt64? = nil
     while true {
@@ -421,8 +421,7 @@ public struct FlushQueue: ~Copyable, Held {
       }
       if isAllQueued { flushesAtFirst = flushesAtFirst ?? flushes }
       // Another thread is in the middle of a flush: it waits for readers, or for its processor.
-      if turns < 64 { cplatform_yield() } else { cplatform_sleep() }
-      turns &+= 1
+      backoff.rest()
     }
   }
 

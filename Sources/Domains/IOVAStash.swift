@@ -129,14 +129,14 @@ struct IOVAStash: ~Copyable {
   func drain(to space: UnsafePointer<IOVASpace>, _ calls: borrowing CallSections) -> UInt64 {
     var drained: UInt64 = 0
     for call in 0..<calls.cellCount {
-      calls.enter(at: call)
+      calls.close(call)
       let line = unsafe words.of(call)
       let count = unsafe cplatform_load_relaxed(line)
       for index in 0..<Int(truncatingIfNeeded: count) {
         unsafe giveBack(line[index &+ 1], to: space)
       }
       unsafe cplatform_store_release(line, 0)
-      calls.leave(call)
+      calls.reopen(call)
       drained &+= count
     }
     return drained

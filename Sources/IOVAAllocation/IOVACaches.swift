@@ -340,8 +340,7 @@ struct IOVACaches: ~Copyable {
     let cellCount = cells.count
     // Two lines at the end for the locks of the store and of `lockEverything`.
     let size = cellSize * cellCount + 2 * Self.headSize
-    let memory = unsafe try RawMemory.allocate(size, alignment: 128)
-    unsafe RawMemory.clear(memory, size: size)
+    let memory = unsafe try RawMemory.allocateCleared(size, alignment: 128)
     unsafe self.memory = memory
     self.cellSize = cellSize
     kindCount = orderCount * 2

@@ -176,8 +176,7 @@ public struct PlainTable {
   /// - Throws: `noMemory`.
   @_optimize(size)
   init<Format: PageTableFormat>(_ format: Format) throws(Failure) {
-    let raw = unsafe try RawMemory.allocate(Self.size, alignment: 64)
-    unsafe RawMemory.clear(raw, size: Self.size)
+    let raw = unsafe try RawMemory.allocateCleared(Self.size, alignment: 64)
     let words = format.plainWords
     let outputBits = words.addressBits & format.geometry.outputMask
     // SAFETY: the memory has room for all that the type's comment says, where it says it.

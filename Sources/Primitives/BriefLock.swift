@@ -53,14 +53,14 @@ public struct BriefLock: @unchecked Sendable {
     return number != Self.taken ? number : wait()
   }
 
-  /// As `takeAnother` where there is no number, unless somebody has the lock.
+  /// Whether somebody has the lock, at this moment.
   @inline(__always)
-  func tryTakeAnother() -> Bool {
-    // Acquire: as in tryTake.
-    unsafe cplatform_exchange_acquire(word, Self.taken) != Self.taken
+  var isTaken: Bool {
+    // Acquire: as in tryTake, for a caller that keeps others from taking it.
+    unsafe cplatform_load_acquire(word) == Self.taken
   }
 
-  /// Leaves a lock that `takeAnother` or `tryTakeAnother` took.
+  /// Leaves a lock that `takeAnother` took.
   @inline(__always)
   public func putBackAnother(_ number: UInt64) {
     // Release: pairs with the acquire in tryTake, takeAnother and wait.
@@ -79,18 +79,9 @@ public struct BriefLock: @unchecked Sendable {
 
   @inline(never)
   private func wait() -> UInt64 {
-    var turns = 0
+    var backoff = Backoff()
     while true {
-      // First the holder is likely to be on another processor and about to end; then it may need
-      // this one; and if it has a lower priority, it gets it only while this thread sleeps.
-      if turns < 32 {
-        cplatform_pause()
-      } else if turns < 96 {
-        cplatform_yield()
-      } else {
-        cplatform_sleep()
-      }
-      turns &+= 1
+      backoff.rest()
       guard unsafe cplatform_load_relaxed(word) != Self.taken else { continue }
       let number = unsafe cplatform_exchange_acquire(word, Self.taken)
       if number != Self.taken { return number }

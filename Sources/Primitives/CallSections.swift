@@ -2,61 +2,94 @@
 
 import CPlatform
 
-/// Brackets for calls that take a few steps and may not be in the middle of them while something changes.
-///
-/// A cell for each processor has a word that a call locks: so calls on different processors write to no
-/// common line of the cache, and what else belongs to a cell is the call's alone meanwhile. Who changes
-/// something first keeps calls from starting, or from finding it, and then waits for those that have
-/// begun: `waitForCalls` takes each word once.
-///
-/// As in a read section, nothing is waited for inside, nor allocated or called back; locks may be taken.
+// Theory of operation: call sections.
+//
+// 1. Concepts
+// A call of a few steps that may not be in the middle of them while something changes brackets them by `enter`
+// and `leave`. Each processor has a cell, which a call has for itself meanwhile, with what else belongs to the
+// cell: so calls on different processors write to no common line of the cache. Who changes something first
+// keeps calls from starting, or from finding it, and then waits for those that have begun.
+//
+// 2. Implementation
+// A cell has two words: whether it is taken, and a gate.
+// 2.1 A call takes the cell of the processor that it is on, by a sequence that the kernel restarts when another
+// thread comes in between (cplatform_take_cell); then it looks at the gate, and leaves again if that is shut.
+// Neither costs a locked instruction. Others first shut the gate, then have a barrier done on all processors,
+// and then look at the word: either they see a call, or the call has seen the gate. Likewise `waitForCalls`,
+// whose callers have changed something that calls see.
+// 2.2 A thread that the kernel tells no processor takes a cell behind those, by an exchange. Where there are no
+// such sequences, or too many processors, all cells are taken so, and nobody looks at a gate.
+//
+// 3. Locking
+// As in a read section, nothing is waited for inside, nor allocated or called back; locks may be taken. Nobody
+// holds a lock who starts a section.
+//
+// References: Desnoyers and others, rseq(2) and membarrier(2), have the sequences and the barrier.
+
+/// Brackets for calls that take a few steps, and the wait for all that are under way.
 @safe
 public struct CallSections: ~Copyable, @unchecked Sendable {
-  // Two lines of the cache: a processor that reads one fetches its neighbour too.
-  private static var cellSize: Int { 128 }
+  private static var cellSize: Int { Int(CPLATFORM_CELL_SIZE) }
+  private static var most: Int { 256 }
 
   private let words: UnsafeMutableRawPointer
-  private let cells = ProcessorCells(most: 64)
+  private let cells = ProcessorCells(most: most)
+  // How many cells are taken by restartable sequences.
+  private let restartable: UInt32
 
-  public var cellCount: Int { cells.count }
+  public var cellCount: Int { cells.count &+ 1 }
 
   public init() throws(Failure) {
-    let size = cells.count * Self.cellSize
-    unsafe words = try RawMemory.allocate(size, alignment: Self.cellSize)
-    unsafe RawMemory.clear(words, size: size)
+    let size = (cells.count + 1) * Self.cellSize
+    unsafe words = try RawMemory.allocateCleared(size, alignment: Self.cellSize)
+    // With as many cells, processors may share some.
+    let isRestartable =
+      cells.count < Self.most && cells.likely != nil && cplatform_prepare_barrier()
+    restartable = isRestartable ? UInt32(truncatingIfNeeded: cells.count) : 0
   }
 
   deinit { unsafe RawMemory.free(words) }
 
   @inline(__always)
-  private func lock(_ cell: Int) -> BriefLock {
-    // SAFETY: each cell starts with a word that was cleared.
-    let word = unsafe (words + cell &* Self.cellSize).assumingMemoryBound(to: UInt64.self)
-    return unsafe BriefLock(word, .readSections)
+  private func lock(_ cell: Int) -> BriefLock { lock(word: 0, of: cell) }
+
+  private func gate(_ cell: Int) -> BriefLock { lock(word: 1, of: cell) }
+
+  @inline(__always)
+  private func lock(word: Int, of cell: Int) -> BriefLock {
+    // SAFETY: each cell starts with two words that were cleared.
+    let words = unsafe (words + cell &* Self.cellSize).assumingMemoryBound(to: UInt64.self)
+    // It has no place in the order of locks: nobody holds another one who takes this.
+    return unsafe BriefLock(words + word, .readSections)
   }
 
+  // MARK: - Calls
+
   /// Starts a section and returns its cell. The caller leaves on the same path, whatever happens.
-  @inline(__always)
+  @inline(never)
   public func enter() -> Int {
-    let cell = cells.current
-    // It has no place in the order of locks: nobody holds another one who takes this.
-    _ = lock(cell).takeAnother()
-    ThreadRules.didEnter()
+    var backoff = Backoff()
+    while restartable > 0, cells.likely != nil {
+      if let cell = enterAtOnce() { return cell }
+      backoff.rest()
+    }
+    let cell = restartable > 0 ? cells.count : cells.asked
+    // Which is taken by an exchange.
+    close(cell)
     return cell
   }
 
   /// As `enter`, if nobody has to be waited for or asked.
   @inline(__always)
   public func enterAtOnce() -> Int? {
-    guard let cell = cells.likely, lock(cell).tryTakeAnother() else { return nil }
+    let cell = unsafe Int(cplatform_take_cell(words, restartable, cells.processorOffset))
+    guard cell >= 0 else { return nil }
     ThreadRules.didEnter()
+    guard !gate(cell).isTaken else {
+      leave(cell)
+      return nil
+    }
     return cell
-  }
-
-  /// Starts a section in a cell that need not be the processor's.
-  public func enter(at cell: Int) {
-    _ = lock(cell).takeAnother()
-    ThreadRules.didEnter()
   }
 
   @inline(__always)
@@ -65,13 +98,49 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
     ThreadRules.didLeave()
   }
 
+  // MARK: - Others
+
+  private func isRestartable(_ cell: Int) -> Bool { cell < Int(restartable) }
+
+  /// Keeps calls out of a cell until `reopen`, and waits for the one that is in it. In between all is as in a section.
+  @inline(never)
+  public func close(_ cell: Int) {
+    ThreadRules.didEnter()
+    guard isRestartable(cell) else {
+      _ = lock(cell).takeAnother()
+      return
+    }
+    _ = gate(cell).takeAnother()
+    cplatform_barrier()
+    waitWhileTaken(lock(cell))
+  }
+
+  @inline(never)
+  public func reopen(_ cell: Int) {
+    (isRestartable(cell) ? gate(cell) : lock(cell)).putBackAnother(0)
+    ThreadRules.didLeave()
+  }
+
   /// Returns when every section that was open at the call has ended.
   @inline(never)
   public func waitForCalls() {
+    if restartable > 0 { cplatform_barrier() }
     for cell in 0..<cellCount {
-      _ = lock(cell).takeAnother()
-      lock(cell).putBackAnother(0)
+      guard isRestartable(cell) else {
+        close(cell)
+        reopen(cell)
+        continue
+      }
+      waitWhileTaken(lock(cell))
+      waitWhileTaken(gate(cell))
     }
+  }
+
+  // Between two sections a word is 0 for some time, so however many there are, this comes upon such a moment.
+  @inline(never)
+  private func waitWhileTaken(_ lock: BriefLock) {
+    var backoff = Backoff()
+    while lock.isTaken { backoff.rest() }
   }
 }
 
@@ -79,8 +148,7 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
 /// Others may read them.
 @safe
 public struct CallWords: ~Copyable {
-  // Two lines of the cache: a processor that reads one fetches its neighbour too.
-  public static var count: Int { 16 }
+  public static var count: Int { Int(CPLATFORM_CELL_SIZE) / 8 }
 
   private let words: UnsafeMutablePointer<UInt64>
   public let cellCount: Int
@@ -90,8 +158,7 @@ public struct CallWords: ~Copyable {
   public init(for calls: borrowing CallSections) throws(Failure) {
     cellCount = calls.cellCount
     let size = cellCount * Self.count * MemoryLayout<UInt64>.stride
-    let raw = unsafe try RawMemory.allocate(size, alignment: 128)
-    unsafe RawMemory.clear(raw, size: size)
+    let raw = unsafe try RawMemory.allocateCleared(size, alignment: Int(CPLATFORM_CELL_SIZE))
     // SAFETY: the allocation has so many words for each cell, and was cleared.
     unsafe words = raw.bindMemory(to: UInt64.self, capacity: cellCount * Self.count)
   }

@@ -9,7 +9,7 @@ public struct ProcessorCells: Sendable {
   public let count: Int
   // Where the kernel keeps the number of the processor that a thread is on, and how many cells can be
   // told by it: none where it does not.
-  private let processorOffset: Int
+  let processorOffset: Int
   private let likelyCount: UInt
 
   /// - Parameter most: how many there are to be at most. Where there are more processors, some share one.
@@ -31,8 +31,8 @@ public struct ProcessorCells: Sendable {
   public var current: Int { likely ?? asked }
 
   @inline(never)
-  private var asked: Int {
-    let cpu = Int(cplatform_current_cpu())
+  var asked: Int {
+    let cpu = Int(cplatform_ask_current_cpu())
     // No number, or that of a processor that was added: any cell will do.
     return cpu < 0 ? 0 : cpu % count
   }

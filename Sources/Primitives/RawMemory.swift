@@ -16,6 +16,16 @@ public enum RawMemory {
     return unsafe memory
   }
 
+  /// As `allocate`, and every byte is 0.
+  @inline(never)
+  public static func allocateCleared(
+    _ size: Int, alignment: Int
+  ) throws(Failure) -> UnsafeMutableRawPointer {
+    let memory = unsafe try allocate(size, alignment: alignment)
+    unsafe clear(memory, size: size)
+    return unsafe memory
+  }
+
   public static func free(_ memory: UnsafeMutableRawPointer) { unsafe cplatform_free(memory) }
 
   public static func clear(_ bytes: UnsafeMutableRawPointer, size: Int) {

@@ -59,12 +59,10 @@ public struct ReadSections: ~Copyable, @unchecked Sendable {
     // More cells than 64 cost a writer more loads than they save readers collisions.
     let count = max(1, min(64, Int(cplatform_cpu_count())))
     let size = (count + 1) * Self.cellWords * MemoryLayout<UInt64>.stride
-    let raw = unsafe try RawMemory.allocate(size, alignment: 64)
-    // SAFETY: the allocation is `(count + 1) * cellWords` words long and aligned to 64 bytes.
-    let words = unsafe raw.bindMemory(to: UInt64.self, capacity: (count + 1) * Self.cellWords)
-    unsafe words.initialize(repeating: 0, count: (count + 1) * Self.cellWords)
-    unsafe self.words = words
-    self.cellCount = count
+    let raw = unsafe try RawMemory.allocateCleared(size, alignment: 64)
+    // SAFETY: the allocation is `(count + 1) * cellWords` words long, and was cleared.
+    unsafe words = raw.bindMemory(to: UInt64.self, capacity: (count + 1) * Self.cellWords)
+    cellCount = count
     unsafe self.phase = words + count * Self.cellWords
     self.turning = turning
   }
@@ -95,13 +93,14 @@ public struct ReadSections: ~Copyable, @unchecked Sendable {
   /// first.
   @inline(__always)
   public var areNone: Bool {
-    var all: UInt64 = 0
-    for cell in 0..<cellCount {
-      let counters = unsafe words + cell &* Self.cellWords
+    var counters = unsafe words
+    while unsafe counters < phase {
       // Ordered: as in isDrained.
-      unsafe all |= cplatform_load_ordered(counters) | cplatform_load_ordered(counters + 1)
+      guard unsafe cplatform_load_ordered(counters) | cplatform_load_ordered(counters + 1) == 0
+      else { return false }
+      unsafe counters += Self.cellWords
     }
-    return all == 0
+    return true
   }
 
   /// Returns when every section that was open at the call has ended.
@@ -118,23 +117,19 @@ public struct ReadSections: ~Copyable, @unchecked Sendable {
     turning.unlock()
   }
 
+  @inline(never)
   private func drain(column: Int) {
-    var turns = 0
-    while !isDrained(column: column) {
-      // Yielding lets threads of the same priority run. A reader of a lower one, or one that waits
-      // for a page of its memory, needs the writer to sleep.
-      if turns < 64 { cplatform_yield() } else { cplatform_sleep() }
-      turns &+= 1
-    }
+    var backoff = Backoff()
+    while !isDrained(column: column) { backoff.rest() }
   }
 
   private func isDrained(column: Int) -> Bool {
-    for cell in 0..<cellCount {
+    var counter = unsafe words + column
+    while unsafe counter < phase {
       // A counter is never below zero, because a reader leaves by the counter it entered by; so no
       // reader hides another one, and the counters can be looked at in turn.
-      if unsafe cplatform_load_ordered(words + (cell &* Self.cellWords &+ column)) != 0 {
-        return false
-      }
+      guard unsafe cplatform_load_ordered(counter) == 0 else { return false }
+      unsafe counter += Self.cellWords
     }
     return true
   }

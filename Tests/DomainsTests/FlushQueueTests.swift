@@ -71,8 +71,8 @@ private final class Stage: @unchecked Sendable {
 
   /// Unmaps a page in a section of a cell. Returns whether it arrived.
   func arrive(_ page: IOVARange, at cell: Int = 0) -> Bool {
-    readers.pointee.calls.enter(at: cell)
-    defer { readers.pointee.calls.leave(cell) }
+    readers.pointee.calls.close(cell)
+    defer { readers.pointee.calls.reopen(cell) }
     return queue.pointee.arriveOrQueue(cell, page.first.rawValue)
   }
 

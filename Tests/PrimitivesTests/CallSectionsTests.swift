@@ -24,12 +24,12 @@ private final class Calls: Sendable {
 struct CallSectionsTests {
   @Test func aSectionThatCannotStartAtOnceIsLeftToTheCaller() throws {
     let sections = try CallSections()
-    for cell in 0..<sections.cellCount { sections.enter(at: cell) }
+    for cell in 0..<sections.cellCount { sections.close(cell) }
     for _ in 0..<2 {
       let isEntered = sections.enterAtOnce() != nil
       #expect(!isEntered)
     }
-    for cell in 0..<sections.cellCount { sections.leave(cell) }
+    for cell in 0..<sections.cellCount { sections.reopen(cell) }
     let cell = sections.enter()
     sections.leave(cell)
     // Where the kernel does not say which processor it is, none ever starts so.
@@ -55,31 +55,87 @@ struct CallSectionsTests {
     }
   }
 
+  @Test func whoComesToACellWaitsForTheSectionThatItMeets() throws {
+    let calls = try Calls()
+    try onThreads(2) { index in
+      if index == 0 {
+        let cell = calls.sections.enter()
+        calls.reach(1)
+        // Long enough for somebody who waits for nothing to be over.
+        Thread.sleep(forTimeInterval: 0.02)
+        calls.reach(2)
+        calls.sections.leave(cell)
+      } else {
+        calls.wait(for: 1)
+        for cell in 0..<calls.sections.cellCount {
+          calls.sections.close(cell)
+          calls.sections.reopen(cell)
+        }
+        try demandSame(calls.step.load(ordering: .relaxed), 2, "step")
+      }
+    }
+  }
+
+  @Test func aWaitEndsWithTheVisitThatItMet() throws {
+    let calls = try Calls()
+    try onThreads(2) { index in
+      if index == 0 {
+        calls.sections.close(0)
+        calls.reach(1)
+        Thread.sleep(forTimeInterval: 0.02)
+        calls.reach(2)
+        calls.sections.reopen(0)
+      } else {
+        calls.wait(for: 1)
+        calls.sections.waitForCalls()
+        try demandSame(calls.step.load(ordering: .relaxed), 2, "step")
+      }
+    }
+  }
+
   @Test func whatBelongsToACellIsOneCallsAtATime() throws {
     let calls = try Calls()
     let words = try Shared(calls)
+    let steps = RunSettings.steps(200_000)
+    // More threads than processors, so that they interrupt each other, wherever they are.
     try onThreads(4) { index in
-      for count in 0..<RunSettings.steps(20000) {
+      var visits: UInt64 = 0
+      for step in 0..<steps {
         let cell =
           index & 1 == 0
           ? calls.sections.enterAtOnce() ?? calls.sections.enter()
           : calls.sections.enter()
-        words.increment(cell)
+        try words.use(cell, index)
         calls.sections.leave(cell)
-        if count % 512 == 0 { calls.sections.waitForCalls() }
+        if step % 512 == 0 { calls.sections.waitForCalls() }
+        guard index == 3, step % 8 == 0 else { continue }
+        for cell in 0..<calls.sections.cellCount {
+          calls.sections.close(cell)
+          try words.use(cell, index)
+          calls.sections.reopen(cell)
+          visits += 1
+        }
       }
+      words.visits.wrappingAdd(visits, ordering: .relaxed)
     }
-    #expect(words.sum == UInt64(4 * RunSettings.steps(20000)))
+    #expect(words.sum == UInt64(4 * steps) + words.visits.load(ordering: .relaxed))
   }
 }
 
-/// A number for each cell, that nothing else guards.
+/// What belongs to cells, and nothing else guards.
 private final class Shared: @unchecked Sendable {
   private let words: CallWords
+  let visits = Atomic<UInt64>(0)
 
   init(_ calls: Calls) throws { words = try CallWords(for: calls.sections) }
 
-  func increment(_ cell: Int) { words.of(cell).pointee += 1 }
+  /// Counts, and looks whether anybody comes in between.
+  func use(_ cell: Int, _ user: Int) throws {
+    let line = words.of(cell)
+    line[1] = UInt64(user)
+    line[0] += 1
+    try demandSame(line[1], UInt64(user), "who uses the cell")
+  }
 
   var sum: UInt64 { words.sum(0) }
 }

@@ -396,6 +396,83 @@ static inline long cplatform_cpu_count(void)
 	return sysconf(_SC_NPROCESSORS_CONF);
 }
 
+/* Restartable sequences and a barrier for all threads. */
+
+/* A cell fills two lines of the cache: a processor that reads one fetches its neighbour too. */
+#define CPLATFORM_CELL_SIZE 128
+
+/*
+ * Takes the cell of the processor that the thread is on: stores 1 in its first word, if that is 0.
+ * Returns the processor's number, which is that of the cell, or -1: the word is not 0, the processor is
+ * none of the first @count, or the kernel does not tell. @count is 0 where @offset is.
+ *
+ * This costs no locked instruction. The kernel starts the sequence again when the thread is interrupted in
+ * it by another one, or is moved: so no other thread of that processor comes in between, and no other
+ * processor takes the cell. <linux/rseq.h> and rseq(2) have the protocol: struct rseq has the
+ * processor's number in its second word, and behind that the address of what describes the sequence that
+ * the thread is in: where it starts, how long it is, and where to go on when it was interrupted, which has
+ * the signature before it that glibc has registered.
+ */
+static inline __attribute__((always_inline)) int64_t
+cplatform_take_cell(void *cells, uint32_t count, ptrdiff_t offset)
+{
+#ifdef __x86_64__
+	uint64_t cpu, place;
+
+	/* Then there is an offset. */
+	if (count == 0)
+		return -1;
+	__asm__ volatile goto(
+		/* The signature is the end of an instruction that does nothing. */
+		"testl $0x53053053, %k0\n"
+		".Lcplatform_sequence%=:\tleaq 1f(%%rip), %0\n\t"
+		"movq %0, %%fs:4(%2)\n"
+		"2:\tmovl %%fs:(%2), %k0\n\t"
+		"cmpl %4, %k0\n\t"
+		"jae %l[none]\n\t"
+		"movq %0, %1\n\t"
+		"shlq $7, %1\n\t"
+		"cmpq $0, (%3, %1)\n\t"
+		"jne %l[none]\n\t"
+		"movq $1, (%3, %1)\n"
+		/* The description may be unloaded with the library, so nothing may lead to it. */
+		"3:\tmovq $0, %%fs:4(%2)\n\t"
+		".pushsection .data.rel.ro.cplatform, \"awo\", @progbits, .Lcplatform_sequence%=\n\t"
+		".balign 32\n"
+		"1:\t.long 0, 0\n\t"
+		".quad 2b, 3b - 2b, .Lcplatform_sequence%=\n\t"
+		".popsection\n\t"
+		: "=&r"(cpu), "=&r"(place)
+		: "r"(offset), "r"(cells), "r"(count)
+		: "memory", "cc"
+		: none);
+#ifdef CPLATFORM_THREAD_SANITIZER
+	/* It does not see the load above, which the last one's release of the word pairs with. */
+	(void)cplatform_load_acquire((uint64_t *)cells + cpu * (CPLATFORM_CELL_SIZE / 8));
+#endif
+	/* No negative number of 32 bits is below a count. */
+	if (cpu > INT32_MAX)
+		__builtin_unreachable();
+	return (int64_t)cpu;
+none:
+	__asm__ volatile("movq $0, %%fs:4(%0)" : : "r"(offset) : "memory");
+#else
+	(void)cells;
+	(void)count;
+	(void)offset;
+#endif
+	return -1;
+}
+
+/* Says that cplatform_barrier() will be called. Whether the kernel has it. */
+bool cplatform_prepare_barrier(void);
+
+/*
+ * A full fence for all threads of the process, wherever each of them is: of what it does before, all is
+ * seen afterwards, and what it does afterwards sees all that was done before the call.
+ */
+void cplatform_barrier(void);
+
 /* A moment's rest for a loop that waits for another processor. */
 static inline void cplatform_pause(void)
 {
@@ -410,14 +487,7 @@ static inline void cplatform_yield(void)
 }
 
 /* Sleeps for about 50 microseconds, so that a thread of any lower priority can run. */
-static inline void cplatform_sleep(void)
-{
-	struct timespec time = { 0, 50000 };
-	int saved = errno;
-
-	nanosleep(&time, NULL);
-	errno = saved;
-}
+void cplatform_sleep(void);
 
 /* The 255 bytes of a line of text and the null byte. Swift starts it with zeros, and reads it as bytes. */
 struct cplatform_line {
