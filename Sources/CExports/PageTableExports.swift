@@ -187,9 +187,29 @@ public func dmacore_pagetable_translate(
   _ pagetable: OpaquePointer!, _ iova: dmacore_iova_t, _ access: UInt32,
   _ out: UnsafeMutablePointer<dmacore_translation>!
 ) -> CInt {
+  guard let plain = unsafe plain(pagetable), plain.isCommon else {
+    return unsafe translatePage(pagetable, iova, access, out)
+  }
+  guard _fastPath(unsafe out != nil), let out = unsafe out,
+    let place = plain.place(iova, level: 0, isCommon: true)
+  else { return unsafe translateLarger(pagetable, iova, access, out) }
+  guard let found = plain.lookUpUsual(iova, access, in: place, isCommon: true) else {
+    return unsafe translatePage(pagetable, iova, access, out)
+  }
+  unsafe out.pointee = translation(found)
+  return 0
+}
+
+@_optimize(speed)
+@inline(never)
+private func translatePage(
+  _ pagetable: OpaquePointer?, _ iova: UInt64, _ access: UInt32,
+  _ out: UnsafeMutablePointer<dmacore_translation>?
+) -> CInt {
   unsafe translateLeaf(pagetable, iova, access, out, level: 0, else: translateLarger)
 }
 
+@_optimize(speed)
 @inline(never)
 private func translateLarger(
   _ pagetable: OpaquePointer?, _ iova: UInt64, _ access: UInt32,

@@ -136,6 +136,7 @@ public struct PlainTable {
     let lastOutput: UInt64
     /// What brings an address in a word to its place: a product is faster here than a shift.
     let addressFactor: UInt64
+    let isCommon: Bool
   }
 
   private let numbers: UnsafeMutablePointer<Numbers>
@@ -185,7 +186,9 @@ public struct PlainTable {
       to: Numbers(
         words: words, indexMask: (1 &<< UInt64(format.indexBits)) &- 1,
         tableMask: ~(words.addressBits &>> words.addressShift), outputBits: outputBits,
-        lastOutput: outputBits | format.granule.mask, addressFactor: 1 &<< words.addressShift))
+        lastOutput: outputBits | format.granule.mask, addressFactor: 1 &<< words.addressShift,
+        isCommon: format.shift(at: 0) == Int(Self.commonShift)
+          && Self.directoryEntries == 1 &<< UInt64(format.indexBits)))
     for number in 0..<Self.levelCount {
       let attributes = min(number, Self.leafLevelCount) * Self.accessCount
       unsafe level(number).initialize(
@@ -315,23 +318,36 @@ public struct PlainTable {
       + (index & (Self.directoryCount(level) &- 1))
   }
 
+  private static var commonShift: UInt64 { 12 }
+  private static var commonMask: UInt64 { 1 &<< commonShift &- 1 }
+  private static var commonTableMask: UInt64 { directoryEntries &<< commonShift &- 1 }
+
+  /// Whether pages have 4 KiB and tables 512 entries, as in most formats: what the compiler knows need not be
+  /// loaded.
+  @inline(__always)
+  public var isCommon: Bool { unsafe numbers.pointee.isCommon }
+
   /// The entry for an input in the table on a level, if the directory has that.
   ///
   /// The input may be any number: roles are made from inputs that tables can map.
+  ///
+  /// - Parameter isCommon: whether the tables are known to be, and the level is 0.
   @inline(__always)
-  public func place(_ input: UInt64, level number: Int) -> PlainPlace? {
+  public func place(_ input: UInt64, level number: Int, isCommon: Bool = false) -> PlainPlace? {
     let place = unsafe level(number)
     let level = unsafe place.pointee
-    let entryNumber = level.entryNumber(input)
+    let entryNumber = isCommon ? input &>> Self.commonShift : level.entryNumber(input)
     let address = unsafe cplatform_load_acquire(directoryPlace(entryNumber, level: number))
     // SAFETY: addresses in the directory are of labels, which live as long as the page table.
     let label = unsafe TableLabel(
       role: UnsafeMutablePointer(bitPattern: UInt(address)).unsafelyUnwrapped)
     // Acquire: pairs with the release in announce, so that the table is the one that has the role. It
     // keeps it until it is retired, and is there until it is reclaimed.
-    guard unsafe cplatform_load_acquire(label.role) == level.role(input, level: number) else {
-      return nil
-    }
+    guard
+      unsafe cplatform_load_acquire(label.role)
+        == (isCommon ? input | Self.commonTableMask : level.role(input, level: number))
+    else { return nil }
+    let indexMask = isCommon ? Self.directoryEntries &- 1 : self.indexMask
     let entry = unsafe label.words + Int(truncatingIfNeeded: entryNumber & indexMask)
     return unsafe PlainPlace(entry: entry, level: place, word: cplatform_load_acquire(entry))
   }
@@ -400,7 +416,7 @@ public struct PlainTable {
   /// - Parameter request: of any bits.
   @inline(__always)
   public func lookUpUsual(
-    _ input: UInt64, _ request: UInt32, in place: PlainPlace
+    _ input: UInt64, _ request: UInt32, in place: PlainPlace, isCommon: Bool = false
   ) -> PageTableLookup? {
     let level = unsafe place.level.pointee
     // A usual word leaves bits of its address and such that say nothing.
@@ -408,7 +424,7 @@ public struct PlainTable {
     guard _fastPath(rest & level.usualMask == 0),
       _fastPath(request & ~Self.usualAccess.rawValue == 0)
     else { return nil }
-    return leaf(input, rest, Self.usualAccess, level)
+    return leaf(input, rest, Self.usualAccess, isCommon ? Self.commonMask : level.spanMask)
   }
 
   /// What a leaf of a level is, if it permits a request, with privilege and without.
@@ -434,17 +450,18 @@ public struct PlainTable {
     // The sum has an unknown bit if the request has.
     guard refused & (Int64(request) &+ Int64(Self.nothing)) == 0 else { return nil }
     return leaf(
-      input, word, Access(rawValue: ~UInt32(truncatingIfNeeded: refused) ^ Self.nothing), level)
+      input, word, Access(rawValue: ~UInt32(truncatingIfNeeded: refused) ^ Self.nothing),
+      level.spanMask)
   }
 
   @inline(__always)
   private func leaf(
-    _ input: UInt64, _ word: UInt64, _ access: Access, _ level: PlainLevel
+    _ input: UInt64, _ word: UInt64, _ access: Access, _ mask: UInt64
   ) -> PageTableLookup {
     let numbers = unsafe self.numbers.pointee
-    let last = input | level.spanMask
+    let last = input | mask
     return PageTableLookup(
-      first: last ^ level.spanMask, last: last,
+      first: last ^ mask, last: last,
       target: (word &* numbers.addressFactor) & numbers.outputBits, access: access)
   }
 

@@ -86,6 +86,9 @@ struct PlainWordsTests {
           let place = try #require(table.plain.place(first, level: level), "level \(level)")
           let found = table.plain.lookUpUsual(first, 0, in: place)
           try demandSame(found != nil, isUsual, "\(hex(first)) at level \(level)")
+          let leaf = table.plain.lookUpLeaf(first + 1, 0, level: level)
+          try demandSame(leaf?.first, first, "where the leaf starts")
+          try demandSame(leaf?.last, first + size - 1, "where the leaf ends")
         }
         _ = try table.unmap(
           IOVARange(first: IOVA(0), size: 2 * size), crossingHoles: false)
@@ -197,6 +200,8 @@ struct PlainWordsTests {
       let table = try PageTable<F>(test.options, allocator: nil)
       let size = format.granule.bytes
       let tableSize = format.spanMask(at: 1) + 1
+      try demandSame(
+        table.plain.isCommon, size == 4096 && tableSize == 1 << 21, "what is common")
       let middle = tableSize / 2
       try table.map(
         IOVARange(first: IOVA(middle), size: size), to: PhysicalAddress(0), access: .read)
@@ -204,6 +209,9 @@ struct PlainWordsTests {
         let place = try #require(table.plain.place(first, level: 0), "\(hex(first))")
         let node = table.find(first, from: table.root).0
         try demand(place.entry == node.page.words + node.index(of: first), "\(hex(first))")
+        guard table.plain.isCommon else { continue }
+        let common = try #require(table.plain.place(first, level: 0, isCommon: true))
+        try demand(common.entry == place.entry, "\(hex(first)), as in a common table")
       }
     }
     try check(test.format())
@@ -323,8 +331,9 @@ extension PlainTable {
   fileprivate func lookUpLeaf(
     _ input: UInt64, _ request: UInt32, level: Int
   ) -> PageTableLookup? {
-    guard let place = place(input, level: level) else { return nil }
-    return lookUpUsual(input, request, in: place)
+    let isCommon = isCommon && level == 0
+    guard let place = place(input, level: level, isCommon: isCommon) else { return nil }
+    return lookUpUsual(input, request, in: place, isCommon: isCommon)
       ?? lookUp(input, request, place.word, level: level)
   }
 
