@@ -353,11 +353,14 @@ public struct FlushQueue: ~Copyable, Held {
   @inline(never)
   private func queueArrivals() -> Bool {
     var hadRoom = true
-    for cell in 0..<arrivals.cellCount
-    where unsafe cplatform_load_acquire(arrivals.of(cell)) > 0 {
-      unsafe system.pointee.calls.close(cell)
-      hadRoom = unsafe queueArrivals(arrivals.of(cell), nil) && hadRoom
-      unsafe system.pointee.calls.reopen(cell)
+    var cell = 0
+    while cell < arrivals.end {
+      if unsafe cplatform_load_acquire(arrivals.of(cell)) > 0 {
+        unsafe system.pointee.calls.close(cell)
+        hadRoom = unsafe queueArrivals(arrivals.of(cell), nil) && hadRoom
+        unsafe system.pointee.calls.reopen(cell)
+      }
+      cell &+= CallSections.cellSize
     }
     return hadRoom
   }

@@ -128,7 +128,8 @@ struct IOVAStash: ~Copyable {
   @inline(never)
   func drain(to space: UnsafePointer<IOVASpace>, _ calls: borrowing CallSections) -> UInt64 {
     var drained: UInt64 = 0
-    for call in 0..<calls.cellCount {
+    var call = 0
+    while call < calls.end {
       calls.close(call)
       let line = unsafe words.of(call)
       let count = unsafe cplatform_load_relaxed(line)
@@ -138,6 +139,7 @@ struct IOVAStash: ~Copyable {
       unsafe cplatform_store_release(line, 0)
       calls.reopen(call)
       drained &+= count
+      call &+= CallSections.cellSize
     }
     return drained
   }

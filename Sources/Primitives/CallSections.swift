@@ -29,23 +29,25 @@ import CPlatform
 /// Brackets for calls that take a few steps, and the wait for all that are under way.
 @safe
 public struct CallSections: ~Copyable, @unchecked Sendable {
-  private static var cellSize: Int { Int(CPLATFORM_CELL_SIZE) }
+  /// A cell is where it starts, in bytes: the first is 0.
+  public static var cellSize: Int { Int(CPLATFORM_CELL_SIZE) }
   private static var most: Int { 256 }
 
   private let words: UnsafeMutableRawPointer
-  private let cells = ProcessorCells(most: most)
-  // How many cells are taken by restartable sequences.
+  private let processors = ProcessorCells(most: most)
+  // How many cells are taken by restartable sequences, which are the first.
   private let restartable: UInt32
 
-  public var cellCount: Int { cells.count &+ 1 }
+  /// Where the last cell ends.
+  public let end: Int
 
   public init() throws(Failure) {
-    let size = (cells.count + 1) * Self.cellSize
-    unsafe words = try RawMemory.allocateCleared(size, alignment: Self.cellSize)
+    end = (processors.count + 1) * Self.cellSize
+    unsafe words = try RawMemory.allocateCleared(end, alignment: Self.cellSize)
     // With as many cells, processors may share some.
     let isRestartable =
-      cells.count < Self.most && cells.likely != nil && cplatform_prepare_barrier()
-    restartable = isRestartable ? UInt32(truncatingIfNeeded: cells.count) : 0
+      processors.count < Self.most && processors.likely != nil && cplatform_prepare_barrier()
+    restartable = isRestartable ? UInt32(truncatingIfNeeded: processors.count) : 0
   }
 
   deinit { unsafe RawMemory.free(words) }
@@ -58,7 +60,7 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
   @inline(__always)
   private func lock(word: Int, of cell: Int) -> BriefLock {
     // SAFETY: each cell starts with two words that were cleared.
-    let words = unsafe (words + cell &* Self.cellSize).assumingMemoryBound(to: UInt64.self)
+    let words = unsafe (words + cell).assumingMemoryBound(to: UInt64.self)
     // It has no place in the order of locks: nobody holds another one who takes this.
     return unsafe BriefLock(words + word, .readSections)
   }
@@ -69,11 +71,11 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
   @inline(never)
   public func enter() -> Int {
     var backoff = Backoff()
-    while restartable > 0, cells.likely != nil {
+    while restartable > 0, processors.likely != nil {
       if let cell = enterAtOnce() { return cell }
       backoff.rest()
     }
-    let cell = restartable > 0 ? cells.count : cells.asked
+    let cell = (restartable > 0 ? processors.count : processors.asked) &* Self.cellSize
     // Which is taken by an exchange.
     close(cell)
     return cell
@@ -82,7 +84,7 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
   /// As `enter`, if nobody has to be waited for or asked.
   @inline(__always)
   public func enterAtOnce() -> Int? {
-    let cell = unsafe Int(cplatform_take_cell(words, restartable, cells.processorOffset))
+    let cell = unsafe Int(cplatform_take_cell(words, restartable, processors.processorOffset))
     guard cell >= 0 else { return nil }
     ThreadRules.didEnter()
     guard !gate(cell).isTaken else {
@@ -100,7 +102,7 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
 
   // MARK: - Others
 
-  private func isRestartable(_ cell: Int) -> Bool { cell < Int(restartable) }
+  private func isRestartable(_ cell: Int) -> Bool { cell < Int(restartable) &* Self.cellSize }
 
   /// Keeps calls out of a cell until `reopen`, and waits for the one that is in it. In between all is as in a section.
   @inline(never)
@@ -125,14 +127,16 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
   @inline(never)
   public func waitForCalls() {
     if restartable > 0 { cplatform_barrier() }
-    for cell in 0..<cellCount {
-      guard isRestartable(cell) else {
+    var cell = 0
+    while cell < end {
+      if isRestartable(cell) {
+        waitWhileTaken(lock(cell))
+        waitWhileTaken(gate(cell))
+      } else {
         close(cell)
         reopen(cell)
-        continue
       }
-      waitWhileTaken(lock(cell))
-      waitWhileTaken(gate(cell))
+      cell &+= Self.cellSize
     }
   }
 
@@ -148,19 +152,17 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
 /// Others may read them.
 @safe
 public struct CallWords: ~Copyable {
-  public static var count: Int { Int(CPLATFORM_CELL_SIZE) / 8 }
+  public static var count: Int { CallSections.cellSize / 8 }
 
-  private let words: UnsafeMutablePointer<UInt64>
-  public let cellCount: Int
+  private let words: UnsafeMutableRawPointer
+  /// Where the last cell ends.
+  public let end: Int
 
   /// Words of 0.
   @inline(never)
   public init(for calls: borrowing CallSections) throws(Failure) {
-    cellCount = calls.cellCount
-    let size = cellCount * Self.count * MemoryLayout<UInt64>.stride
-    let raw = unsafe try RawMemory.allocateCleared(size, alignment: Int(CPLATFORM_CELL_SIZE))
-    // SAFETY: the allocation has so many words for each cell, and was cleared.
-    unsafe words = raw.bindMemory(to: UInt64.self, capacity: cellCount * Self.count)
+    end = calls.end
+    unsafe words = try RawMemory.allocateCleared(end, alignment: CallSections.cellSize)
   }
 
   @inline(never)
@@ -168,13 +170,19 @@ public struct CallWords: ~Copyable {
 
   /// The words of a cell.
   @inline(__always)
-  public func of(_ cell: Int) -> UnsafeMutablePointer<UInt64> { unsafe words + cell &* Self.count }
+  public func of(_ cell: Int) -> UnsafeMutablePointer<UInt64> {
+    // SAFETY: so many words lie there for each cell, and were cleared.
+    unsafe (words + cell).assumingMemoryBound(to: UInt64.self)
+  }
 
   /// What one of the words is in all cells together. One that changes meanwhile may be as before or after.
   @inline(never)
   public func sum(_ word: Int) -> UInt64 {
-    var sum: UInt64 = 0
-    for cell in 0..<cellCount { unsafe sum &+= cplatform_load_acquire(of(cell) + word) }
+    var (sum, cell): (UInt64, Int) = (0, 0)
+    while cell < end {
+      unsafe sum &+= cplatform_load_acquire(of(cell) + word)
+      cell &+= CallSections.cellSize
+    }
     return sum
   }
 }

@@ -80,7 +80,7 @@ private final class Stage: @unchecked Sendable {
     for _ in 0..<count { try demand(arrive(takePage(), at: cell), "a page does not arrive") }
   }
 
-  var lastCell: Int { readers.pointee.calls.cellCount - 1 }
+  var lastCell: Int { readers.pointee.calls.end - CallSections.cellSize }
 
   var queuedCount: UInt64 { queue.pointee.counts.count }
 }

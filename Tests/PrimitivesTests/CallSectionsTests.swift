@@ -20,16 +20,20 @@ private final class Calls: Sendable {
   }
 }
 
+extension CallSections {
+  fileprivate var all: StrideTo<Int> { stride(from: 0, to: end, by: Self.cellSize) }
+}
+
 @Suite("CallSections")
 struct CallSectionsTests {
   @Test func aSectionThatCannotStartAtOnceIsLeftToTheCaller() throws {
     let sections = try CallSections()
-    for cell in 0..<sections.cellCount { sections.close(cell) }
+    for cell in sections.all { sections.close(cell) }
     for _ in 0..<2 {
       let isEntered = sections.enterAtOnce() != nil
       #expect(!isEntered)
     }
-    for cell in 0..<sections.cellCount { sections.reopen(cell) }
+    for cell in sections.all { sections.reopen(cell) }
     let cell = sections.enter()
     sections.leave(cell)
     // Where the kernel does not say which processor it is, none ever starts so.
@@ -67,7 +71,7 @@ struct CallSectionsTests {
         calls.sections.leave(cell)
       } else {
         calls.wait(for: 1)
-        for cell in 0..<calls.sections.cellCount {
+        for cell in calls.sections.all {
           calls.sections.close(cell)
           calls.sections.reopen(cell)
         }
@@ -109,7 +113,7 @@ struct CallSectionsTests {
         calls.sections.leave(cell)
         if step % 512 == 0 { calls.sections.waitForCalls() }
         guard index == 3, step % 8 == 0 else { continue }
-        for cell in 0..<calls.sections.cellCount {
+        for cell in calls.sections.all {
           calls.sections.close(cell)
           try words.use(cell, index)
           calls.sections.reopen(cell)

@@ -21,7 +21,7 @@ private enum Contended {
   static func take() -> Int64 { cplatform_take_cell(words, UInt32(count), offset) }
 
   static func putBack(_ cell: Int64) {
-    cplatform_store_release(words + Int(cell) * wordsInCell, 0)
+    cplatform_store_release(words + Int(cell) / 8, 0)
   }
 
   /// Where the kernel tells no processor, there is nothing to be taken.
@@ -39,7 +39,7 @@ struct TakeCellTests {
     words.update(repeating: 0, count: Contended.count * Contended.wordsInCell)
     let cell = cplatform_take_cell(words, UInt32(Contended.count), Contended.offset)
     for number in 0..<Contended.count * Contended.wordsInCell {
-      let isTaken = number == Int(cell) * Contended.wordsInCell
+      let isTaken = number == Int(cell) / 8
       #expect(words[number] == (isTaken ? 1 : 0))
     }
   }

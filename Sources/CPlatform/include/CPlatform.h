@@ -400,11 +400,12 @@ static inline long cplatform_cpu_count(void)
 
 /* A cell fills two lines of the cache: a processor that reads one fetches its neighbour too. */
 #define CPLATFORM_CELL_SIZE 128
+_Static_assert(CPLATFORM_CELL_SIZE == 1 << 7, "what shifts by 7 below");
 
 /*
  * Takes the cell of the processor that the thread is on: stores 1 in its first word, if that is 0.
- * Returns the processor's number, which is that of the cell, or -1: the word is not 0, the processor is
- * none of the first @count, or the kernel does not tell. @count is 0 where @offset is.
+ * Returns where the cell starts, in bytes, or -1: the word is not 0, the processor is none of the first
+ * @count, or the kernel does not tell. @count is 0 where @offset is.
  *
  * This costs no locked instruction. The kernel starts the sequence again when the thread is interrupted in
  * it by another one, or is moved: so no other thread of that processor comes in between, and no other
@@ -417,7 +418,7 @@ static inline __attribute__((always_inline)) int64_t
 cplatform_take_cell(void *cells, uint32_t count, ptrdiff_t offset)
 {
 #ifdef __x86_64__
-	uint64_t cpu, place;
+	uint64_t cell;
 
 	/* Then there is an offset. */
 	if (count == 0)
@@ -426,34 +427,33 @@ cplatform_take_cell(void *cells, uint32_t count, ptrdiff_t offset)
 		/* The signature is the end of an instruction that does nothing. */
 		"testl $0x53053053, %k0\n"
 		".Lcplatform_sequence%=:\tleaq 1f(%%rip), %0\n\t"
-		"movq %0, %%fs:4(%2)\n"
-		"2:\tmovl %%fs:(%2), %k0\n\t"
-		"cmpl %4, %k0\n\t"
+		"movq %0, %%fs:4(%1)\n"
+		"2:\tmovl %%fs:(%1), %k0\n\t"
+		"cmpl %3, %k0\n\t"
 		"jae %l[none]\n\t"
-		"movq %0, %1\n\t"
-		"shlq $7, %1\n\t"
-		"cmpq $0, (%3, %1)\n\t"
+		"shlq $7, %0\n\t"
+		"cmpq $0, (%2, %0)\n\t"
 		"jne %l[none]\n\t"
-		"movq $1, (%3, %1)\n"
+		"movq $1, (%2, %0)\n"
 		/* The description may be unloaded with the library, so nothing may lead to it. */
-		"3:\tmovq $0, %%fs:4(%2)\n\t"
+		"3:\tmovq $0, %%fs:4(%1)\n\t"
 		".pushsection .data.rel.ro.cplatform, \"awo\", @progbits, .Lcplatform_sequence%=\n\t"
 		".balign 32\n"
 		"1:\t.long 0, 0\n\t"
 		".quad 2b, 3b - 2b, .Lcplatform_sequence%=\n\t"
 		".popsection\n\t"
-		: "=&r"(cpu), "=&r"(place)
+		: "=&r"(cell)
 		: "r"(offset), "r"(cells), "r"(count)
 		: "memory", "cc"
 		: none);
 #ifdef CPLATFORM_THREAD_SANITIZER
 	/* It does not see the load above, which the last one's release of the word pairs with. */
-	(void)cplatform_load_acquire((uint64_t *)cells + cpu * (CPLATFORM_CELL_SIZE / 8));
+	(void)cplatform_load_acquire((uint64_t *)cells + cell / 8);
 #endif
-	/* No negative number of 32 bits is below a count. */
-	if (cpu > INT32_MAX)
+	/* There are fewer processors. */
+	if (cell > INT64_MAX)
 		__builtin_unreachable();
-	return (int64_t)cpu;
+	return (int64_t)cell;
 none:
 	__asm__ volatile("movq $0, %%fs:4(%0)" : : "r"(offset) : "memory");
 #else
