@@ -221,10 +221,12 @@ static void *map_many(void *argument)
 /* From now on the kernel does not tell the thread which processor it is on. */
 static void *map_many_untold(void *argument)
 {
-	char *area = (char *)__builtin_thread_pointer() + __rseq_offset;
+	struct rseq *area = (struct rseq *)((char *)__builtin_thread_pointer() + __rseq_offset);
 
-	/* It has said so from the beginning, if that fails. */
-	(void)syscall(SYS_rseq, area, 32, RSEQ_FLAG_UNREGISTER, RSEQ_SIG);
+	/* That fails where it has not told it before either. */
+	(void)syscall(SYS_rseq, area, sizeof(*area), RSEQ_FLAG_UNREGISTER, RSEQ_SIG);
+	if ((int32_t)area->cpu_id >= 0)
+		return area;
 	return map_many(argument);
 }
 

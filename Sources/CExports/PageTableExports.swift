@@ -193,6 +193,7 @@ public func dmacore_pagetable_translate(
   guard _fastPath(unsafe out != nil), let out = unsafe out,
     let place = plain.place(iova, level: 0, isCommon: true)
   else { return unsafe translateLarger(pagetable, iova, access, out) }
+  // What is not usual is looked at again, which takes less than keeping the word here.
   guard let found = plain.lookUpUsual(iova, access, in: place, isCommon: true) else {
     return unsafe translatePage(pagetable, iova, access, out)
   }

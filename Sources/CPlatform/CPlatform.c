@@ -53,11 +53,11 @@ bool cplatform_prepare_barrier(void)
 
 void cplatform_barrier(void)
 {
-	if (membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED))
-		return;
 	/*
-	 * The process has taken the call away from itself after it had it. Without a fence of its own a
-	 * processor takes less than a microsecond to let others see what it stores.
+	 * It fails when the kernel has no memory for it, or the process has taken the call away from itself.
+	 * Then there is time: without a fence of its own a processor takes less than a microsecond to let
+	 * others see what it stores.
 	 */
-	cplatform_sleep();
+	for (int tries = 0; tries < 3 && !membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED); tries++)
+		cplatform_sleep();
 }

@@ -40,7 +40,7 @@ import Synchronization
 //
 // 3. Locking
 // The lock (rank 7) for a few loads and stores, also in a section; the list's (rank 6) while a tick
-// looks at each queue, for which it enters sections: in those nobody takes the list's. None of them
+// looks at each queue, for which it closes cells of calls: in their sections nobody takes the list's. None of them
 // while a range is freed or readers are waited for.
 //
 // 4. What this does not do

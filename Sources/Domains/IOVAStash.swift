@@ -128,17 +128,21 @@ struct IOVAStash: ~Copyable {
   @inline(never)
   func drain(to space: UnsafePointer<IOVASpace>, _ calls: borrowing CallSections) -> UInt64 {
     var drained: UInt64 = 0
+    // Calls are searching: after this a cell that is empty stays so.
+    calls.waitForCalls()
     var call = 0
     while call < calls.end {
-      calls.close(call)
       let line = unsafe words.of(call)
-      let count = unsafe cplatform_load_relaxed(line)
-      for index in 0..<Int(truncatingIfNeeded: count) {
-        unsafe giveBack(line[index &+ 1], to: space)
+      if unsafe cplatform_load_acquire(line) > 0 {
+        calls.close(call)
+        let count = unsafe cplatform_load_relaxed(line)
+        for index in 0..<Int(truncatingIfNeeded: count) {
+          unsafe giveBack(line[index &+ 1], to: space)
+        }
+        unsafe cplatform_store_release(line, 0)
+        calls.reopen(call)
+        drained &+= count
       }
-      unsafe cplatform_store_release(line, 0)
-      calls.reopen(call)
-      drained &+= count
       call &+= CallSections.cellSize
     }
     return drained

@@ -40,7 +40,8 @@ import Primitives
 // It copies nothing, maintains no caches, knows no peers, no DMA ranges and no backend that hears of
 // mappings.
 
-/// What is known of a mapping beside its addresses, in one word that is not 0.
+/// What is known of a mapping beside its addresses, in one word: one that is not 0, for a device that may have
+/// tags.
 public struct MappingTag {
   let word: UInt64
 

@@ -123,8 +123,6 @@ extension Device {
 
   /// Ends a mapping in one page that is kept as a tag. Returns whether there was one, and it could be ended by what
   /// was at hand.
-  ///
-  /// - Parameters: as C gives them.
   @inline(__always)
   public func unmapPage(_ first: UInt64, _ tag: MappingTag) -> Bool {
     switch endPage(first, tag) {

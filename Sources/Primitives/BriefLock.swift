@@ -56,7 +56,7 @@ public struct BriefLock: @unchecked Sendable {
   /// Whether somebody has the lock, at this moment.
   @inline(__always)
   var isTaken: Bool {
-    // Acquire: as in tryTake, for a caller that keeps others from taking it.
+    // Acquire: as in tryTake.
     unsafe cplatform_load_acquire(word) == Self.taken
   }
 

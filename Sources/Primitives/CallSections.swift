@@ -17,12 +17,13 @@ import CPlatform
 // Neither costs a locked instruction. Others first shut the gate, then have a barrier done on all processors,
 // and then look at the word: either they see a call, or the call has seen the gate. Likewise `waitForCalls`,
 // whose callers have changed something that calls see.
-// 2.2 A thread that the kernel tells no processor takes a cell behind those, by an exchange. Where there are no
-// such sequences, or too many processors, all cells are taken so, and nobody looks at a gate.
+// 2.2 A thread that the kernel tells no processor, or one that has no cell, takes the cell behind those, by an
+// exchange. Where the kernel lacks such sequences or that barrier, all cells are taken so, and nobody looks at
+// a gate.
 //
 // 3. Locking
-// As in a read section, nothing is waited for inside, nor allocated or called back; locks may be taken. Nobody
-// holds a lock who starts a section.
+// As in a read section, nothing is waited for inside, nor allocated or called back; locks may be taken. No call
+// holds a lock when it starts a section. Who closes a cell may hold one that calls do not take.
 //
 // References: Desnoyers and others, rseq(2) and membarrier(2), have the sequences and the barrier.
 
@@ -31,10 +32,9 @@ import CPlatform
 public struct CallSections: ~Copyable, @unchecked Sendable {
   /// A cell is where it starts, in bytes: the first is 0.
   public static var cellSize: Int { Int(CPLATFORM_CELL_SIZE) }
-  private static var most: Int { 256 }
 
   private let words: UnsafeMutableRawPointer
-  private let processors = ProcessorCells(most: most)
+  private let processors = ProcessorCells(most: 256)
   // How many cells are taken by restartable sequences, which are the first.
   private let restartable: UInt32
 
@@ -44,9 +44,7 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
   public init() throws(Failure) {
     end = (processors.count + 1) * Self.cellSize
     unsafe words = try RawMemory.allocateCleared(end, alignment: Self.cellSize)
-    // With as many cells, processors may share some.
-    let isRestartable =
-      processors.count < Self.most && processors.likely != nil && cplatform_prepare_barrier()
+    let isRestartable = processors.areTold && cplatform_prepare_barrier()
     restartable = isRestartable ? UInt32(truncatingIfNeeded: processors.count) : 0
   }
 
@@ -76,8 +74,8 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
       backoff.rest()
     }
     let cell = (restartable > 0 ? processors.count : processors.asked) &* Self.cellSize
-    // Which is taken by an exchange.
-    close(cell)
+    _ = lock(cell).takeAnother()
+    ThreadRules.didEnter()
     return cell
   }
 
@@ -140,7 +138,7 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
     }
   }
 
-  // Between two sections a word is 0 for some time, so however many there are, this comes upon such a moment.
+  // Between two sections a word is 0 for some time, so sooner or later this comes upon such a moment.
   @inline(never)
   private func waitWhileTaken(_ lock: BriefLock) {
     var backoff = Backoff()

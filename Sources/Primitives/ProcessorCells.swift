@@ -19,6 +19,9 @@ public struct ProcessorCells: Sendable {
     likelyCount = processorOffset == 0 ? 0 : UInt(bitPattern: count)
   }
 
+  /// Whether the kernel tells threads which processor they are on.
+  var areTold: Bool { processorOffset != 0 && cplatform_likely_cpu(processorOffset) >= 0 }
+
   /// The cell, if that can be told at once.
   @inline(__always)
   public var likely: Int? {

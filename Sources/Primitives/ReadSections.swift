@@ -24,7 +24,7 @@ import CPlatform
 // increment the old column afterwards; it is safe by 2.1, and the next writer must not take the
 // column for drained too early: that is why each turn first waits for the column that it is about
 // to turn to. A section is short (no callback, no system call, at most one bounded copy), so the
-// waiting writer yields the processor at first, and sleeps when that does not help.
+// waiting writer pauses and yields the processor at first, and sleeps when that does not help.
 //
 // 3. Locking
 // `enter` and `leave` take no lock and never wait. `waitForReaders` may wait for readers, so it is

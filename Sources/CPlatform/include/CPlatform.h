@@ -4,7 +4,7 @@
 
 /*
  * What the Swift core needs from libc and from the compiler, one shim a need. What the library uses
- * is static inline, so that Swift compiles it into its own code.
+ * often is static inline, so that Swift compiles it into its own code.
  *
  * None of these changes errno: the library answers by return value alone.
  */
@@ -408,8 +408,8 @@ _Static_assert(CPLATFORM_CELL_SIZE == 1 << 7, "what shifts by 7 below");
  * @count, or the kernel does not tell. @count is 0 where @offset is.
  *
  * This costs no locked instruction. The kernel starts the sequence again when the thread is interrupted in
- * it by another one, or is moved: so no other thread of that processor comes in between, and no other
- * processor takes the cell. <linux/rseq.h> and rseq(2) have the protocol: struct rseq has the
+ * it by another one or by a signal, or is moved: so no other thread of that processor comes in between, and
+ * no other processor takes the cell. A debugger that stops at each instruction never gets through it. <linux/rseq.h> and rseq(2) have the protocol: struct rseq has the
  * processor's number in its second word, and behind that the address of what describes the sequence that
  * the thread is in: where it starts, how long it is, and where to go on when it was interrupted, which has
  * the signature before it that glibc has registered.
