@@ -59,7 +59,7 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
   private func lock(word: Int, of cell: Int) -> BriefLock {
     // SAFETY: each cell starts with two words that were cleared.
     let words = unsafe (words + cell).assumingMemoryBound(to: UInt64.self)
-    // It has no place in the order of locks: nobody holds another one who takes this.
+    // It has no place in the order of locks.
     return unsafe BriefLock(words + word, .readSections)
   }
 

@@ -42,56 +42,45 @@ struct CallSectionsTests {
   }
 
   @Test func aWaitEndsWithTheSectionsThatItMet() throws {
-    let calls = try Calls()
-    try onThreads(2) { index in
-      if index == 0 {
-        let cell = calls.sections.enter()
-        calls.reach(1)
-        // Long enough for a wait that waits for nothing to be over.
-        Thread.sleep(forTimeInterval: 0.02)
-        calls.reach(2)
-        calls.sections.leave(cell)
-      } else {
-        calls.wait(for: 1)
-        calls.sections.waitForCalls()
-        try demandSame(calls.step.load(ordering: .relaxed), 2, "step")
-      }
-    }
+    try demandWait(
+      for: { $0.enter() }, until: { $0.leave($1) }, by: { $0.waitForCalls() })
   }
 
   @Test func whoComesToACellWaitsForTheSectionThatItMeets() throws {
-    let calls = try Calls()
-    try onThreads(2) { index in
-      if index == 0 {
-        let cell = calls.sections.enter()
-        calls.reach(1)
-        // Long enough for somebody who waits for nothing to be over.
-        Thread.sleep(forTimeInterval: 0.02)
-        calls.reach(2)
-        calls.sections.leave(cell)
-      } else {
-        calls.wait(for: 1)
-        for cell in calls.sections.all {
-          calls.sections.close(cell)
-          calls.sections.reopen(cell)
-        }
-        try demandSame(calls.step.load(ordering: .relaxed), 2, "step")
+    try demandWait(for: { $0.enter() }, until: { $0.leave($1) }) { sections in
+      for cell in sections.all {
+        sections.close(cell)
+        sections.reopen(cell)
       }
     }
   }
 
   @Test func aWaitEndsWithTheVisitThatItMet() throws {
+    try demandWait(
+      for: { sections in
+        sections.close(0)
+        return 0
+      }, until: { $0.reopen($1) }, by: { $0.waitForCalls() })
+  }
+
+  /// Demands that a wait ends no sooner than what begins before it on another thread.
+  private func demandWait(
+    for begin: @escaping @Sendable (borrowing CallSections) -> Int,
+    until end: @escaping @Sendable (borrowing CallSections, Int) -> Void,
+    by wait: @escaping @Sendable (borrowing CallSections) -> Void
+  ) throws {
     let calls = try Calls()
     try onThreads(2) { index in
       if index == 0 {
-        calls.sections.close(0)
+        let cell = begin(calls.sections)
         calls.reach(1)
+        // Long enough for a wait that waits for nothing to be over.
         Thread.sleep(forTimeInterval: 0.02)
         calls.reach(2)
-        calls.sections.reopen(0)
+        end(calls.sections, cell)
       } else {
         calls.wait(for: 1)
-        calls.sections.waitForCalls()
+        wait(calls.sections)
         try demandSame(calls.step.load(ordering: .relaxed), 2, "step")
       }
     }

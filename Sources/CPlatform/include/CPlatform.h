@@ -409,10 +409,12 @@ _Static_assert(CPLATFORM_CELL_SIZE == 1 << 7, "what shifts by 7 below");
  *
  * This costs no locked instruction. The kernel starts the sequence again when the thread is interrupted in
  * it by another one or by a signal, or is moved: so no other thread of that processor comes in between, and
- * no other processor takes the cell. A debugger that stops at each instruction never gets through it. <linux/rseq.h> and rseq(2) have the protocol: struct rseq has the
- * processor's number in its second word, and behind that the address of what describes the sequence that
- * the thread is in: where it starts, how long it is, and where to go on when it was interrupted, which has
- * the signature before it that glibc has registered.
+ * no other processor takes the cell. A debugger that stops at each instruction never gets through it.
+ *
+ * <linux/rseq.h> and rseq(2) have the protocol: struct rseq has the processor's number in its second word,
+ * and behind that the address of what describes the sequence that the thread is in: where it starts, how
+ * long it is, and where to go on when it was interrupted, which has the signature before it that glibc has
+ * registered.
  */
 static inline __attribute__((always_inline)) int64_t
 cplatform_take_cell(void *cells, uint32_t count, ptrdiff_t offset)
