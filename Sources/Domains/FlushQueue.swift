@@ -301,7 +301,7 @@ public struct FlushQueue: ~Copyable, Held {
   @inline(__always)
   func arrive(_ call: Int, _ page: UInt64) -> Bool {
     // Looked at in the section: who changes one of the two comes to all sections afterwards.
-    guard isLazy, !stash.isSearched else { return false }
+    guard isLazy, !stash.addresses.isSearched else { return false }
     let line = unsafe arrivals.of(call)
     let count = unsafe cplatform_load_relaxed(line)
     guard count &+ 1 < together else { return false }
@@ -318,7 +318,7 @@ public struct FlushQueue: ~Copyable, Held {
   @inline(never)
   func arriveOrQueue(_ call: Int, _ page: UInt64) -> Bool {
     if arrive(call, page) { return true }
-    guard isLazy, !stash.isSearched else { return false }
+    guard isLazy, !stash.addresses.isSearched else { return false }
     return unsafe queueArrivals(arrivals.of(call), page)
   }
 
@@ -455,7 +455,7 @@ public struct FlushQueue: ~Copyable, Held {
   /// - Throws: `noSpace` when there is nothing of either.
   @inline(never)
   private func beginRetry() throws(Failure) -> Bool {
-    stash.countSearch(1)
+    stash.addresses.countSearch(1)
     let drained = unsafe stash.drain(to: space, system.pointee.calls)
     if hasBatches {
       countRetry(1)
@@ -463,7 +463,7 @@ public struct FlushQueue: ~Copyable, Held {
       return true
     }
     if drained == 0 {
-      stash.countSearch(-1)
+      stash.addresses.countSearch(-1)
       throw .noSpace
     }
     return false
@@ -472,7 +472,7 @@ public struct FlushQueue: ~Copyable, Held {
   @inline(never)
   private func endRetry(_ hasFlushed: Bool) {
     if hasFlushed { countRetry(-1) }
-    stash.countSearch(-1)
+    stash.addresses.countSearch(-1)
   }
 
   private func countRetry(_ change: Int) {

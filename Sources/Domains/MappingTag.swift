@@ -170,7 +170,7 @@ extension Device {
         first, to: start & ~mask,
         MappingTag.access(translation.pointee.tagAccess, tag.rawDirection), tag: tag.word)
     else { return nil }
-    unsafe queue.pointee.stash.takeNext(call)
+    unsafe queue.pointee.stash.addresses.takeNext(call)
     mappings.count(call, bytes: tag.size)
     return first | start & mask
   }
@@ -218,7 +218,7 @@ extension Device {
     if unsafe queue.pointee.isLazy {
       return unsafe domain.pointee.pins.isEmpty && queue.pointee.arrive(call, page)
     }
-    return unsafe isUnreached(domain, queue) && queue.pointee.stash.put(call, page)
+    return unsafe isUnreached(domain, queue) && queue.pointee.stash.addresses.put(call, page)
   }
 
   /// Whether no access can be under way to what this call has unmapped, and nothing of the domain is pinned.
@@ -260,7 +260,7 @@ extension Device {
   private static func giveBack(
     _ call: Int, _ first: UInt64, _ size: UInt64, _ queue: UnsafeMutablePointer<FlushQueue>
   ) {
-    if size == granule.bytes, unsafe queue.pointee.stash.put(call, first) { return }
+    if size == granule.bytes, unsafe queue.pointee.stash.addresses.put(call, first) { return }
     _ = unsafe IOVASpace.free(queue.pointee.space, first, size)
   }
 

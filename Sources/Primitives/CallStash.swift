@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import CPlatform
+import Synchronization
+
+/// Things that nobody uses, told by a word each: a few for each processor, for calls in a section of the system's
+/// `calls`, which guards them. So most calls that need one lock nothing but their section.
+@safe
+public struct CallStash: ~Copyable {
+  public static var capacity: Int { CallWords.count - 1 }
+
+  // A count, and as many things behind it.
+  private let words: CallWords
+  // Calls that find nothing, and look for something after they have drained this: until then nothing is put in,
+  // so that each thing is where they look.
+  private let searches = Atomic<Int>(0)
+
+  public init(for calls: borrowing CallSections) throws(Failure) {
+    words = try CallWords(for: calls)
+  }
+
+  /// What was put in last.
+  @inline(__always)
+  public func next(_ call: Int) -> UInt64? {
+    let line = unsafe words.of(call)
+    let count = unsafe cplatform_load_relaxed(line)
+    return unsafe count > 0 ? line[Int(truncatingIfNeeded: count)] : nil
+  }
+
+  /// Takes what `next` has returned in the same section.
+  @inline(__always)
+  public func takeNext(_ call: Int) {
+    let line = unsafe words.of(call)
+    unsafe cplatform_store_release(line, cplatform_load_relaxed(line) &- 1)
+  }
+
+  /// Puts a thing in, if there is room.
+  @inline(__always)
+  public func put(_ call: Int, _ thing: UInt64) -> Bool {
+    let line = unsafe words.of(call)
+    let count = unsafe cplatform_load_relaxed(line)
+    guard count < UInt64(Self.capacity), !isSearched else { return false }
+    unsafe line[Int(truncatingIfNeeded: count &+ 1)] = thing
+    unsafe cplatform_store_release(line, count &+ 1)
+    return true
+  }
+
+  /// Lets `fill` put up to half of what there is room for into a cell that is empty, and takes the last of it.
+  @inline(__always)
+  public func take(
+    _ call: Int, filling fill: (UnsafeMutableBufferPointer<UInt64>) -> Int
+  ) -> UInt64? {
+    let line = unsafe words.of(call)
+    // Some stay for others, and room for what is given back.
+    let count = unsafe fill(
+      UnsafeMutableBufferPointer(start: line + 1, count: Self.capacity / 2 + 1))
+    guard count > 0 else { return nil }
+    unsafe cplatform_store_release(line, UInt64(count &- 1))
+    return unsafe line[count]
+  }
+
+  public func isEmpty(_ call: Int) -> Bool { unsafe cplatform_load_relaxed(words.of(call)) == 0 }
+
+  /// Whether calls look for things.
+  @inline(__always)
+  public var isSearched: Bool { searches.load(ordering: .relaxed) != 0 }
+
+  /// Says that a call has begun to look for things, or has ended that.
+  public func countSearch(_ change: Int) {
+    // What is put in by calls that have not seen this is found by a drain, which comes to their cells later.
+    searches.wrappingAdd(change, ordering: .relaxed)
+  }
+
+  /// Takes all out, for `giveBack`, which runs as in a section. Returns how many there were.
+  @inline(__always)
+  public func drain(_ calls: borrowing CallSections, _ giveBack: (UInt64) -> Void) -> UInt64 {
+    var drained: UInt64 = 0
+    // Calls are searching: after this a cell that is empty stays so.
+    calls.waitForCalls()
+    var call = 0
+    while call < calls.end {
+      let line = unsafe words.of(call)
+      if unsafe cplatform_load_acquire(line) > 0 {
+        calls.close(call)
+        let count = unsafe cplatform_load_relaxed(line)
+        for index in 0..<Int(truncatingIfNeeded: count) { giveBack(unsafe line[index &+ 1]) }
+        unsafe cplatform_store_release(line, 0)
+        calls.reopen(call)
+        drained &+= count
+      }
+      call &+= CallSections.cellSize
+    }
+    return drained
+  }
+
+  /// How many things there are, at a moment at which no call is under way.
+  public var count: UInt64 { words.sum(0) }
+}
