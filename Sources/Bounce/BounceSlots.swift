@@ -122,6 +122,7 @@ public struct BounceSlots: ~Copyable, @unchecked Sendable {
   private let words: UnsafeMutablePointer<UInt64>
   private let wordCount: Int
   private let runs: UnsafeMutablePointer<BounceRun>
+  private let placed = Placed()
 
   /// - Parameters:
   ///   - size: bytes from `host` on, a multiple of a slot, not 0.

@@ -81,6 +81,7 @@ public struct DMARanges: ~Copyable {
   private let count: Int
   /// Those that the device had before, for whoever frees them.
   var older: UnsafeMutablePointer<DMARanges>? = nil
+  private let placed = Placed()
 
   /// All memory, where it is.
   public init() {

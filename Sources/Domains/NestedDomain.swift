@@ -36,6 +36,7 @@ public struct Nesting: ~Copyable {
   private let guest: ForeignTable
   /// The parent's.
   public let translation: UnsafeMutablePointer<Domain.Translation>
+  private let placed = Placed()
 
   /// Holds the parent until it ends.
   ///

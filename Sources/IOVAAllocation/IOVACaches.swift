@@ -329,6 +329,7 @@ struct IOVACaches: ~Copyable {
   private let cells = ProcessorCells()
   private let cellSize: Int
   private let kindCount: Int
+  private let placed = Placed()
 
   var cellCount: Int { cells.count }
 

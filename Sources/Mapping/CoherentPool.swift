@@ -91,6 +91,7 @@ public struct CoherentPool: ~Copyable {
   // Objects of a page: one at least.
   private let objectCount: Int
   private let state: Guarded<State>
+  private let placed = Placed()
 
   /// Holds the device until it ends.
   ///

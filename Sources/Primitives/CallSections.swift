@@ -37,6 +37,7 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
   private let processors = ProcessorCells(most: 256)
   // How many cells are taken by restartable sequences, which are the first.
   private let restartable: UInt32
+  private let placed = Placed()
 
   /// Where the last cell ends.
   public let end: Int

@@ -47,6 +47,7 @@ public struct ReadSections: ~Copyable, @unchecked Sendable {
   private let cellCount: Int
   private let phase: UnsafeMutablePointer<UInt64>
   private let turning: Lock
+  private let placed = Placed()
 
   /// Proof of being inside, to leave by.
   @safe
