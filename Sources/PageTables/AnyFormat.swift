@@ -14,62 +14,46 @@ public enum PageTableKind: UInt32, Sendable {
   case riscvSecondStage = 7
 }
 
+extension PageTableKind {
+  /// Does something for the format: the one `switch` over formats.
+  @inline(__always)
+  fileprivate func with<Use: FormatUse>(_ use: Use) throws(Use.Fault) -> Use.Result {
+    switch self {
+    case .vtdSecondStage: try use.with(VTdSecondStage.self)
+    case .x86_64: try use.with(X86_64.self)
+    case .amdV1: try use.with(AMDv1.self)
+    case .arm64Stage1: try use.with(ARM64Stage1.self)
+    case .arm64Stage2: try use.with(ARM64Stage2.self)
+    case .riscvFirstStage, .riscvSecondStage: try use.with(RISCV.self)
+    }
+  }
+}
+
+extension PageTableOptions {
+  /// These, with what a kind and the size that C gives for its smallest leaf say; 0 is 4 KiB.
+  ///
+  /// - Throws: `invalidArgument` when the format lacks it.
+  func of(_ kind: PageTableKind, granule: UInt64) throws(Failure) -> PageTableOptions {
+    var options = self
+    options.isSecondStage = kind == .riscvSecondStage
+    switch granule {
+    case 0, 4096: options.granule = Granule(shift: 12)
+    case 16384 where kind == .arm64Stage1 || kind == .arm64Stage2:
+      options.granule = Granule(shift: 14)
+    case 65536 where kind == .arm64Stage1 || kind == .arm64Stage2:
+      options.granule = Granule(shift: 16)
+    default: throw .invalidArgument
+    }
+    return options
+  }
+}
+
 /// A format that was chosen at run time.
 ///
 /// The algorithm is compiled for this one, so that it is in the library once.
 @safe
 struct AnyFormat: PageTableFormat, @unchecked Sendable {
-  /// The formats, with all that is a parameter of their types.
-  enum Choice: Sendable {
-    case vtdSecondStage
-    case x86_64
-    case amdV1
-    case arm64Stage1Granule4K
-    case arm64Stage1Granule16K
-    case arm64Stage1Granule64K
-    case arm64Stage2Granule4K
-    case arm64Stage2Granule16K
-    case arm64Stage2Granule64K
-    case riscvFirstStage
-    case riscvSecondStage
-
-    init(_ kind: PageTableKind, granule: UInt64) throws(Failure) {
-      switch (kind, granule == 0 ? 4096 : granule) {
-      case (.vtdSecondStage, 4096): self = .vtdSecondStage
-      case (.x86_64, 4096): self = .x86_64
-      case (.amdV1, 4096): self = .amdV1
-      case (.arm64Stage1, 4096): self = .arm64Stage1Granule4K
-      case (.arm64Stage1, 16384): self = .arm64Stage1Granule16K
-      case (.arm64Stage1, 65536): self = .arm64Stage1Granule64K
-      case (.arm64Stage2, 4096): self = .arm64Stage2Granule4K
-      case (.arm64Stage2, 16384): self = .arm64Stage2Granule16K
-      case (.arm64Stage2, 65536): self = .arm64Stage2Granule64K
-      case (.riscvFirstStage, 4096): self = .riscvFirstStage
-      case (.riscvSecondStage, 4096): self = .riscvSecondStage
-      default: throw .invalidArgument
-      }
-    }
-
-    /// Does something for the format: the one `switch` over formats.
-    @inline(__always)
-    func with<Use: FormatUse>(_ use: Use) throws(Use.Fault) -> Use.Result {
-      switch self {
-      case .vtdSecondStage: try use.with(VTdSecondStage.self)
-      case .x86_64: try use.with(X86_64.self)
-      case .amdV1: try use.with(AMDv1.self)
-      case .arm64Stage1Granule4K: try use.with(ARM64Stage1<Granule4K>.self)
-      case .arm64Stage1Granule16K: try use.with(ARM64Stage1<Granule16K>.self)
-      case .arm64Stage1Granule64K: try use.with(ARM64Stage1<Granule64K>.self)
-      case .arm64Stage2Granule4K: try use.with(ARM64Stage2<Granule4K>.self)
-      case .arm64Stage2Granule16K: try use.with(ARM64Stage2<Granule16K>.self)
-      case .arm64Stage2Granule64K: try use.with(ARM64Stage2<Granule64K>.self)
-      case .riscvFirstStage: try use.with(RISCV<RISCVFirstStage>.self)
-      case .riscvSecondStage: try use.with(RISCV<RISCVSecondStage>.self)
-      }
-    }
-  }
-
-  private let choice: Choice
+  private let kind: PageTableKind
   // The value of the format.
   private let cell: FormatCell
   private let facts: FormatFacts
@@ -77,14 +61,12 @@ struct AnyFormat: PageTableFormat, @unchecked Sendable {
   /// The bytes of memory that the value of any format has room in.
   static var cellSize: Int { 128 }
 
-  /// - Parameter granule: the size of the smallest leaf in bytes; 0 for 4 KiB.
-  /// - Throws: `invalidArgument` when the format lacks it or has no such table, `notSupported` for a
-  ///   feature that it does not have, `noMemory`.
-  init(_ kind: PageTableKind, granule: UInt64, _ options: PageTableOptions) throws(Failure) {
-    let choice = try Choice(kind, granule: granule)
+  /// - Throws: `invalidArgument` when the format has no such table, `notSupported` for a feature that it
+  ///   does not have, `noMemory`.
+  init(_ kind: PageTableKind, _ options: PageTableOptions) throws(Failure) {
     let memory = unsafe try RawMemory.allocate(Self.cellSize, alignment: MemoryLayout<UInt>.size)
     do throws(Failure) {
-      try unsafe self.init(choice, options, in: memory)
+      try unsafe self.init(kind, options, in: memory)
     } catch {
       unsafe RawMemory.free(memory)
       throw error
@@ -96,24 +78,25 @@ struct AnyFormat: PageTableFormat, @unchecked Sendable {
   @inline(never)
   @_optimize(size)
   private init(
-    _ choice: Choice, _ options: PageTableOptions, in memory: UnsafeMutableRawPointer
+    _ kind: PageTableKind, _ options: PageTableOptions, in memory: UnsafeMutableRawPointer
   ) throws(Failure) {
-    self.choice = choice
-    cell = try unsafe choice.with(Make(options: options, memory: memory))
-    facts = choice.with(Describe(cell: cell))
+    self.kind = kind
+    cell = try unsafe kind.with(Make(options: options, memory: memory))
+    facts = kind.with(Describe(cell: cell))
   }
 
   /// The result of `body` for a format whose value is on the stack, so that no memory is needed.
   ///
   /// - Throws: as above, but for `noMemory`, and what `body` throws.
   static func with<Result>(
-    _ choice: Choice, _ options: PageTableOptions, _ body: (AnyFormat) throws(Failure) -> Result
+    _ kind: PageTableKind, _ options: PageTableOptions,
+    _ body: (AnyFormat) throws(Failure) -> Result
   ) throws(Failure) -> Result {
     try unsafe withUnsafeTemporaryAllocation(
       byteCount: cellSize, alignment: MemoryLayout<UInt>.alignment
     ) { (memory) throws(Failure) in
       // SAFETY: memory of more than no bytes has an address.
-      try unsafe body(AnyFormat(choice, options, in: memory.baseAddress.unsafelyUnwrapped))
+      try unsafe body(AnyFormat(kind, options, in: memory.baseAddress.unsafelyUnwrapped))
     }
   }
 
@@ -123,58 +106,60 @@ struct AnyFormat: PageTableFormat, @unchecked Sendable {
   /// Frees the memory of a value that was given none. There may be copies: none is used any more.
   func destroy() { cell.free() }
 
-  var geometry: PageTableGeometry { choice.with(Geometry(cell: cell)) }
-  var plainWords: PlainWords { choice.with(Plain(cell: cell)) }
+  var geometry: PageTableGeometry { kind.with(Geometry(cell: cell)) }
+  var plainWords: PlainWords { kind.with(Plain(cell: cell)) }
   var granule: Granule { facts.granule }
   var indexBits: Int { facts.indexBits }
   var repeatsLeaf: Bool { facts.repeatsLeaf }
   var notesDirty: Bool { facts.notesDirty }
 
-  func leafOrders(at level: Int) -> UInt32 { choice.with(LeafOrders(cell: cell, level: level)) }
+  @inline(never)
+  func leafOrders(at level: Int) -> UInt32 { kind.with(LeafOrders(cell: cell, level: level)) }
 
   @inline(never)
-  func canExpress(_ access: Access) -> Bool { choice.with(CanExpress(cell: cell, access: access)) }
+  func canExpress(_ access: Access) -> Bool { kind.with(CanExpress(cell: cell, access: access)) }
 
   func attributes(_ access: Access, order: Int, at level: Int) -> UInt64 {
-    choice.with(Attributes(cell: cell, access: access, order: order, level: level))
+    kind.with(Attributes(cell: cell, access: access, order: order, level: level))
   }
 
   func leaf(_ output: PhysicalAddress, attributes: UInt64) -> UInt64 {
-    choice.with(LeafWord(cell: cell, output: output, attributes: attributes))
+    kind.with(LeafWord(cell: cell, output: output, attributes: attributes))
   }
 
   @inline(never)
   func table(_ next: PhysicalAddress, at level: Int) -> UInt64 {
-    choice.with(TableWord(cell: cell, next: next, level: level))
+    kind.with(TableWord(cell: cell, next: next, level: level))
   }
 
   @inline(never)
   func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
-    choice.with(Decode(cell: cell, word: word, level: level, index: index))
+    kind.with(Decode(cell: cell, word: word, level: level, index: index))
   }
 
-  func isDirty(_ word: UInt64) -> Bool { choice.with(IsDirty(cell: cell, word: word)) }
+  @inline(never)
+  func isDirty(_ word: UInt64) -> Bool { kind.with(IsDirty(cell: cell, word: word)) }
 
   @inline(never)
   func settingDirty(_ word: UInt64, _ isDirty: Bool) -> UInt64 {
-    choice.with(SetDirty(cell: cell, word: word, isDirty: isDirty))
+    kind.with(SetDirty(cell: cell, word: word, isDirty: isDirty))
   }
 
   func restrictions(ofTable word: UInt64) -> UInt64 {
-    choice.with(Restrictions(cell: cell, word: word))
+    kind.with(Restrictions(cell: cell, word: word))
   }
 
   func access(ofLeaf word: UInt64, _ access: Access, restrictions: UInt64) -> Access {
-    choice.with(
+    kind.with(
       RestrictedAccess(cell: cell, word: word, access: access, restrictions: restrictions))
   }
 
   func farTable(_ word: UInt64, at level: Int) -> (PhysicalAddress, level: Int)? {
-    choice.with(FarTable(cell: cell, word: word, level: level))
+    kind.with(FarTable(cell: cell, word: word, level: level))
   }
 
   func reason(ofReserved word: UInt64, at level: Int) -> WalkFault.Reason {
-    choice.with(Reason(cell: cell, word: word, level: level))
+    kind.with(Reason(cell: cell, word: word, level: level))
   }
 }
 
@@ -191,8 +176,8 @@ private struct FormatCell {
 
   @inline(__always)
   func format<Format: PageTableFormat>(_: Format.Type) -> UnsafeMutablePointer<Format> {
-    // SAFETY: `Make` placed a value of the type that the choice beside the cell stands for, and every
-    // use goes by that choice.
+    // SAFETY: `Make` placed a value of the type that the kind beside the cell stands for, and every
+    // use goes by that kind.
     unsafe address.assumingMemoryBound(to: Format.self)
   }
 }

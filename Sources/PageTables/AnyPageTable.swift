@@ -8,7 +8,6 @@ import Primitives
 @safe
 public struct PageTableConfiguration {
   let kind: PageTableKind
-  let granule: UInt64
   let options: PageTableOptions
   let allocator: dmacore_table_allocator?
   public let capabilities: PageTableCapabilities
@@ -25,15 +24,14 @@ public struct PageTableConfiguration {
       throw .invalidArgument
     }
     self.kind = kind
-    self.granule = granule
-    self.options = options
+    self.options = try options.of(kind, granule: granule)
     unsafe self.allocator = allocator
-    let format = try AnyFormat(kind, granule: granule, options)
+    let format = try AnyFormat(kind, self.options)
     capabilities = PageTableCapabilities(format)
     format.destroy()
   }
 
-  func format() throws(Failure) -> AnyFormat { try AnyFormat(kind, granule: granule, options) }
+  func format() throws(Failure) -> AnyFormat { try AnyFormat(kind, options) }
 }
 
 /// What tables can do that are made from one configuration.

@@ -78,6 +78,10 @@ public struct PageTableOptions: Equatable, Sendable {
   public var inputBits = 0
   public var outputBits = 0
   public var features: PageTableFeatures = []
+  /// The smallest leaf, for formats that have it in several sizes.
+  var granule = Granule(shift: 12)
+  /// Whether they are those of the second stage, for formats that are much the same in both.
+  var isSecondStage = false
 
   public init(
     levels: Int = 0, inputBits: Int = 0, outputBits: Int = 0, features: PageTableFeatures = []

@@ -81,7 +81,7 @@ public struct ForeignTable {
       dmacore_phys_t, UnsafeMutablePointer<UInt64>?, UnsafeMutableRawPointer?
     ) -> CInt
 
-  fileprivate let choice: AnyFormat.Choice
+  fileprivate let kind: PageTableKind
   fileprivate let options: PageTableOptions
   fileprivate let root: PhysicalAddress
   private let read: Read
@@ -95,12 +95,12 @@ public struct ForeignTable {
     kind: PageTableKind, granule: UInt64 = 0, options: PageTableOptions, root: PhysicalAddress,
     read: Read, opaque: UnsafeMutableRawPointer?
   ) throws(Failure) {
-    choice = try AnyFormat.Choice(kind, granule: granule)
-    self.options = options
+    self.kind = kind
+    self.options = try options.of(kind, granule: granule)
     self.root = root
     unsafe self.read = read
     unsafe self.opaque = opaque
-    let isAligned = try AnyFormat.with(choice, options) { format in
+    let isAligned = try AnyFormat.with(kind, self.options) { format in
       let words = format.lastOffset &>> UInt64(format.shift(at: format.geometry.levels &- 1)) &+ 1
       return root.rawValue & (8 &* words &- 1) == 0
     }
@@ -125,7 +125,7 @@ public struct ForeignTable {
   ) throws(WalkFault) -> FoundLeaf {
     var walk = Walk(table: self, second: second, isSecond: isSecond, input)
     // Does not throw: `init` has made the same.
-    try? AnyFormat.with(choice, options) { walk.find($0) }
+    try? AnyFormat.with(kind, options) { walk.find($0) }
     let found = walk.found
     if !walk.hasFailed {
       if found.permits(wanted, isSecond: isSecond) {

@@ -10,8 +10,8 @@ import Testing
 /// What a leaf of the first stage permits, bit by bit, as the manual's descriptor formats have it.
 @Suite("ARM64Stage1")
 struct ARM64Stage1Tests {
-  private let format: ARM64Stage1<Granule4K>
-  private let rich: ARM64Stage1<Granule4K>
+  private let format: ARM64Stage1
+  private let rich: ARM64Stage1
 
   init() throws {
     format = try ARM64Stage1(PageTableOptions())
@@ -44,7 +44,7 @@ struct ARM64Stage1Tests {
 
   /// The highest digit of an address is in bits 12 to 15.
   @Test func workedExampleOfTheLargeGranule() throws {
-    let large = try ARM64Stage1<Granule64K>(PageTableOptions(outputBits: 52))
+    let large = try ARM64Stage1(PageTableOptions(outputBits: 52).withPages(of: 16))
     let word = large.leaf(0x000A_1234_5678_0000, [.read, .write, .cacheable], at: 0)
     #expect(word == 0x0060_1234_5678_AF47)
     #expect(large.decode(word, at: 0) == .leaf(0xA_1234_5678_0000, [.read, .write, .cacheable]))

@@ -10,8 +10,8 @@ import Testing
 /// What a leaf of the second stage permits, bit by bit, as the manual's descriptor formats have it.
 @Suite("ARM64Stage2")
 struct ARM64Stage2Tests {
-  private let format: ARM64Stage2<Granule4K>
-  private let rich: ARM64Stage2<Granule4K>
+  private let format: ARM64Stage2
+  private let rich: ARM64Stage2
 
   init() throws {
     format = try ARM64Stage2(PageTableOptions())

@@ -12,6 +12,22 @@ import TestSupport
 /// All that a format can be asked to permit.
 let allAccesses = (0..<64 as Range<UInt32>).map { Access(rawValue: $0) }
 
+extension PageTableOptions {
+  /// These, with pages of 2^shift bytes.
+  func withPages(of shift: Int) -> PageTableOptions {
+    var options = self
+    options.granule = Granule(shift: shift)
+    return options
+  }
+
+  /// These, for the second stage.
+  var ofSecondStage: PageTableOptions {
+    var options = self
+    options.isSecondStage = true
+    return options
+  }
+}
+
 extension PageTableFormat {
   /// The format without any options.
   static var standard: Self { try! Self(PageTableOptions()) }

@@ -203,15 +203,17 @@ struct FormatCase: @unchecked Sendable, CustomTestStringConvertible {
   let options: PageTableOptions
 
   init(
-    _ type: any PageTableFormat.Type, levels: Int = 0, inputBits: Int = 0,
-    _ features: PageTableFeatures = []
+    _ type: any PageTableFormat.Type, shift: Int = 12, isSecondStage: Bool = false,
+    levels: Int = 0, inputBits: Int = 0, _ features: PageTableFeatures = []
   ) {
     self.type = type
-    options = PageTableOptions(levels: levels, inputBits: inputBits, features: features)
+    let options = PageTableOptions(levels: levels, inputBits: inputBits, features: features)
+      .withPages(of: shift)
+    self.options = isSecondStage ? options.ofSecondStage : options
   }
 
   var testDescription: String {
-    "\(type), \(options.levels) levels, \(options.inputBits) bits, features \(options.features.rawValue)"
+    "\(type) (\(options.granule.bytes) bytes, second: \(options.isSecondStage)), \(options.levels) levels, \(options.inputBits) bits, features \(options.features.rawValue)"
   }
 
   func format() throws -> any PageTableFormat { try type.init(options) }
@@ -225,18 +227,18 @@ struct FormatCase: @unchecked Sendable, CustomTestStringConvertible {
       FormatCase(X86_64.self, levels: 4, [.signedInput, .dirty]),
       FormatCase(AMDv1.self, levels: 3), FormatCase(AMDv1.self, levels: 6, .dirty),
       FormatCase(AMDv1.self, levels: 4, inputBits: 48, .coherence),
-      FormatCase(RISCV<RISCVFirstStage>.self, levels: 3),
-      FormatCase(RISCV<RISCVFirstStage>.self, levels: 5, [.runs, .dirty, .memoryTypes]),
-      FormatCase(RISCV<RISCVSecondStage>.self, levels: 4),
-      FormatCase(RISCV<RISCVSecondStage>.self, levels: 3, .runs),
-      FormatCase(ARM64Stage1<Granule4K>.self),
-      FormatCase(ARM64Stage1<Granule4K>.self, inputBits: 39, [.runs, .dirty]),
-      FormatCase(ARM64Stage1<Granule16K>.self, .runs),
-      FormatCase(ARM64Stage1<Granule64K>.self, inputBits: 52, .runs),
-      FormatCase(ARM64Stage2<Granule4K>.self),
-      FormatCase(ARM64Stage2<Granule4K>.self, inputBits: 40, .runs),
-      FormatCase(ARM64Stage2<Granule16K>.self, .runs),
-      FormatCase(ARM64Stage2<Granule64K>.self, .dirty),
+      FormatCase(RISCV.self, levels: 3),
+      FormatCase(RISCV.self, levels: 5, [.runs, .dirty, .memoryTypes]),
+      FormatCase(RISCV.self, isSecondStage: true, levels: 4),
+      FormatCase(RISCV.self, isSecondStage: true, levels: 3, .runs),
+      FormatCase(ARM64Stage1.self),
+      FormatCase(ARM64Stage1.self, inputBits: 39, [.runs, .dirty]),
+      FormatCase(ARM64Stage1.self, shift: 14, .runs),
+      FormatCase(ARM64Stage1.self, shift: 16, inputBits: 52, .runs),
+      FormatCase(ARM64Stage2.self),
+      FormatCase(ARM64Stage2.self, inputBits: 40, .runs),
+      FormatCase(ARM64Stage2.self, shift: 14, .runs),
+      FormatCase(ARM64Stage2.self, shift: 16, .dirty),
     ] + (1...3).map { FormatCase(OddFormat.self, levels: $0) }
     + (1...4).map { FormatCase(TinyFormat.self, levels: $0) }
     + (2...4).map { FormatCase(FullFormat.self, levels: $0) }

@@ -11,27 +11,25 @@ import Testing
 /// manual too: 0 has the leaves of 4 KiB.
 @Suite("RISCV")
 struct RISCVTests {
-  private typealias First = RISCV<RISCVFirstStage>
-  private typealias Second = RISCV<RISCVSecondStage>
 
-  private let first: First
-  private let second: Second
+  private let first: RISCV
+  private let second: RISCV
   /// With all that there is.
-  private let rich: First
-  private let richSecond: Second
+  private let rich: RISCV
+  private let richSecond: RISCV
 
   init() throws {
     let all = PageTableOptions(levels: 5, features: [.dirty, .memoryTypes, .runs])
-    first = try First(PageTableOptions(levels: 5))
-    second = try Second(PageTableOptions(levels: 5))
-    rich = try First(all)
-    richSecond = try Second(all)
+    first = try RISCV(PageTableOptions(levels: 5))
+    second = try RISCV(PageTableOptions(levels: 5).ofSecondStage)
+    rich = try RISCV(all)
+    richSecond = try RISCV(all.ofSecondStage)
   }
 
   @Test func tablesAre512WordsOfOnePage() {
-    #expect(First.standard.granule == Granule(shift: 12))
-    #expect(First.standard.indexBits == 9)
-    #expect(First.standard.repeatsLeaf)
+    #expect(RISCV.standard.granule == Granule(shift: 12))
+    #expect(RISCV.standard.indexBits == 9)
+    #expect(RISCV.standard.repeatsLeaf)
   }
 
   @Test(arguments: [(3, 39), (4, 48), (5, 57)])
@@ -40,7 +38,7 @@ struct RISCVTests {
       levels: levels, inputBits: bits, isSigned: true, outputBits: 56)
     for inputBits in [0, bits] {
       let options = PageTableOptions(levels: levels, inputBits: inputBits)
-      #expect(try First(options).geometry == expected)
+      #expect(try RISCV(options).geometry == expected)
     }
   }
 
@@ -49,13 +47,13 @@ struct RISCVTests {
     let expected = PageTableGeometry(levels: levels, inputBits: bits, outputBits: 44)
     for inputBits in [0, bits] {
       let options = PageTableOptions(levels: levels, inputBits: inputBits, outputBits: 44)
-      #expect(try Second(options).geometry == expected)
+      #expect(try RISCV(options.ofSecondStage).geometry == expected)
     }
   }
 
   @Test func fourLevelsAreTheDefault() throws {
-    #expect(try First(PageTableOptions()).geometry.levels == 4)
-    #expect(try Second(PageTableOptions()).geometry.inputBits == 50)
+    #expect(try RISCV(PageTableOptions()).geometry.levels == 4)
+    #expect(try RISCV(PageTableOptions().ofSecondStage).geometry.inputBits == 50)
   }
 
   @Test func whatHardwareDoesNotHaveIsRefused() {
@@ -65,25 +63,27 @@ struct RISCVTests {
       PageTableOptions(outputBits: 31), PageTableOptions(outputBits: -1),
     ]
     for options in refused {
-      #expect(throws: Failure.invalidArgument) { try First(options) }
-      #expect(throws: Failure.invalidArgument) { try Second(options) }
+      #expect(throws: Failure.invalidArgument) { try RISCV(options) }
+      #expect(throws: Failure.invalidArgument) { try RISCV(options.ofSecondStage) }
     }
-    #expect(throws: Failure.invalidArgument) { try First(PageTableOptions(inputBits: 50)) }
-    #expect(throws: Failure.invalidArgument) { try Second(PageTableOptions(inputBits: 48)) }
+    #expect(throws: Failure.invalidArgument) { try RISCV(PageTableOptions(inputBits: 50)) }
+    #expect(throws: Failure.invalidArgument) {
+      try RISCV(PageTableOptions(inputBits: 48).ofSecondStage)
+    }
   }
 
   @Test(arguments: [1, 8, 32, 1 << 31] as [UInt32])
   func featuresOfOtherFormatsAreRefused(bit: UInt32) {
     let options = PageTableOptions(features: PageTableFeatures(rawValue: bit | 4))
-    #expect(throws: Failure.notSupported) { try First(options) }
-    #expect(throws: Failure.notSupported) { try Second(options) }
+    #expect(throws: Failure.notSupported) { try RISCV(options) }
+    #expect(throws: Failure.notSupported) { try RISCV(options.ofSecondStage) }
   }
 
   @Test func leavesAreAtEveryLevelAndRunsOf16AtTheLowest() {
     #expect((0...4).map { first.leafOrders(at: $0) } == [1, 1, 1, 1, 1])
     #expect((0...4).map { rich.leafOrders(at: $0) } == [0x11, 1, 1, 1, 1])
     let sizes: [UInt64] = [1 << 12, 1 << 21, 1 << 30, 1 << 39, 1 << 48]
-    #expect((0...4).map { First.standard.spanMask(at: $0) + 1 } == sizes)
+    #expect((0...4).map { RISCV.standard.spanMask(at: $0) + 1 } == sizes)
   }
 
   @Test func whatCanBeExpressedHasReadsOrExecutesAndReadsWithWrites() throws {
@@ -218,7 +218,7 @@ struct RISCVTests {
   }
 
   @Test func pageNumbersBeyondWhatHardwareAddressesAreReserved() throws {
-    let narrow = try First(PageTableOptions(outputBits: 40))
+    let narrow = try RISCV(PageTableOptions(outputBits: 40))
     for bit in 30...55 as ClosedRange<UInt64> {
       let number: UInt64 = 1 << (bit - 2)
       try demandSame(
@@ -247,7 +247,7 @@ struct RISCVTests {
     try checkCodec(of: second)
     try checkCodec(of: rich)
     try checkCodec(of: richSecond)
-    try checkCodec(of: First(PageTableOptions(levels: 3, outputBits: 38, features: .runs)))
+    try checkCodec(of: RISCV(PageTableOptions(levels: 3, outputBits: 38, features: .runs)))
   }
 
   @Test func writesAreNotedInBit7() throws {

@@ -14,14 +14,10 @@ extension FormatCase {
     case is VTdSecondStage.Type: (.vtdSecondStage, 4096)
     case is X86_64.Type: (.x86_64, 4096)
     case is AMDv1.Type: (.amdV1, 4096)
-    case is ARM64Stage1<Granule4K>.Type: (.arm64Stage1, 4096)
-    case is ARM64Stage1<Granule16K>.Type: (.arm64Stage1, 16384)
-    case is ARM64Stage1<Granule64K>.Type: (.arm64Stage1, 65536)
-    case is ARM64Stage2<Granule4K>.Type: (.arm64Stage2, 4096)
-    case is ARM64Stage2<Granule16K>.Type: (.arm64Stage2, 16384)
-    case is ARM64Stage2<Granule64K>.Type: (.arm64Stage2, 65536)
-    case is RISCV<RISCVFirstStage>.Type: (.riscvFirstStage, 4096)
-    case is RISCV<RISCVSecondStage>.Type: (.riscvSecondStage, 4096)
+    case is ARM64Stage1.Type: (.arm64Stage1, options.granule.bytes)
+    case is ARM64Stage2.Type: (.arm64Stage2, options.granule.bytes)
+    case is RISCV.Type:
+      (options.isSecondStage ? .riscvSecondStage : .riscvFirstStage, 4096)
     default: nil
     }
   }

@@ -3,70 +3,47 @@
 import Addressing
 import Primitives
 
-/// The size of a page of VMSAv8-64, and what follows from it.
-///
-/// Source: Arm Architecture Reference Manual for A-profile architecture, DDI 0487, sections "The
-/// VMSAv8-64 translation process" and "The Contiguous bit", and the pseudocode `ContiguousSize`,
-/// `AArch64.BlockDescSupported` and `AArch64.S2InvalidSL`.
-public protocol ARM64Granule: Sendable {
-  static var shift: Int { get }
-  /// The highest level that has blocks whatever the width of an output is.
-  static var lastBlockLevel: Int { get }
-  /// The order of the runs of this level, 0 if it has none.
-  static func runOrder(at level: Int) -> Int
-  /// The most levels of a second stage, by what hardware can address.
-  static func secondStageLevelsMax(outputBits: Int) -> Int
-}
-
-/// Pages of 4 KiB, blocks of 2 MiB and 1 GiB, runs of 16.
-public enum Granule4K: ARM64Granule {
-  public static var shift: Int { 12 }
-  public static var lastBlockLevel: Int { 2 }
-  public static func runOrder(at level: Int) -> Int { level <= 2 ? 4 : 0 }
-  public static func secondStageLevelsMax(outputBits: Int) -> Int { outputBits < 44 ? 3 : 4 }
-}
-
-/// Pages of 16 KiB, blocks of 32 MiB, runs of 128 pages or 32 blocks.
-public enum Granule16K: ARM64Granule {
-  public static var shift: Int { 14 }
-  public static var lastBlockLevel: Int { 1 }
-  public static func runOrder(at level: Int) -> Int { level == 0 ? 7 : level == 1 ? 5 : 0 }
-  public static func secondStageLevelsMax(outputBits: Int) -> Int { outputBits < 42 ? 2 : 3 }
-}
-
-/// Pages of 64 KiB, blocks of 512 MiB, runs of 32. With outputs of 52 bits, blocks of 4 TiB.
-public enum Granule64K: ARM64Granule {
-  public static var shift: Int { 16 }
-  public static var lastBlockLevel: Int { 1 }
-  public static func runOrder(at level: Int) -> Int { level <= 1 ? 5 : 0 }
-  public static func secondStageLevelsMax(outputBits: Int) -> Int { outputBits < 44 ? 2 : 3 }
-}
-
 /// What the descriptors of both stages of VMSAv8-64 have in common.
 ///
 /// Source: Arm Architecture Reference Manual for A-profile architecture, DDI 0487, section "VMSAv8-64
 /// descriptor formats"; Arm System Memory Management Unit Architecture Specification, IHI 0070, which
-/// takes the format for the tables of an SMMU.
-struct ARM64Descriptor<G: ARM64Granule>: Sendable {
+/// takes the format for the tables of an SMMU. What follows from the size of a page: DDI 0487, sections
+/// "The VMSAv8-64 translation process" and "The Contiguous bit", and the pseudocode `ContiguousSize`,
+/// `AArch64.BlockDescSupported` and `AArch64.S2InvalidSL`.
+struct ARM64Descriptor: Sendable {
   let geometry: PageTableGeometry
+  let granule: Granule
   /// Bit 51, DBM, if hardware notes accesses and writes, and otherwise 0: it may make the leaf
   /// writable, which notes that it was written through.
   let dirtyModifier: UInt64
-  private let hasRuns: Bool
   // The bits of an address that are above what hardware can address.
   private let unreachableBits: UInt64
   // The highest level with blocks.
   private let lastBlockLevel: Int
+  // The orders of the runs of all levels, four bits for each; 0 for one that has none.
+  private let runOrders: UInt64
 
   init(_ options: PageTableOptions, isFirstStage: Bool) throws(Failure) {
+    granule = options.granule
     let outputBits = options.outputBits == 0 ? 48 : options.outputBits
+    let lastBlockLevel: Int
+    let runOrders: UInt64
+    // The most levels of a second stage, by what hardware can address.
+    let levelsMax: Int
+    switch granule.shift {
+    // Blocks of 32 MiB, and runs of 128 pages or 32 blocks.
+    case 14: (lastBlockLevel, runOrders, levelsMax) = (1, 0x57, outputBits < 42 ? 2 : 3)
+    // Blocks of 512 MiB, and with outputs of 52 bits, of 4 TiB; runs of 32.
+    case 16: (lastBlockLevel, runOrders, levelsMax) = (1, 0x55, outputBits < 44 ? 2 : 3)
+    // Blocks of 2 MiB and 1 GiB, and runs of 16.
+    default: (lastBlockLevel, runOrders, levelsMax) = (2, 0x444, outputBits < 44 ? 3 : 4)
+    }
     geometry = try arm64Geometry(
-      options, pageShift: G.shift, isFirstStage: isFirstStage, outputBits: outputBits,
-      secondStageLevelsMax: G.secondStageLevelsMax(outputBits: outputBits))
+      options, isFirstStage: isFirstStage, outputBits: outputBits, secondStageLevelsMax: levelsMax)
     dirtyModifier = options.features.contains(.dirty) ? 1 &<< 51 : 0
-    hasRuns = options.features.contains(.runs)
     unreachableBits = UInt64.max &<< UInt64(truncatingIfNeeded: outputBits)
-    lastBlockLevel = G.lastBlockLevel &+ (outputBits == 52 ? 1 : 0)
+    self.lastBlockLevel = lastBlockLevel &+ (outputBits == 52 ? 1 : 0)
+    self.runOrders = options.features.contains(.runs) ? runOrders : 0
   }
 
   // Bit 0: the descriptor is valid. Bit 1: it leads to a table, or is a page at the lowest level,
@@ -82,14 +59,17 @@ struct ARM64Descriptor<G: ARM64Granule>: Sendable {
   private static var contiguous: UInt64 { 1 &<< 52 }
   // Bits 47 down to the granule hold the address. Those of the large granule have its bits 51 to 48 in
   // bits 15 to 12.
-  private static var addressBits: UInt64 { (1 &<< 48) &- (1 &<< UInt64(G.shift)) }
-  private static var highAddressBits: UInt64 { G.shift == 16 ? 0xF000 : 0 }
+  private var addressBits: UInt64 { (1 &<< 48) &- granule.bytes }
+  private var highAddressBits: UInt64 { granule.shift == 16 ? 0xF000 : 0 }
 
-  static func shift(at level: Int) -> Int { G.shift &+ level &* (G.shift &- 3) }
+  var indexBits: Int { granule.shift &- 3 }
+
+  private func runOrder(at level: Int) -> UInt64 {
+    runOrders &>> UInt64(truncatingIfNeeded: 4 &* level) & 15
+  }
 
   func leafOrders(at level: Int) -> UInt32 {
-    let run = UInt32(truncatingIfNeeded: G.runOrder(at: level))
-    return level > lastBlockLevel ? 0 : hasRuns ? 1 | 1 &<< run : 1
+    level > lastBlockLevel ? 0 : 1 | 1 &<< UInt32(truncatingIfNeeded: runOrder(at: level))
   }
 
   @inline(__always)
@@ -101,28 +81,29 @@ struct ARM64Descriptor<G: ARM64Granule>: Sendable {
   // Addresses of more than 48 bits are not plain. Software makes SH what the kind of memory demands.
   var plainWords: PlainWords {
     PlainWords(
-      addressBits: Self.addressBits, presentBits: Self.valid, leafNotes: Self.innerShareable,
+      addressBits: addressBits, presentBits: Self.valid, leafNotes: Self.innerShareable,
       // Bits 51, 53 and 54 go to the top, and bits 2 to 7 behind them.
       accessBits: 0xFC | 13 &<< 51, shifts: (9, 52))
   }
 
-  static func word(_ address: PhysicalAddress) -> UInt64 {
+  func word(_ address: PhysicalAddress) -> UInt64 {
     address.rawValue & addressBits | (address.rawValue &>> 36) & highAddressBits
   }
 
-  @inline(__always)
-  private static func address(_ word: UInt64) -> UInt64 {
+  private func address(_ word: UInt64) -> UInt64 {
     word & addressBits | (word & highAddressBits) &<< 36
   }
 
   // A table restricts nothing: the leaf decides.
-  static func table(_ next: PhysicalAddress) -> UInt64 { word(next) | valid | isTableOrPage }
+  func table(_ next: PhysicalAddress) -> UInt64 {
+    word(next) | Self.valid | Self.isTableOrPage
+  }
 
   /// - Parameter access: what the word permits if it is a leaf.
   @inline(never)
   func decode(_ word: UInt64, at level: Int, index: Int, access: Access) -> TableEntry {
     if word & Self.valid == 0 { return .empty }
-    let address = Self.address(word)
+    let address = self.address(word)
     // An address that is too wide is an address size fault in every descriptor.
     if address & unreachableBits != 0 { return .reserved }
     let isBlock = word & Self.isTableOrPage == 0
@@ -131,19 +112,19 @@ struct ARM64Descriptor<G: ARM64Granule>: Sendable {
       (word & Self.accessed) | dirtyModifier != 0
     else { return .reserved }
     // The bits below a block's size are not a part of its address, and are ignored.
-    let shift = UInt64(truncatingIfNeeded: Self.shift(at: level))
-    let order = hasRuns && word & Self.contiguous != 0 ? G.runOrder(at: level) : 0
+    let shift = UInt64(truncatingIfNeeded: granule.shift &+ level &* indexBits)
+    let order = word & Self.contiguous != 0 ? runOrder(at: level) : 0
     // As in the pseudocode `StageOA`, the input says which of a run it is, and the bits that a leaf
     // has for that are ignored: they are the same, unless the run was not made as it should be.
-    let size = UInt64.max &<< (shift &+ UInt64(truncatingIfNeeded: order))
+    let size = UInt64.max &<< (shift &+ order)
     let place = UInt64(truncatingIfNeeded: index) &<< shift
     let output = address & size | place & ~size
-    return .leaf(TableLeaf(PhysicalAddress(output), access, order: order))
+    return .leaf(TableLeaf(PhysicalAddress(output), access, order: Int(truncatingIfNeeded: order)))
   }
 
   /// "Types of MMU faults": an address size fault, an access flag fault, or a translation fault.
   func reason(ofReserved word: UInt64, at level: Int) -> WalkFault.Reason {
-    if Self.address(word) & unreachableBits != 0 { return .outputWidth }
+    if address(word) & unreachableBits != 0 { return .outputWidth }
     let accessed = decode(word | Self.accessed, at: level, index: 0, access: [])
     if case .leaf = accessed { return .notAccessed }
     return .reserved
@@ -151,12 +132,11 @@ struct ARM64Descriptor<G: ARM64Granule>: Sendable {
 }
 
 /// The geometry of tables with pages of this size, checked.
-@inline(never)
 private func arm64Geometry(
-  _ options: PageTableOptions, pageShift: Int, isFirstStage: Bool, outputBits: Int,
-  secondStageLevelsMax: Int
+  _ options: PageTableOptions, isFirstStage: Bool, outputBits: Int, secondStageLevelsMax: Int
 ) throws(Failure) -> PageTableGeometry {
   guard options.features.isSubset(of: [.dirty, .runs]) else { throw .notSupported }
+  let pageShift = options.granule.shift
   let inputBits = options.inputBits == 0 ? 48 : options.inputBits
   // Addresses of 52 bits are for the large granule, and such inputs of a second stage for hardware
   // that has such outputs.

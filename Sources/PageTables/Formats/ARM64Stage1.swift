@@ -12,13 +12,12 @@ import Primitives
 /// Source: Arm Architecture Reference Manual for A-profile architecture, DDI 0487, section "VMSAv8-64
 /// descriptor formats", stage 1, and sections "Memory access control", "Hardware management of the
 /// Access flag and dirty state".
-public struct ARM64Stage1<G: ARM64Granule>: PageTableFormat {
-  public var granule: Granule { Granule(shift: G.shift) }
-  public var indexBits: Int { G.shift &- 3 }
+public struct ARM64Stage1: PageTableFormat {
+  public var granule: Granule { descriptor.granule }
+  public var indexBits: Int { descriptor.indexBits }
   public var repeatsLeaf: Bool { false }
 
-  private typealias Descriptor = ARM64Descriptor<G>
-  private let descriptor: ARM64Descriptor<G>
+  private let descriptor: ARM64Descriptor
   // What makes a writable leaf: where hardware notes writes, it is made clean, which is read-only.
   private let clean: UInt64
 
@@ -49,19 +48,19 @@ public struct ARM64Stage1<G: ARM64Granule>: PageTableFormat {
 
   @inline(__always)
   public func attributes(_ access: Access, order: Int, at level: Int) -> UInt64 {
-    descriptor.attributes(order: order, at: level) | Self.notGlobal | Descriptor.outerShareable
+    descriptor.attributes(order: order, at: level) | Self.notGlobal | ARM64Descriptor.outerShareable
       | access.mask(.mmio) & Self.device
-      | access.mask(.cacheable) & (Self.writeBack | Descriptor.innerShareable)
+      | access.mask(.cacheable) & (Self.writeBack | ARM64Descriptor.innerShareable)
       | ~access.mask(.write) & Self.readOnly | access.mask(.write) & clean
       | ~access.mask(.privileged) & Self.unprivileged
       | ~access.mask(.execute) & (Self.privilegedExecuteNever | Self.unprivilegedExecuteNever)
   }
 
   public func leaf(_ output: PhysicalAddress, attributes: UInt64) -> UInt64 {
-    Descriptor.word(output) | attributes
+    descriptor.word(output) | attributes
   }
 
-  public func table(_ next: PhysicalAddress, at level: Int) -> UInt64 { Descriptor.table(next) }
+  public func table(_ next: PhysicalAddress, at level: Int) -> UInt64 { descriptor.table(next) }
 
   public var plainWords: PlainWords { descriptor.plainWords }
 
@@ -72,7 +71,7 @@ public struct ARM64Stage1<G: ARM64Granule>: PageTableFormat {
       access: Self.access(word, descriptor.dirtyModifier))
   }
 
-  /// What a leaf permits, which is the same with pages of all sizes: the linker keeps one of it.
+  /// What a leaf permits.
   @inline(never)
   private static func access(_ word: UInt64, _ dirtyModifier: UInt64) -> Access {
     // Bit 51 makes up for bit 7, and bit 54 is in the place of bit 53 where bit 6 is set.

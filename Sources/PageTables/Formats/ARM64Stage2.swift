@@ -12,13 +12,12 @@ import Primitives
 /// descriptor formats", stage 2, and sections "Concatenated translation tables", "Stage 2 memory
 /// region type and Cacheability attributes", "Hardware management of the Access flag and dirty
 /// state".
-public struct ARM64Stage2<G: ARM64Granule>: PageTableFormat {
-  public var granule: Granule { Granule(shift: G.shift) }
-  public var indexBits: Int { G.shift &- 3 }
+public struct ARM64Stage2: PageTableFormat {
+  public var granule: Granule { descriptor.granule }
+  public var indexBits: Int { descriptor.indexBits }
   public var repeatsLeaf: Bool { false }
 
-  private typealias Descriptor = ARM64Descriptor<G>
-  private let descriptor: ARM64Descriptor<G>
+  private let descriptor: ARM64Descriptor
   // What makes a writable leaf: where hardware notes writes, it is made clean, which is not writable.
   private let clean: UInt64
 
@@ -53,18 +52,19 @@ public struct ARM64Stage2<G: ARM64Granule>: PageTableFormat {
   @inline(__always)
   public func attributes(_ access: Access, order: Int, at level: Int) -> UInt64 {
     // A device is what is left of memory that is not cached, and write-back is more of it.
-    let memory = Self.notCached & ~(access.mask(.mmio) & ~Self.device) | Descriptor.outerShareable
+    let memory =
+      Self.notCached & ~(access.mask(.mmio) & ~Self.device) | ARM64Descriptor.outerShareable
     return descriptor.attributes(order: order, at: level) | memory
-      | access.mask(.cacheable) & (Self.writeBack | Descriptor.innerShareable)
+      | access.mask(.cacheable) & (Self.writeBack | ARM64Descriptor.innerShareable)
       | access.mask(.read) & Self.readable | access.mask(.write) & clean
       | ~access.mask(.execute) & Self.executeNever
   }
 
   public func leaf(_ output: PhysicalAddress, attributes: UInt64) -> UInt64 {
-    Descriptor.word(output) | attributes
+    descriptor.word(output) | attributes
   }
 
-  public func table(_ next: PhysicalAddress, at level: Int) -> UInt64 { Descriptor.table(next) }
+  public func table(_ next: PhysicalAddress, at level: Int) -> UInt64 { descriptor.table(next) }
 
   public var plainWords: PlainWords { descriptor.plainWords }
 
@@ -74,7 +74,7 @@ public struct ARM64Stage2<G: ARM64Granule>: PageTableFormat {
       word, at: level, index: index, access: Self.access(word, descriptor.dirtyModifier))
   }
 
-  /// What a leaf permits, as in the first stage.
+  /// What a leaf permits.
   @inline(never)
   private static func access(_ word: UInt64, _ dirtyModifier: UInt64) -> Access {
     // Bit 51 makes up for bit 7.

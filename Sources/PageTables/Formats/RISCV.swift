@@ -3,28 +3,15 @@
 import Addressing
 import Primitives
 
-/// Which of the two stages of RISC-V paging tables are for.
-public protocol RISCVStage: Sendable {
-  static var isFirst: Bool { get }
-}
-
-/// Virtual addresses, which are signed.
-public enum RISCVFirstStage: RISCVStage {
-  public static var isFirst: Bool { true }
-}
-
-/// Guest physical addresses, with two more bits, which the root resolves, and no sign.
-public enum RISCVSecondStage: RISCVStage {
-  public static var isFirst: Bool { false }
-}
-
-/// RISC-V paging, of 3, 4 or 5 levels: Sv39, Sv48 and Sv57, or Sv39x4, Sv48x4 and Sv57x4.
+/// RISC-V paging, of 3, 4 or 5 levels: Sv39, Sv48 and Sv57 with virtual addresses, which are signed, or
+/// Sv39x4, Sv48x4 and Sv57x4 with guest physical addresses, with two more bits, which the root resolves, and
+/// no sign.
 ///
 /// Source: The RISC-V Instruction Set Manual, volume II, Privileged Architecture, sections "Sv39:
 /// Page-Based 39-bit Virtual-Memory System", "Virtual Address Translation Process", "Guest Physical
 /// Address Translation", and those of the extensions Svnapot and Svpbmt. The RISC-V IOMMU
 /// Architecture Specification takes all of it for the tables of an IOMMU.
-public struct RISCV<Stage: RISCVStage>: PageTableFormat {
+public struct RISCV: PageTableFormat {
   public var granule: Granule { Granule(shift: 12) }
   public var indexBits: Int { 9 }
   public var repeatsLeaf: Bool { true }
@@ -43,11 +30,11 @@ public struct RISCV<Stage: RISCVStage>: PageTableFormat {
   private let hasMemoryTypes: Bool
 
   public init(_ options: PageTableOptions) throws(Failure) {
-    geometry = try riscvGeometry(options, isFirstStage: Stage.isFirst)
+    geometry = try riscvGeometry(options)
     run = options.features.contains(.runs) ? Self.napot | Self.napotSize : 0
     dirty = options.features.contains(.dirty) ? Self.dirtyBit : 0
     preset = Self.dirtyBit ^ dirty
-    needed = (dirty == 0 ? Self.accessed : 0) | (Stage.isFirst ? 0 : Self.user)
+    needed = (dirty == 0 ? Self.accessed : 0) | (options.isSecondStage ? Self.user : 0)
     hasMemoryTypes = options.features.contains(.memoryTypes)
     let unreachableBits = UInt64.max &<< UInt64(truncatingIfNeeded: geometry.outputBits &- 2)
     reservedBits =
@@ -86,7 +73,7 @@ public struct RISCV<Stage: RISCVStage>: PageTableFormat {
 
   public func canExpress(_ access: Access) -> Bool {
     var known: Access = [.read, .write, .execute]
-    if Stage.isFirst { known.insert(.privileged) }
+    if needed & Self.user == 0 { known.insert(.privileged) }
     if hasMemoryTypes { known.insert(.mmio) }
     return access.isSubset(of: known) && !access.isDisjoint(with: [.read, .execute])
       && (access.contains(.read) || !access.contains(.write))
@@ -170,18 +157,15 @@ public struct RISCV<Stage: RISCVStage>: PageTableFormat {
 }
 
 /// The geometry of tables of a stage, checked.
-@inline(never)
-private func riscvGeometry(
-  _ options: PageTableOptions, isFirstStage: Bool
-) throws(Failure) -> PageTableGeometry {
+private func riscvGeometry(_ options: PageTableOptions) throws(Failure) -> PageTableGeometry {
   guard options.features.isSubset(of: [.dirty, .memoryTypes, .runs]) else { throw .notSupported }
   let levels = options.levels == 0 ? 4 : options.levels
   guard 3...5 ~= levels else { throw .invalidArgument }
-  let inputBits = 12 &+ 9 &* levels &+ (isFirstStage ? 0 : 2)
+  let inputBits = 12 &+ 9 &* levels &+ (options.isSecondStage ? 2 : 0)
   let outputBits = options.outputBits == 0 ? 56 : options.outputBits
   guard options.inputBits == 0 || options.inputBits == inputBits, 32...56 ~= outputBits else {
     throw .invalidArgument
   }
   return PageTableGeometry(
-    levels: levels, inputBits: inputBits, isSigned: isFirstStage, outputBits: outputBits)
+    levels: levels, inputBits: inputBits, isSigned: !options.isSecondStage, outputBits: outputBits)
 }
