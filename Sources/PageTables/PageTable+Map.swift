@@ -260,6 +260,7 @@ extension PageTable {
   ///
   /// - Parameter inPlaceOfLeaf: whether it leads to a part of what a larger leaf leads to. What hardware
   ///   notes meanwhile stays in the words that it is in.
+  @inline(never)
   func storeLeaf(
     _ node: TableNode, at first: Int, _ output: UInt64, _ content: LeafContent, order: Int,
     inPlaceOfLeaf: Bool = false

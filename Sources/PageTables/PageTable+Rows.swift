@@ -20,7 +20,8 @@ extension PageTable {
   /// Whether a range of offsets inside a lowest table has a leaf.
   func hasLeaf(inLowest node: TableNode, _ first: UInt64, _ last: UInt64) -> Bool {
     let indexes = node.indexes(first, last)
-    return !row(node, indexes).isEmpty && indexes.contains { isLeaf(inLowest: node, at: $0) }
+    return !PlainTable.isEmpty(row(node, indexes))
+      && indexes.contains { isLeaf(inLowest: node, at: $0) }
   }
 
   private func isLeaf(inLowest node: TableNode, at index: Int) -> Bool {
@@ -38,8 +39,9 @@ extension PageTable {
     let indexes = node.indexes(first, last)
     let row = row(node, indexes)
     if output &+ (last &- first) <= plain.lastOutput {
-      row.store(
-        output &>> plain.addressShift | attributes, step: unsafe plain.step(plain.level(0).pointee))
+      PlainTable.store(
+        row, output &>> plain.addressShift | attributes,
+        unsafe plain.step(plain.level(0).pointee))
       return
     }
     for index in 0..<row.count {
@@ -57,8 +59,8 @@ extension PageTable {
   ) -> (size: UInt64, isStopped: Bool) {
     let indexes = node.indexes(first, last)
     let row = row(node, indexes)
-    if unsafe plain.areLeavesAlike(row, plain.level(0).pointee) {
-      row.clear()
+    if plain.areLeavesAlike(row) {
+      PlainTable.store(row, 0, 0)
       return (last &- first &+ 1, false)
     }
     var size: UInt64 = 0

@@ -542,11 +542,14 @@ public struct PlainTable {
     row.store(first, step: step)
   }
 
-  /// Whether a row of the smallest leaves is not a whole table, and leaves alike.
+  /// Whether a row is plain leaves of the smallest size which permit the same.
   @inline(never)
-  private func isUnmappable(_ row: PlainRow) -> Bool {
-    unsafe !isTable(row) && areLeavesAlike(row, level(0).pointee)
+  func areLeavesAlike(_ row: PlainRow) -> Bool {
+    unsafe areLeavesAlike(row, level(0).pointee)
   }
+
+  /// Whether a row of the smallest leaves is not a whole table, and leaves alike.
+  private func isUnmappable(_ row: PlainRow) -> Bool { !isTable(row) && areLeavesAlike(row) }
 
   @inline(never)
   func mapRowApart(
