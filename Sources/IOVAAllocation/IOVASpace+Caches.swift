@@ -128,20 +128,20 @@ extension IOVASpace {
     caches.lockEverything()
     unsafe giveBackCaches(to: &store.pointee)
     caches.unlockRacksOnly()
-    lock.unlock()
+    unlockStore()
     for cell in 0..<caches.cellCount {
       for index in 0..<Int(orderCount) * 2 {
         let kind = IOVAKind(index: index)
         caches.rack(cell, kind).withLock { rack in
-          lock.lock()
+          lockStore()
           while !rack.isInUse, let given = rack.giveOne() {
             unsafe store.pointee.addEmpty(given.magazine)
           }
-          lock.unlock()
+          unlockStore()
         }
       }
     }
-    lock.lock()
+    lockStore()
     let magazines = unsafe store.pointee.takeSurplus(beyond: 0)
     finishApart()
     IOVAStore.freeMagazines(from: magazines)
@@ -150,9 +150,9 @@ extension IOVASpace {
   /// Looks at a kind of range, and retires a magazine of it if nobody uses it any more.
   @_optimize(size)
   func age() {
-    lock.lock()
+    lockStore()
     let kind = unsafe store.pointee.ageingKind
-    lock.unlock()
+    unlockStore()
     guard let kind else { return }
     var uses: UInt64 = 0
     for cell in 0..<caches.cellCount {
@@ -162,18 +162,18 @@ extension IOVASpace {
     var isIdle = true
     for cell in 0..<caches.cellCount where isIdle && !hasRetired {
       caches.rack(cell, kind).withLock { rack in
-        lock.lock()
+        lockStore()
         isIdle = unsafe store.pointee.isIdle(kind, uses: uses)
         hasRetired = unsafe isIdle && store.pointee.retireOne(&rack, kind)
         if !rack.isInUse {
           unsafe store.pointee.takeCounts(of: &rack)
           caches.note(cell, kind, inUse: false)
         }
-        lock.unlock()
+        unlockStore()
       }
     }
-    lock.lock()
+    lockStore()
     unsafe store.pointee.didLookAt(kind, hasRetired: hasRetired)
-    lock.unlock()
+    unlockStore()
   }
 }

@@ -185,74 +185,81 @@ struct IOVADump {
   }
 
   @_optimize(size)
-  private func write(_ compose: (inout TextBuffer) -> Void) {
+  @inline(never)
+  private func write(_ text: borrowing TextBuffer) {
     ThreadRules.willCallBack()
-    var text = TextBuffer()
-    compose(&text)
     unsafe text.withCString { text in unsafe callback(text, opaque) }
   }
 
   @_optimize(size)
   func write(_ statistics: IOVASpace.Statistics, bounds: IOVARange, granule: Granule) {
-    write { text in
-      text.append("IOVA space ")
-      Self.append(bounds.first.rawValue, bounds.last.rawValue, to: &text)
-      text.append(", granule ")
-      text.append(bytes: granule.bytes)
-    }
-    write { text in
-      text.append("  allocated: ")
-      text.append(decimal: statistics.allocatedCount)
-      text.append(statistics.allocatedCount == 1 ? " range, " : " ranges, ")
-      text.append(bytes: statistics.allocatedBytes)
-      text.append("; reserved: ")
-      text.append(decimal: statistics.reservedCount)
-      text.append(statistics.reservedCount == 1 ? " range, " : " ranges, ")
-      text.append(bytes: statistics.reservedBytes)
-    }
-    write { text in
-      text.append("  free: ")
-      text.append(bytes: statistics.freeBytes)
-      text.append(", the longest range ")
-      text.append(bytes: statistics.largestFreeBytes)
-    }
+    var text = TextBuffer()
+    text.append("IOVA space ")
+    Self.append(bounds.first.rawValue, bounds.last.rawValue, to: &text)
+    text.append(", granule ")
+    text.append(bytes: granule.bytes)
+    write(text)
+    text = TextBuffer()
+    text.append("  allocated: ")
+    text.append(decimal: statistics.allocatedCount)
+    text.append(statistics.allocatedCount == 1 ? " range, " : " ranges, ")
+    text.append(bytes: statistics.allocatedBytes)
+    text.append("; reserved: ")
+    text.append(decimal: statistics.reservedCount)
+    text.append(statistics.reservedCount == 1 ? " range, " : " ranges, ")
+    text.append(bytes: statistics.reservedBytes)
+    write(text)
+    text = TextBuffer()
+    text.append("  free: ")
+    text.append(bytes: statistics.freeBytes)
+    text.append(", the longest range ")
+    text.append(bytes: statistics.largestFreeBytes)
+    write(text)
   }
 
+  @_optimize(size)
   func writeLegend() {
-    write { text in
-      text.append("where (# in use, 1 to 9 tenths of it, r reserved, . free):")
-    }
+    var text = TextBuffer()
+    text.append("where (# in use, 1 to 9 tenths of it, r reserved, . free):")
+    write(text)
   }
 
   @_optimize(size)
   func write(_ row: borrowing IOVAMapRow) {
-    write { text in
-      text.append("  ")
-      Self.append(row.first, row.last, to: &text)
-      text.append(" |")
-      for cell in 0..<row.cellCount { row.append(cell, to: &text) }
-      text.append("| a cell: ")
-      text.append(bytes: row.cellSize)
-    }
+    var text = TextBuffer()
+    text.append("  ")
+    Self.append(row.first, row.last, to: &text)
+    text.append(" |")
+    for cell in 0..<row.cellCount { row.append(cell, to: &text) }
+    text.append("| a cell: ")
+    text.append(bytes: row.cellSize)
+    write(text)
   }
 
+  @_optimize(size)
   func writeFree(_ extent: UInt64) {
-    write { text in
-      text.append("  ")
-      text.append(bytes: extent == UInt64.max ? extent : extent &+ 1)
-      text.append(" free")
-    }
+    var text = TextBuffer()
+    text.append("  ")
+    text.append(bytes: extent == UInt64.max ? extent : extent &+ 1)
+    text.append(" free")
+    write(text)
   }
 
-  func writeFreeHeading() { write { $0.append("free ranges by length:") } }
+  @_optimize(size)
+  func writeFreeHeading() {
+    var text = TextBuffer()
+    text.append("free ranges by length:")
+    write(text)
+  }
 
+  @_optimize(size)
   func writeFree(order: Int, count: UInt64) {
-    write { text in
-      text.append("  from ")
-      text.append(bytes: 1 &<< UInt64(order))
-      text.append(": ")
-      text.append(decimal: count)
-    }
+    var text = TextBuffer()
+    text.append("  from ")
+    text.append(bytes: 1 &<< UInt64(order))
+    text.append(": ")
+    text.append(decimal: count)
+    write(text)
   }
 
   private static func append(_ first: UInt64, _ last: UInt64, to text: inout TextBuffer) {

@@ -34,7 +34,7 @@ extension IOVASpace {
     caches.lockEverything()
     defer {
       caches.unlockRacksOnly()
-      lock.unlock()
+      unlockStore()
     }
     var statistics = Statistics()
     let (cachedCount, cachedBytes) = unsafe store.pointee.cached
@@ -98,8 +98,8 @@ extension IOVASpace {
     guard
       let (lowest, highest) = granules(from: range.first.rawValue, to: range.last.rawValue)
     else { return 0 }
-    lock.lock()
-    defer { lock.unlock() }
+    lockStore()
+    defer { unlockStore() }
     return bytes(unsafe store.pointee.tree.longestGap(from: lowest, to: highest))
   }
 
@@ -117,8 +117,8 @@ extension IOVASpace {
   @inline(never)
   @_optimize(size)
   public func use(at address: IOVA) -> (range: IOVARange, use: Use) {
-    lock.lock()
-    defer { lock.unlock() }
+    lockStore()
+    defer { unlockStore() }
     let (last, use) = unsafe store.pointee.tree.use(at: address.rawValue &>> shift)
     let end = last &<< shift | granule.mask
     // An address of the space is not above the last one of its own range.

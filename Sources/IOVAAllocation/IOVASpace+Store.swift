@@ -120,7 +120,7 @@ extension IOVASpace {
       bytes: bytes, constraints, searched: isHigh || isNatural ? nil : vacancies)
   }
 
-  @inline(__always)
+  @inline(never)
   private func place(
     _ request: IOVARequest, bytes: UInt64, isHigh: Bool, isNatural: Bool,
     _ vacancies: inout UInt64
@@ -256,13 +256,23 @@ extension IOVASpace {
     guard range.isAligned(to: granule), bounds.contains(range) else { throw .invalidArgument }
     let first = range.first.rawValue &>> shift
     let size = (range.extent &>> shift) &+ 1
-    lock.lock()
+    lockStore()
     let isRemoved = unsafe store.pointee.remove(first: first, size: size, isReserved: true)
     finishApart()
     guard isRemoved else { throw .invalidArgument }
   }
 
   // MARK: - Locks and memory
+
+  // Once in the library, for what is done seldom.
+
+  @inline(never)
+  @_optimize(size)
+  func lockStore() { lock.lock() }
+
+  @inline(never)
+  @_optimize(size)
+  func unlockStore() { lock.unlock() }
 
   /// Takes the store's lock, with all that an insertion may need.
   ///
@@ -287,15 +297,15 @@ extension IOVASpace {
     while true {
       if unsafe store.pointee.tree.isShortOfNodes {
         let isLeaf = unsafe store.pointee.tree.isShortOfLeaves
-        lock.unlock()
+        unlockStore()
         try addNode(isLeaf: isLeaf)
       } else if unsafe mayMakeMagazine && store.pointee.isShortOfMagazines(magazinesMax) {
-        lock.unlock()
+        unlockStore()
         mayMakeMagazine = addMagazine()
       } else {
         return
       }
-      lock.lock()
+      lockStore()
     }
   }
 
@@ -308,7 +318,7 @@ extension IOVASpace {
       guard unsafe store.pointee.tree.isShortOfNodes else { return }
       let isLeaf = unsafe store.pointee.tree.isShortOfLeaves
       caches.unlockRacksOnly()
-      lock.unlock()
+      unlockStore()
       try addNode(isLeaf: isLeaf)
     }
   }
@@ -319,13 +329,13 @@ extension IOVASpace {
   private func addNode(isLeaf: Bool) throws(Failure) {
     let size = isLeaf ? IOVANode.leafSize : IOVANode.innerSize
     let node = unsafe IOVANode(try RawMemory.allocate(size, alignment: 16))
-    lock.lock()
+    lockStore()
     if isLeaf {
       unsafe store.pointee.tree.spareLeaves.add(node)
     } else {
       unsafe store.pointee.tree.spareInners.add(node)
     }
-    lock.unlock()
+    unlockStore()
   }
 
   /// Allocates a magazine and adds it, if there is memory for it.
@@ -333,9 +343,9 @@ extension IOVASpace {
     guard let memory = unsafe try? RawMemory.allocate(IOVAMagazine.size, alignment: 16) else {
       return false
     }
-    lock.lock()
+    lockStore()
     unsafe store.pointee.addNew(IOVAMagazine(memory))
-    lock.unlock()
+    unlockStore()
     return true
   }
 
@@ -361,7 +371,7 @@ extension IOVASpace {
     let nodes = unsafe store.pointee.tree.takeSurplus()
     let magazines = unsafe store.pointee.takeSurplus(beyond: emptiesKept)
     let isDueToAge = unsafe store.pointee.isDueToAge
-    lock.unlock()
+    unlockStore()
     _ = consume nodes
     IOVAStore.freeMagazines(from: magazines)
     if let refusals { report(refusals) }
