@@ -52,17 +52,30 @@ extension Group {
     case refused(Failure, UnsafeMutablePointer<Device>?)
   }
 
-  /// Lets `choose` see the group, and again with a domain as it needs it.
+  /// What a default domain is chosen for.
+  @safe
+  private enum Demand {
+    case driver(Driver, of: UnsafeMutablePointer<Member>)
+    case type(DefaultType)
+  }
+
+  /// Meets a demand, for which it looks at the group, and again with a domain as it needs it.
   ///
   /// - Throws: what `Domain.init` throws.
-  private static func choosing(
-    for group: UnsafeMutablePointer<Group>, _ iommu: UnsafeMutablePointer<IOMMU>?,
-    _ choose: (inout State, UnsafeMutablePointer<Domain>?) -> Choice
+  @inline(never)
+  private static func choose(
+    for group: UnsafeMutablePointer<Group>, _ iommu: UnsafeMutablePointer<IOMMU>?, _ demand: Demand
   ) throws(Failure) -> (Failure, UnsafeMutablePointer<Device>?)? {
     var new: UnsafeMutablePointer<Domain>? = nil
     defer { if let new = unsafe new { unsafe Box.letGo(new) } }
     while true {
-      switch unsafe group.pointee.state.withLock({ state in unsafe choose(&state, new) }) {
+      let choice = unsafe group.pointee.state.withLock { state in
+        switch demand {
+        case .driver(let driver, let member): unsafe use(member, for: driver, &state, new)
+        case .type(let type): unsafe turn(&state, to: type, iommu, new)
+        }
+      }
+      switch choice {
       case .settled(let left):
         unsafe group.pointee.letGo(of: left)
         return nil
@@ -117,10 +130,8 @@ extension Group {
   ///   identity domain and a device of the group is not trusted; what `Domain.init` throws. Demands that
   ///   contradict each other are reported.
   static func use(_ device: borrowing Device, for driver: Driver) throws(Failure) {
-    let member = unsafe device.member
-    let refusal = unsafe try choosing(for: device.group, device.iommu) { state, new in
-      unsafe use(member, for: driver, &state, new)
-    }
+    let refusal = unsafe try choose(
+      for: device.group, device.iommu, .driver(driver, of: device.member))
     guard let (failure, other) = unsafe refusal else { return }
     if let other = unsafe other {
       unsafe device.reportContradiction(failure, to: other, by: driver)
@@ -197,27 +208,28 @@ extension Group {
     }
     guard let iommu = unsafe iommu else { throw .noDevice }
     defer { unsafe Box.letGo(iommu) }
-    let refusal = unsafe try choosing(for: group, iommu) { state, new in
-      guard unsafe state.members?.pointee.device?.pointee.iommu == iommu else {
-        return unsafe Self.refuse(.noDevice, nil)
-      }
-      if let domain = unsafe state.defaultDomain, unsafe type.isOf(domain) {
-        return .settled(Left())
-      }
-      do throws(Failure) { try Self.requireFree(state) } catch {
-        return unsafe Self.refuse(error, nil)
-      }
-      guard unsafe !type.isTrusting || Self.untrusted(in: state) == nil else {
-        return unsafe Self.refuse(.notPermitted, nil)
-      }
-      return unsafe Self.take(new, type, &state)
-    }
+    let refusal = unsafe try choose(for: group, iommu, .type(type))
     guard let (failure, _) = unsafe refusal else { return }
     unsafe group.pointee.system.pointee.reporter.report(.error, failure, object: "group") { text in
       text.append("its default domain stays as it is; the group is ")
       unsafe group.pointee.describe(&text)
     }
     throw failure
+  }
+
+  private static func turn(
+    _ state: inout State, to type: DefaultType, _ iommu: UnsafeMutablePointer<IOMMU>?,
+    _ new: UnsafeMutablePointer<Domain>?
+  ) -> Choice {
+    guard unsafe state.members?.pointee.device?.pointee.iommu == iommu else {
+      return unsafe refuse(.noDevice, nil)
+    }
+    if let domain = unsafe state.defaultDomain, unsafe type.isOf(domain) { return .settled(Left()) }
+    do throws(Failure) { try requireFree(state) } catch { return unsafe refuse(error, nil) }
+    guard unsafe !type.isTrusting || untrusted(in: state) == nil else {
+      return unsafe refuse(.notPermitted, nil)
+    }
+    return unsafe take(new, type, &state)
   }
 
   /// The default domain, which is held, if it can become of this type as it is.
