@@ -16,16 +16,21 @@ extension Domain.Translation {
     _ regions: borrowing ReservedRegions, _ backend: BackendDomain
   ) throws(Failure) {
     guard regions.count > 0, let space = unsafe space else { return }
-    unsafe try regions.visit(space.pointee.bounds, where: { _ in true }) { range throws(Failure) in
-      try unsafe space.pointee.reserve(range)
+    let bounds = unsafe space.pointee.bounds
+    var next: UInt64? = bounds.first.rawValue
+    while let from = next, let part = regions.part(from: from, through: bounds.last.rawValue) {
+      try unsafe space.pointee.reserve(IOVARange(first: IOVA(part.first), last: IOVA(part.last)))
+      next = part.last < bounds.last.rawValue ? part.last &+ 1 : nil
     }
-    let all = try IOVARange(first: IOVA(0), last: IOVA(UInt64.max))
-    try regions.visit(all, where: { $0 == .direct || $0 == .relaxable }) { range throws(Failure) in
-      let (output, access) = (
-        PhysicalAddress(range.first.rawValue), table.expressible(.transfers)
-      )
+    next = 0
+    while let from = next,
+      let part = regions.part(from: from, through: UInt64.max, areMapped: true)
+    {
+      let range = try IOVARange(first: IOVA(part.first), last: IOVA(part.last))
+      let (output, access) = (PhysicalAddress(part.first), table.expressible(.transfers))
       try table.map(range, to: output, access: access)
       try backend.map(range, to: output, access)
+      next = part.last < UInt64.max ? part.last &+ 1 : nil
     }
   }
 

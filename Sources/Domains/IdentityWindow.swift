@@ -465,14 +465,14 @@ extension Domain {
     let last = end & mask == mask ? end : (end & ~mask) &- 1
     guard start <= first, first <= last, last <= end else { return }
     var next: UInt64? = first
-    let all = try IOVARange(first: IOVA(first), last: IOVA(last))
-    try reserved.visit(all, where: { _ in true }) { (range) throws(Failure) in
-      if let from = next, from < range.first.rawValue {
-        try body(IOVARange(first: IOVA(from), last: IOVA(range.first.rawValue &- 1)))
+    while let from = next {
+      let part = reserved.part(from: from, through: last)
+      if part == nil || from < part!.first {
+        let end = part.map { $0.first &- 1 } ?? last
+        try body(IOVARange(first: IOVA(from), last: IOVA(end)))
       }
-      next = range.last.rawValue < last ? range.last.rawValue &+ 1 : nil
+      next = part.flatMap { $0.last < last ? $0.last &+ 1 : nil }
     }
-    if let next { try body(IOVARange(first: IOVA(next), last: IOVA(last))) }
   }
 
   /// Fills a piece, which is new if there is none; not where another piece or mapping is in the way, nor

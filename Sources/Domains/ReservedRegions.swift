@@ -165,21 +165,20 @@ public struct ReservedRegions: ~Copyable {
     return false
   }
 
-  /// Calls `body` for ranges that do not overlap, in order, and together are all regions that are
-  /// wanted, as far as they lie in `bounds`.
-  func visit(
-    _ bounds: IOVARange, where isWanted: (Kind) -> Bool,
-    _ body: (IOVARange) throws(Failure) -> Void
-  ) throws(Failure) {
-    var next = bounds.first.rawValue
-    for index in 0..<count where isWanted(Kind(rawValue: self[index].type)!) {
-      let first = max(next, self[index].first)
-      let last = min(self[index].last, bounds.last.rawValue)
-      guard first <= last else { continue }
-      try body(IOVARange(first: IOVA(first), last: IOVA(last)))
-      // What is left is above it, if anything is.
-      guard last < bounds.last.rawValue else { return }
-      next = last &+ 1
+  /// The first part of a region that starts at an address or above, and ends at another or below.
+  ///
+  /// - Parameter areMapped: whether regions count only that are mapped 1:1.
+  @inline(never)
+  func part(
+    from lowest: UInt64, through highest: UInt64, areMapped: Bool = false
+  ) -> (first: UInt64, last: UInt64)? {
+    for index in 0..<count {
+      let region = self[index]
+      if areMapped && region.type > Kind.relaxable.rawValue { continue }
+      let first = max(lowest, region.first)
+      let last = min(region.last, highest)
+      if first <= last { return (first, last) }
     }
+    return nil
   }
 }
