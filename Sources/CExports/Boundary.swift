@@ -61,15 +61,19 @@ func options<Options>(
   _ given: UnsafePointer<Options>?, defaults: Options
 ) throws(Failure) -> Options {
   guard let given = unsafe given else { return defaults }
-  let bytes = unsafe UnsafeRawPointer(given)
+  unsafe try checkOptions(UnsafeRawPointer(given), known: UInt(MemoryLayout<Options>.stride))
+  return unsafe given.pointee
+}
+
+/// Refuses options that say more than is known.
+@inline(never)
+private func checkOptions(_ bytes: UnsafeRawPointer, known: UInt) throws(Failure) {
   let size = unsafe bytes.load(as: UInt.self)
-  let known = UInt(MemoryLayout<Options>.stride)
   guard size >= known else { throw .invalidArgument }
   // No release will know a structure a page longer; a size like that is no size.
   guard size <= known + 4096, unsafe RawMemory.isZero(bytes, Int(known)..<Int(size)) else {
     throw .tooBig
   }
-  return unsafe given.pointee
 }
 
 /// Fills in a statistics structure of C's, as long as that says it is.

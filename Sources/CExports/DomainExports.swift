@@ -35,7 +35,7 @@ private func guestTable(
   _ given: UnsafePointer<dmacore_walk_options>?, behind parent: UnsafeMutablePointer<Domain>?
 ) throws(Failure) -> ForeignTable? {
   guard unsafe given != nil else { return nil }
-  let table = unsafe try options(given, defaults: dmacore_walk_options())
+  let table = unsafe try walkOptions(given)
   guard let parent = unsafe parent,
     unsafe table.read == nil && table.opaque == nil && table.second_stage == nil
   else { throw .invalidArgument }

@@ -33,15 +33,22 @@ private func tableWalk(
   _ given: UnsafePointer<dmacore_walk_options>?
 ) throws(Failure) -> TableWalk {
   try require(unsafe given != nil)
-  let first = unsafe try options(given, defaults: dmacore_walk_options())
+  let first = unsafe try walkOptions(given)
   guard let given = unsafe first.second_stage else {
     return unsafe TableWalk(try foreignTable(first, read: first.read, opaque: first.opaque))
   }
-  let second = unsafe try options(given, defaults: dmacore_walk_options())
+  let second = unsafe try walkOptions(given)
   try require(unsafe second.second_stage == nil)
   return unsafe TableWalk(
     try foreignTable(first, read: first.read, opaque: first.opaque),
     behind: try foreignTable(second, read: second.read, opaque: second.opaque))
+}
+
+@inline(never)
+func walkOptions(
+  _ given: UnsafePointer<dmacore_walk_options>?
+) throws(Failure) -> dmacore_walk_options {
+  unsafe try options(given, defaults: dmacore_walk_options())
 }
 
 @inline(never)

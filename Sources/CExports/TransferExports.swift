@@ -23,6 +23,7 @@ private func peek(_ pointer: UnsafePointer<dmacore_transfer>?) throws(Failure) -
   unsafe try transfer(UnsafeMutablePointer(mutating: pointer)).pointee
 }
 
+@inline(never)
 private func request(
   _ given: UnsafePointer<dmacore_transfer_request>?
 ) throws(Failure) -> TransferRequest {
