@@ -143,9 +143,7 @@ extension Device {
   private func reportWrongAddress(_ first: UInt64, _ extent: UInt64) -> Failure {
     unsafe system.pointee.reporter.report(.error, .ioError, object: name) { text in
       text.append("its mapping functions have ")
-      text.append(decimal: extent &+ 1)
-      text.append(" bytes at ")
-      text.append(hexadecimal: first)
+      text.append(first, first &+ extent)
       text.append(", which is out of reach, another's or not aligned")
     }
     return .ioError

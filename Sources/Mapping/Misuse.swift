@@ -21,6 +21,14 @@ extension TextBuffer {
     append(" with attributes ")
     append(hexadecimal: UInt64(attributes.rawValue))
   }
+
+  /// Appends how long a range is, and where.
+  @inline(never)
+  mutating func append(_ first: UInt64, _ last: UInt64) {
+    append(decimal: last &- first &+ 1)
+    append(" bytes at ")
+    append(hexadecimal: first)
+  }
 }
 
 extension TextBuffer {
@@ -54,9 +62,7 @@ extension Device {
     unsafe system.pointee.reporter.report(.error, .invalidArgument, object: name) { text in
       text.append(call)
       text.append(" of ")
-      text.append(decimal: range.extent &+ 1)
-      text.append(" bytes at ")
-      text.append(hexadecimal: range.first.rawValue)
+      text.append(range.first.rawValue, range.last.rawValue)
       if let direction {
         text.append(" ")
         text.append(direction.words)
@@ -67,9 +73,7 @@ extension Device {
         return
       }
       text.appendKind(found.record.kind, found.record.attributes)
-      text.append(decimal: found.last &- found.first &+ 1)
-      text.append(" bytes at ")
-      text.append(hexadecimal: found.first)
+      text.append(found.first, found.last)
       if found.record.kind == .streaming {
         text.append(" ")
         text.append(found.record.direction.words)
@@ -101,9 +105,7 @@ extension Device {
   func reportHeld(_ range: DMARange) {
     unsafe system.pointee.reporter.report(.warning, .busy, object: name) { text in
       text.append("unmap of ")
-      text.append(decimal: range.extent &+ 1)
-      text.append(" bytes at ")
-      text.append(hexadecimal: range.first.rawValue)
+      text.append(range.first.rawValue, range.last.rawValue)
       text.append(": a zero-copy mapping of the device still holds a part")
     }
   }
