@@ -26,9 +26,7 @@ public struct PageTableConfiguration {
     self.kind = kind
     self.options = try options.of(kind, granule: granule)
     unsafe self.allocator = allocator
-    let format = try AnyFormat(kind, self.options)
-    capabilities = PageTableCapabilities(format)
-    format.destroy()
+    capabilities = try AnyFormat.with(kind, self.options) { PageTableCapabilities($0) }
   }
 
   func format() throws(Failure) -> AnyFormat { try AnyFormat(kind, options) }
@@ -130,9 +128,9 @@ public struct AnyPageTable: ~Copyable, @unchecked Sendable {
     if format.canExpress(access) { return access }
     var known = access.intersection([.read, .write, .execute])
     if !format.canExpress(known) { known.insert(.read) }
-    for hint in [Access.mmio, Access.privileged]
-    where access.contains(hint) && format.canExpress(known.union(hint)) {
-      known.insert(hint)
+    if access.contains(.mmio), format.canExpress(known.union(.mmio)) { known.insert(.mmio) }
+    if access.contains(.privileged), format.canExpress(known.union(.privileged)) {
+      known.insert(.privileged)
     }
     return known
   }

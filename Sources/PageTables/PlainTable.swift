@@ -267,7 +267,8 @@ public struct PlainTable {
       PhysicalAddress(0), attributes: format.attributes(access, order: 0, at: level))
     let words = unsafe numbers.pointee.words
     if new.leaf == UInt64.max { new.leaf = word & new.leafMask }
-    for variant in [format.settingDirty(word, false), format.settingDirty(word, true)] {
+    for bit in 0..<2 {
+      let variant = format.settingDirty(word, bit != 0)
       let number = words.accessNumber(variant)
       guard new.isLeaf(variant),
         case .leaf(TableLeaf(PhysicalAddress(0), access)) = format.decode(

@@ -108,6 +108,9 @@ public struct AMDv1: PageTableFormat {
       accessBits: Self.accessBits | coherent, shifts: (1, 1))
   }
 
+  // What is reserved in the entries of tables alone.
+  private var wrongInTables: UInt64 { Self.untranslated | Self.forceCoherent | unreachableBits }
+
   @inline(__always)
   public func decode(_ word: UInt64, at level: Int, index: Int) -> TableEntry {
     if word & Self.present == 0 { return .empty }
@@ -116,8 +119,7 @@ public struct AMDv1: PageTableFormat {
     let nextLevel = word & Self.nextLevelBits
     if nextLevel != 0 && nextLevel != Self.nextLevelBits {
       let isNext = nextLevel &>> Self.nextLevelShift == UInt64(truncatingIfNeeded: level)
-      let wrong = Self.untranslated | Self.forceCoherent | unreachableBits
-      return isNext && word & wrong == 0 ? .table(PhysicalAddress(address)) : .reserved
+      return isNext && word & wrongInTables == 0 ? .table(PhysicalAddress(address)) : .reserved
     }
     var output = address
     var order = 0
@@ -156,12 +158,11 @@ public struct AMDv1: PageTableFormat {
   // have resolved must be 0 then, or hardware faults. It has to be lower than the entry's own level.
   func farTable(_ word: UInt64, at level: Int) -> (PhysicalAddress, level: Int)? {
     let nextLevel = Int(truncatingIfNeeded: (word & Self.nextLevelBits) &>> Self.nextLevelShift)
-    guard nextLevel >= 1, nextLevel < level else { return nil }
     // All else is as in an entry that skips none.
-    let near = UInt64(truncatingIfNeeded: level) &<< Self.nextLevelShift
-    guard case .table(let next) = decode(word & ~Self.nextLevelBits | near, at: level, index: 0)
+    guard nextLevel >= 1, nextLevel < level, word & Self.present != 0,
+      word & (Self.reservedBits | wrongInTables) == 0
     else { return nil }
-    return (next, nextLevel &- 1)
+    return (PhysicalAddress(word & Self.addressBits), nextLevel &- 1)
   }
 
   public var notesDirty: Bool { dirty != 0 }
