@@ -211,6 +211,11 @@ public struct Device: ~Copyable, Held {
   private init(
     system: UnsafeMutablePointer<System>, _ description: DeviceDescription
   ) throws(Failure) {
+    let reserved = unsafe try ReservedRegions.checked(
+      description.regions, count: description.regionCount)
+    let name = unsafe try Name(description.name, fallback: "device")
+    let faults = try FaultRing(capacity: description.faultCapacity)
+    let pins = try PinTable()
     let mappings = unsafe try MappingTable(
       system: system,
       tagging: description.iommu != nil && description.isCoherent && !description.isUntrusted
@@ -218,11 +223,6 @@ public struct Device: ~Copyable, Held {
       isDirect: description.iommu == nil,
       recordsDirect: description.tracksDirect || !description.isCoherent || description.bouncesAll
         || description.mappingOps != nil)
-    let faults = try FaultRing(capacity: description.faultCapacity)
-    let reserved = unsafe try ReservedRegions.checked(
-      description.regions, count: description.regionCount)
-    let pins = try PinTable()
-    let name = unsafe try Name(description.name, fallback: "device")
     let ranges = unsafe try Box<DMARanges>.place { () throws(Failure) in
       unsafe try DMARanges(description.ranges, count: description.rangeCount)
     }

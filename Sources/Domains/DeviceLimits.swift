@@ -20,9 +20,9 @@ public struct DeviceLimits: ~Copyable {
 
   /// - Throws: `invalidArgument` for a mask that is no power of two less one.
   public func set(_ new: dmacore_device_limits) throws(Failure) {
-    for mask in [new.segment_boundary_mask, new.min_align_mask] {
-      guard mask & (mask &+ 1) == 0 else { throw .invalidArgument }
-    }
+    guard new.segment_boundary_mask & (new.segment_boundary_mask &+ 1) == 0,
+      new.min_align_mask & (new.min_align_mask &+ 1) == 0
+    else { throw .invalidArgument }
     segmentSize.store(new.max_segment_size == 0 ? 65536 : new.max_segment_size, ordering: .relaxed)
     boundaryMask.store(
       new.segment_boundary_mask == 0 ? UInt64.max : new.segment_boundary_mask, ordering: .relaxed)

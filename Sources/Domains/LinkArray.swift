@@ -65,18 +65,20 @@ public struct LinkArray {
   public subscript(_ index: Int) -> MemoryLink { unsafe links[index] }
 
   public func insert(_ link: MemoryLink, at index: Int, of count: Int) {
-    unsafe (links + (index &+ 1)).update(from: links + index, count: count &- index)
+    if index < count { unsafe move(links + index, to: index &+ 1, count &- index) }
     unsafe links[index] = link
   }
 
   public func remove(_ range: Range<Int>, of count: Int) {
-    unsafe (links + range.lowerBound).update(
-      from: links + range.upperBound, count: count &- range.upperBound)
+    unsafe move(links + range.upperBound, to: range.lowerBound, count &- range.upperBound)
   }
 
   /// The links of another array, which there is room for.
-  public func take(_ count: Int, from other: LinkArray) {
-    unsafe links.update(from: other.links, count: count)
+  public func take(_ count: Int, from other: LinkArray) { unsafe move(other.links, to: 0, count) }
+
+  private func move(_ first: UnsafeMutablePointer<MemoryLink>, to index: Int, _ count: Int) {
+    unsafe UnsafeMutableRawPointer(links + index).copyMemory(
+      from: first, byteCount: count &* MemoryLayout<MemoryLink>.stride)
   }
 
   /// How many links of so many start before an offset.

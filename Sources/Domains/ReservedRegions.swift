@@ -174,7 +174,9 @@ public struct ReservedRegions: ~Copyable {
   ) -> (first: UInt64, last: UInt64)? {
     for index in 0..<count {
       let region = self[index]
-      if areMapped && region.type > Kind.relaxable.rawValue { continue }
+      let isMapped =
+        region.type == Kind.direct.rawValue || region.type == Kind.relaxable.rawValue
+      if areMapped && !isMapped { continue }
       let first = max(lowest, region.first)
       let last = min(region.last, highest)
       if first <= last { return (first, last) }
