@@ -100,6 +100,7 @@ extension Group {
   }
 
   /// Makes a domain the default domain that the group has chosen, if it is of the kind.
+  @inline(never)
   private static func take(
     _ domain: UnsafeMutablePointer<Domain>?, _ type: DefaultType, _ state: inout State
   ) -> Choice {

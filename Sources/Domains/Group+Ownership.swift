@@ -92,6 +92,7 @@ extension Group {
   ///
   /// - Throws: `notPermitted` when this is not the owner or may not have such a domain,
   ///   `invalidArgument` for a domain of another IOMMU, and as `change`.
+  @inline(never)
   public func attach(
     _ domain: UnsafeMutablePointer<Domain>?, by token: UnsafeRawPointer
   ) throws(Failure) {

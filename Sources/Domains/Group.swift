@@ -291,6 +291,7 @@ public struct Group: ~Copyable, Held {
   }
 
   /// Waits until nobody is inside what was left, lets go of it, and answers what was pending there.
+  @inline(never)
   func letGo(of left: Left) {
     if let domain = unsafe left.domain, left.devices > 0 {
       unsafe system.pointee.readers.waitForReaders()

@@ -82,6 +82,7 @@ public struct PinTable: ~Copyable {
     }
   }
 
+  @inline(never)
   public func remove(_ node: UnsafeMutablePointer<Node>) {
     ranges.withLock { tree in unsafe tree.remove(node) }
     count.wrappingSubtract(1, ordering: .relaxed)

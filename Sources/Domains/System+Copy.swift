@@ -24,6 +24,7 @@ extension System {
   /// The most bytes that one read section copies: see `View.copySize`.
   private static var copySize: UInt64 { 64 << 10 }
 
+  @inline(never)
   private func copyByRegion(_ range: PhysicalRange, _ transfer: MemoryTransfer) throws(Failure) {
     var next = range.first.rawValue
     while true {

@@ -52,6 +52,7 @@ struct IOVANode: Equatable {
   static func == (a: IOVANode, b: IOVANode) -> Bool { unsafe a.memory == b.memory }
 
   /// Makes it an empty node.
+  @_optimize(size)
   func clear() {
     count = 0
     unsafe keys.initialize(repeating: UInt64.max, count: Self.capacity)

@@ -272,6 +272,8 @@ struct IOVADump {
 extension TextBuffer {
   /// Appends a number of bytes in the largest unit of which there is one, with a tenth if there is a
   /// rest. The largest number stands for 2^64.
+  @inline(never)
+  @_optimize(size)
   mutating func append(bytes: UInt64) {
     let unit = bytes == 0 ? 0 : (63 &- bytes.leadingZeroBitCount) / 10
     if bytes == UInt64.max {

@@ -287,6 +287,7 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
   ///
   /// - Throws: `invalidArgument` when they make no sense, `noSpace` when there is no such range,
   ///   `noMemory`.
+  @inline(never)
   public func allocate(
     size: UInt64, _ constraints: IOVAConstraints
   ) throws(Failure) -> IOVA {

@@ -174,6 +174,8 @@ struct IOVATree: ~Copyable {
 
   /// Goes to the last slot before the leaf that the path leads to, or to the first behind it, unless
   /// there is none.
+  @inline(never)
+  @_optimize(size)
   mutating func stepAside(_ direction: Int) -> Bool {
     var level = 1
     while level <= height {

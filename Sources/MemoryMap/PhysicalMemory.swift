@@ -66,6 +66,7 @@ public struct PhysicalMemory: ~Copyable, @unchecked Sendable {
   /// The region that an address lies in; or nil, and the last address of the hole it lies in.
   ///
   /// The caller is inside a read section, and outside of a flat memory.
+  @inline(never)
   public func find(_ address: PhysicalAddress) -> (region: Region?, holeLast: UInt64) {
     guard let snapshot = unsafe current else { return (nil, UInt64.max) }
     let next = unsafe Self.firstIndex(behind: address, in: snapshot)

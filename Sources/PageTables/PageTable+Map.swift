@@ -289,6 +289,7 @@ extension PageTable {
   }
 
   /// Lets a table be found without a walk. It is in the tree by now.
+  @inline(never)
   func announce(_ page: TablePage, level: Int, _ offset: UInt64) {
     // In a page of the caller a word above the lowest level does not say whether there is a table below.
     guard isOnHeap || level == 0 else { return }

@@ -156,6 +156,7 @@ struct PageTable<Format: PageTableFormat>: ~Copyable {
   }
 
   /// The highest offset that the tree reaches.
+  @inline(never)
   func lastOffset(_ root: TableNode) -> UInt64 {
     root.level &+ 1 == geometry.levelsMax
       ? geometry.inputMask : min(geometry.inputMask, format.spanMask(at: root.level &+ 1))

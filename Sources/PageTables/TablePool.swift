@@ -166,6 +166,7 @@ struct TablePool: ~Copyable {
   }
 
   /// Takes in the pages of a chunk, all but those of the labels.
+  @inline(never)
   private func fill(_ chunk: UnsafeMutablePointer<UInt64>, count: Int) {
     let base = UInt(bitPattern: chunk)
     let labelPages = ((count &* TableLabel.size &- 1) &>> shift) &+ 1

@@ -71,6 +71,7 @@ public struct ReadSections: ~Copyable, @unchecked Sendable {
   deinit { unsafe RawMemory.free(words) }
 
   /// Starts a section. The caller leaves by the token on the same path, whatever happens.
+  @inline(never)
   public func enter() -> Token {
     let cpu = Int(cplatform_current_cpu())
     // No processor number (an old kernel, a sandbox) counts as processor 0.

@@ -139,6 +139,7 @@ public struct ViewMapping: ~Copyable {
     }
   }
 
+  @inline(never)
   private static func unpin(
     _ node: UnsafeMutablePointer<PinTable.Node>, _ device: UnsafeMutablePointer<Device>,
     _ domain: UnsafeMutablePointer<Domain>?
@@ -237,6 +238,7 @@ public struct ViewMapping: ~Copyable {
 
     func free() { unsafe RawMemory.free(segments) }
 
+    @inline(never)
     func unpinAndFree(in domain: UnsafeMutablePointer<Domain>?) {
       unsafe unpin(in: domain)
       free()
