@@ -21,6 +21,8 @@ import Primitives
 // So it fails only if there is a moment within the call at which nothing fits.
 // 2.3 What belongs to the slots in use, a run, is kept in a row of its own beside them, at the first of
 // its slots: neither taking slots nor giving them back needs memory.
+// 2.4 There are also two words of the owner's for the first slot of a run, with which it finds a run by the
+// address of the copy.
 //
 // 3. Locking
 // Each area has a lock (rank 15); its bits and numbers are changed under it. Several are taken in order.
@@ -32,15 +34,15 @@ import Primitives
 /// What the slots of a copy must be like.
 public struct BounceRequest: Sendable {
   /// Bytes of the copy.
-  let size: UInt64
+  public let size: UInt64
   /// The low bits that its address has in common with `low`, as a mask.
   let mask: UInt64
   let low: UInt64
   /// The mask of the block that it may not reach out of.
   let boundary: UInt64
   /// Where it starts in its first slot, and how many slots it takes.
-  let offset: UInt64
-  let count: UInt64
+  public let offset: UInt64
+  public let count: UInt64
 
   /// - Parameters:
   ///   - mask: bits of the address of the copy that are those of `low`; all below the highest count.
@@ -60,6 +62,12 @@ public struct BounceRequest: Sendable {
       (offset &+ size &+ BounceSlots.granule.mask) &>> UInt64(BounceSlots.granule.shift)
   }
 
+  /// Whether the first of slots may be at an address.
+  @inline(__always)
+  public func allows(_ first: UInt64) -> Bool {
+    (first ^ low) & mask & ~BounceSlots.granule.mask == 0
+  }
+
   /// Bytes in which there is room for it, at whichever multiple of 4096 they start.
   public var room: UInt64 {
     // How far from there the first slot can be.
@@ -75,8 +83,8 @@ public struct BounceRun {
   public let owner: UnsafeMutableRawPointer?
   /// Where the device finds the first slot's part of the copy, as the taker counts.
   public let address: UInt64
-  fileprivate let first: Int
-  /// How many slots.
+  /// The first slot, and how many there are.
+  public let first: Int
   public let count: Int
 
   // The taker's.
@@ -113,8 +121,10 @@ public struct BounceSlots: ~Copyable, @unchecked Sendable {
   /// What runs say whose they are; set before there are any.
   public var owner: UnsafeMutableRawPointer? = nil
   public let count: Int
-  // One allocation has the areas, the runs and the words.
+  // One allocation has the areas, the runs, the words and what is kept for the owner.
   private let memory: UnsafeMutableRawPointer
+  // Two for each slot; 0 at first.
+  private let kept: UnsafeMutablePointer<UInt64>
   private let areaCount: Int
   // An area has so many words, as an exponent of two; the last may have fewer.
   private let areaShift: Int
@@ -139,19 +149,22 @@ public struct BounceSlots: ~Copyable, @unchecked Sendable {
     let areaCount = (wordCount + (1 << shift) - 1) >> shift
     let runsOffset = areaCount * Self.areaStride
     let wordsOffset = runsOffset + count * MemoryLayout<BounceRun>.stride
+    let keptOffset = wordsOffset + wordCount * MemoryLayout<UInt64>.stride
     let memory = unsafe try RawMemory.allocate(
-      wordsOffset + wordCount * MemoryLayout<UInt64>.stride, alignment: Self.areaStride)
+      keptOffset + 2 * count * MemoryLayout<UInt64>.stride, alignment: Self.areaStride)
     unsafe self.host = host
     self.count = count
     unsafe self.memory = memory
     self.areaCount = areaCount
     areaShift = shift
     self.wordCount = wordCount
-    // SAFETY: the allocation has room for areas, then `count` runs, then the words, all of which are
-    // aligned to a word.
+    // SAFETY: the allocation has room for areas, then `count` runs, then the words, then two more for each
+    // slot, all of which are aligned to a word.
     unsafe runs = (memory + runsOffset).bindMemory(to: BounceRun.self, capacity: count)
     unsafe words = (memory + wordsOffset).bindMemory(to: UInt64.self, capacity: wordCount)
-    unsafe words.initialize(repeating: 0, count: wordCount)
+    unsafe kept = (memory + keptOffset).bindMemory(to: UInt64.self, capacity: 2 * count)
+    // Those that are kept follow.
+    unsafe RawMemory.clear(memory + wordsOffset, size: keptOffset - wordsOffset + 16 * count)
     if count & 63 != 0 { unsafe words[wordCount - 1] = UInt64.max << UInt64(count & 63) }
     for index in 0..<areaCount {
       // SAFETY: the allocation has room for the areas at its start, each of which fits its stride behind
@@ -276,6 +289,14 @@ public struct BounceSlots: ~Copyable, @unchecked Sendable {
       slot = slot &+ bits
     }
   }
+
+  /// The run that starts at a slot in use.
+  @inline(__always)
+  public func run(at slot: Int) -> UnsafeMutablePointer<BounceRun> { unsafe runs + slot }
+
+  /// The owner's words of a slot.
+  @inline(__always)
+  public func kept(at slot: Int) -> UnsafeMutablePointer<UInt64> { unsafe kept + 2 &* slot }
 
   // MARK: - Looking
 

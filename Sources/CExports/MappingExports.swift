@@ -98,7 +98,13 @@ private func mapPhys(
   _ device: OpaquePointer?, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
   _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>?
 ) -> CInt {
-  status { () throws(Failure) in
+  if let out = unsafe out, let known = unsafe atOnce(device),
+    let address = unsafe known.pointee.mapKept(phys, size, direction, attributes)
+  {
+    unsafe out.pointee = address
+    return 0
+  }
+  return status { () throws(Failure) in
     let device = unsafe try value(device, as: Device.self)
     let out = unsafe try output(out)
     let direction = try Direction(checking: direction)
@@ -151,7 +157,12 @@ private func unmap(
   _ device: OpaquePointer?, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32,
   _ attributes: UInt32
 ) -> CInt {
-  status { () throws(Failure) in
+  if let known = unsafe atOnce(device),
+    unsafe known.pointee.unmapKept(dma, size, direction, attributes)
+  {
+    return 0
+  }
+  return status { () throws(Failure) in
     let device = unsafe try value(device, as: Device.self)
     let direction = try Direction(checking: direction)
     let attributes = try MappingAttributes(checking: attributes)

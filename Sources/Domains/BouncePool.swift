@@ -3,24 +3,15 @@
 import Addressing
 import Bounce
 import CDMACore
+import CPlatform
 import Primitives
 import Synchronization
-
-/// Memory that a bounce pool was given in one piece, and its slots.
-@safe
-struct BounceChunk: ~Copyable {
-  let memory: Allocation.Link
-  let range: PhysicalRange
-  let pool: UnsafeMutablePointer<BouncePool>
-  var slots: BounceSlots
-  /// The chunk that was added before this one. Set before anybody knows this one.
-  var next: UnsafeMutablePointer<BounceChunk>?
-}
 
 /// Memory for copies of what devices do not reach.
 ///
 /// It grows by the chunk, which it keeps. What takes slots holds it, so that it may be taken from a device
-/// or a system whose mappings live.
+/// or a system whose mappings live. A processor keeps a few slots at hand, which then are taken and not in use:
+/// whoever finds no others takes these first, and whoever lets go of the pool gives them back.
 @safe
 public struct BouncePool: ~Copyable, Held {
   /// The numbers that `bounce.h` explains.
@@ -47,6 +38,9 @@ public struct BouncePool: ~Copyable, Held {
   private let full = Atomic<UInt64>(0)
   // A holder counts 1; slots that are taken are one, and each of them counts `slotHolder` beside.
   private let uses = UseCount()
+  // Slots that are taken, and that no mapping has, by their addresses: first single ones, then two that are a page.
+  // Beside them, the bytes that calls copied into slots that were at hand, and out of kept copies.
+  private let atHand: CallStash
 
   private static var slotHolder: Int { 1 << 32 }
 
@@ -68,7 +62,7 @@ public struct BouncePool: ~Copyable, Held {
       (size | sizeMax) & Device.granule.mask == 0
     else { throw .invalidArgument }
     let pool = unsafe try Box<BouncePool>.place { () throws(Failure) in
-      unsafe BouncePool(
+      unsafe try BouncePool(
         system: system, limit: options.limit == 0 ? UInt64.max : options.limit, step: size,
         sizeMax: sizeMax)
     }
@@ -83,7 +77,8 @@ public struct BouncePool: ~Copyable, Held {
 
   private init(
     system: UnsafeMutablePointer<System>, limit: UInt64, step: UInt64, sizeMax: UInt64
-  ) {
+  ) throws(Failure) {
+    atHand = unsafe try CallStash(for: system.pointee.calls, kinds: 2, hasLine: true)
     unsafe Box.hold(system)
     unsafe self.system = system
     self.limit = limit
@@ -95,6 +90,7 @@ public struct BouncePool: ~Copyable, Held {
     var chunk = unsafe Self.chunk(newest.load(ordering: .acquiring))
     while let last = unsafe chunk {
       unsafe chunk = last.pointee.next
+      unsafe system.pointee.bounceChunks.remove(last)
       let memory = unsafe last.pointee.memory
       unsafe Box.destroy(last)
       unsafe system.pointee.freeMemory(memory)
@@ -102,11 +98,84 @@ public struct BouncePool: ~Copyable, Held {
     unsafe Box.letGo(system)
   }
 
+  /// Holds the pool, if anybody does.
+  func holdIfHeld() -> Bool { uses.add(1, ifAbove: 0) }
+
   public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }
 
   private static func chunk(_ address: UInt) -> UnsafeMutablePointer<BounceChunk>? {
     // SAFETY: only `add` publishes an address, that of a chunk that lives as long as the pool.
     unsafe UnsafeMutablePointer(bitPattern: address)
+  }
+
+  // MARK: - Slots at hand
+
+  /// The chunk that an address is in.
+  @inline(__always)
+  func chunk(with address: UInt64) -> UnsafeMutablePointer<BounceChunk>? {
+    // Acquiring: as in `take`.
+    var chunk = unsafe Self.chunk(newest.load(ordering: .acquiring))
+    while let this = unsafe chunk {
+      if unsafe this.pointee.has(address) { return unsafe this }
+      unsafe chunk = this.pointee.next
+    }
+    return nil
+  }
+
+  /// Slots for a copy, as `take`, of those that the processor of a call in its section has at hand, if there are
+  /// such; or others, if there are: where they start.
+  @inline(__always)
+  func takeAtOnce(
+    _ call: Int, _ request: BounceRequest, _ original: PhysicalRange, _ highest: UInt64
+  ) -> (slot: BounceSlot, address: UInt64)? {
+    if request.count <= 2 {
+      let place = atHand.place(of: Int(truncatingIfNeeded: request.count &- 1), call)
+      if let first = atHand.next(place), request.allows(first),
+        first &+ request.offset &+ (request.size &- 1) <= highest,
+        let chunk = unsafe chunk(with: first)
+      {
+        atHand.takeNext(place)
+        count(call, copied: request.size, out: false)
+        return unsafe (chunk.pointee.slot(at: first), first &+ request.offset)
+      }
+    }
+    guard let run = unsafe try? take(request, original, DMARanges(), highest) else { return nil }
+    let address = unsafe run.pointee.address
+    return unsafe (Self.chunk(of: run.pointee).pointee.slot(at: address), address)
+  }
+
+  /// Keeps slots at hand that were taken and that no mapping has any more, if there is room.
+  @inline(__always)
+  func put(_ call: Int, _ slot: BounceSlot) -> Bool {
+    let run = unsafe slot.run
+    let count = unsafe run.pointee.count
+    let first = unsafe run.pointee.address & ~BounceSlots.granule.mask
+    guard count == 1 || (count == 2 && first & Device.granule.mask == 0) else { return false }
+    return atHand.put(atHand.place(of: count &- 1, call), first)
+  }
+
+  /// Counts bytes that a call in its section has copied.
+  @inline(__always)
+  func count(_ call: Int, copied size: UInt64, out: Bool) {
+    let place = unsafe atHand.line(call) + (out ? 1 : 0)
+    unsafe cplatform_store_release(place, cplatform_load_relaxed(place) &+ size)
+  }
+
+  /// Gives back all slots that are at hand. The caller holds the pool. Returns how many runs there were.
+  @inline(never)
+  private func drain() -> UInt64 {
+    atHand.countSearch(1)
+    defer { atHand.countSearch(-1) }
+    return unsafe atHand.drain(system.pointee.calls) { first in
+      guard let chunk = unsafe chunk(with: first) else { return }
+      unsafe Self.giveBack(chunk.pointee.slot(at: first).run)
+    }
+  }
+
+  /// Lets go of a pool for those that keep slots of it at hand.
+  static func leave(_ pool: UnsafeMutablePointer<BouncePool>) {
+    _ = unsafe pool.pointee.drain()
+    unsafe Box.letGo(pool)
   }
 
   // MARK: - Slots
@@ -153,6 +222,14 @@ public struct BouncePool: ~Copyable, Held {
     _ pool: UnsafeMutablePointer<BouncePool>, _ request: BounceRequest,
     _ original: PhysicalRange, _ ranges: borrowing DMARanges, _ highest: UInt64
   ) throws(Failure) -> UnsafeMutablePointer<BounceRun> {
+    // From here on what is given back is free for others.
+    unsafe pool.pointee.atHand.countSearch(1)
+    defer { unsafe pool.pointee.atHand.countSearch(-1) }
+    if unsafe pool.pointee.drain() > 0,
+      let run = unsafe try? pool.pointee.take(request, original, ranges, highest)
+    {
+      return unsafe run
+    }
     do throws(Failure) {
       unsafe try grow(pool, by: request.room, ranges, highest)
     } catch {
@@ -168,8 +245,8 @@ public struct BouncePool: ~Copyable, Held {
   }
 
   /// Gives slots back, and ends the pool if nobody else holds it.
-  @_optimize(speed)
-  private static func giveBack(_ run: UnsafeMutablePointer<BounceRun>) {
+  @inline(never)
+  static func giveBack(_ run: UnsafeMutablePointer<BounceRun>) {
     let chunk = unsafe chunk(of: run.pointee)
     let pool = unsafe chunk.pointee.pool
     let holders = unsafe run.pointee.count &* slotHolder &+ 1
@@ -273,6 +350,7 @@ public struct BouncePool: ~Copyable, Held {
             memory.pointee.segments.pointee.cpu, size: Int(truncatingIfNeeded: bytes)), next: nil)
       }
       unsafe chunk.pointee.slots.owner = UnsafeMutableRawPointer(chunk)
+      unsafe system.pointee.bounceChunks.add(chunk)
       unsafe pool.pointee.publish(chunk)
     } catch {
       unsafe system.pointee.freeMemory(memory)
@@ -295,7 +373,11 @@ public struct BouncePool: ~Copyable, Held {
 
   // MARK: - Numbers
 
-  private var used: Int { uses.current &>> 32 }
+  // Slots that are at hand are taken, and not in use.
+  private var used: Int {
+    let free = atHand.count(of: 0) &+ 2 &* atHand.count(of: 1)
+    return max(0, uses.current &>> 32 &- Int(truncatingIfNeeded: free))
+  }
 
   public var counts: Counts {
     var counts = Counts()
@@ -309,6 +391,8 @@ public struct BouncePool: ~Copyable, Held {
       counts.copiedOut &+= copied.out
       unsafe chunk = this.pointee.next
     }
+    counts.copiedIn &+= atHand.sum(0)
+    counts.copiedOut &+= atHand.sum(1)
     counts.used = UInt64(used)
     // Slots are counted before the most of them.
     counts.usedMax = UInt64(max(used, usedMax.load(ordering: .relaxed)))
@@ -317,7 +401,11 @@ public struct BouncePool: ~Copyable, Held {
   }
 
   /// Lets the most slots that were in use be those that are in use now.
-  public func resetUsedMax() { usedMax.store(used, ordering: .relaxed) }
+  public func resetUsedMax() {
+    // Those that are at hand are counted when they are taken.
+    _ = drain()
+    usedMax.store(used, ordering: .relaxed)
+  }
 }
 
 extension DMARanges {
@@ -348,7 +436,8 @@ extension System {
         UInt(bitPattern: pool), ordering: .acquiringAndReleasing))
     guard let old = unsafe old else { return }
     readers.waitForReaders()
-    unsafe Box.letGo(old)
+    // The drain waits for calls.
+    unsafe BouncePool.leave(old)
   }
 }
 

@@ -2,6 +2,7 @@
 
 import Addressing
 import CDMACore
+import MemoryMap
 import PageTables
 import Primitives
 import Synchronization
@@ -222,7 +223,9 @@ public struct Device: ~Copyable, Held {
         && !description.bouncesAll,
       isDirect: description.iommu == nil,
       recordsDirect: description.tracksDirect || !description.isCoherent || description.bouncesAll
-        || description.mappingOps != nil)
+        || description.mappingOps != nil,
+      keepsCopies: system.pointee.memory.isFlat && description.isCoherent
+        && !description.tracksDirect && description.mappingOps == nil)
     let ranges = unsafe try Box<DMARanges>.place { () throws(Failure) in
       unsafe try DMARanges(description.ranges, count: description.rangeCount)
     }
@@ -304,7 +307,7 @@ public struct Device: ~Copyable, Held {
     unsafe Box.destroy(member)
     unsafe Box.letGo(group)
     if let iommu = unsafe iommu { unsafe Box.letGo(iommu) }
-    if let pool = unsafe bouncePool { unsafe Box.letGo(pool) }
+    if let pool = unsafe bouncePool { unsafe BouncePool.leave(pool) }
     if let ops = unsafe ops { unsafe Box.destroy(ops) }
     unsafe Box.letGo(system)
     var next = unsafe Self.ranges(at: newestRanges.load(ordering: .relaxed))
@@ -399,7 +402,7 @@ public struct Device: ~Copyable, Held {
   /// - Parameters: as C gives them.
   @inline(__always)
   public func endsAtOnce(_ first: UInt64, _ size: UInt64, _ direction: UInt32) -> Bool {
-    mappings.isUntracked && !meetsPeers && !mappings.hasBounced
+    mappings.isUntracked && !meetsPeers && !mappings.hasEverBounced
       && direction <= Direction.fromDevice.rawValue && size > 0
       && !first.addingReportingOverflow(size &- 1).overflow
   }
@@ -639,6 +642,12 @@ public struct Device: ~Copyable, Held {
     while let found = mappings.nextTagged(next, UInt64.max),
       let range = try? DMARange(first: DMAAddress(found.first), last: DMAAddress(found.last))
     {
+      guard mappings.hasTags else {
+        // Nobody else ends it, and nothing is copied to who knows whose memory.
+        _ = endKept(found.first, found.tag, copiesBack: false)
+        (next, count, bytes) = (found.last, count + 1, bytes &+ found.tag.size)
+        continue
+      }
       switch endTagged(range, found.tag) {
       // No other call is under way, but somebody may try to change the domain.
       case .absent, .delayed: continue

@@ -299,7 +299,7 @@ public struct Domain: ~Copyable, Held {
     unsafe iommu.pointee.system.pointee.readers.leave(token)
     // Of the space's ranges these are nobody's. Calls that are under way move some meanwhile.
     let (count, bytes) = (space?.allocatedCount ?? 0, space?.allocatedBytes ?? 0)
-    let stashed = unsafe min(translation.pointee.queue?.pointee.stash.addresses.count ?? 0, count)
+    let stashed = unsafe min(translation.pointee.queue?.pointee.stash.addresses.count() ?? 0, count)
     return Statistics(
       deviceCount: devices, mappingCount: count &- stashed,
       iovaBytes: bytes &- min(bytes, stashed &* Device.granule.bytes),

@@ -109,29 +109,36 @@ public struct MappingTable: ~Copyable {
   public let recordsDirect: Bool
   /// What the tags of the device have in common; 0 if it has none.
   let tagBase: UInt64
+  // Whether mappings in a page table may be kept as tags.
+  private let tagging: Bool
+  // Whether a copy of a page or less may be kept at its slots.
+  private let keepsCopies: Bool
   // Of mappings that are kept as tags: how many there are, their bytes, and how many there were.
   private let numbers: CallWords
   // The device holds it.
   private let system: UnsafeMutablePointer<System>
   // Whether the domain was ever one in which mappings may be direct.
   private let hasBeenDirect = Atomic<Bool>(false)
-  // Live mappings that are bounced. Changed under the lock, read without it by whoever made one.
+  // Twice the records of live mappings that are bounced, and 1 if copies were ever kept at their slots.
   private let bounced = Atomic<Int>(0)
 
   /// - Parameters:
-  ///   - tagging: whether mappings may be kept as tags.
+  ///   - tagging: whether mappings in a page table may be kept as tags.
   ///   - isDirect: whether there is no IOMMU.
   ///   - recordsDirect: whether there are records of direct mappings.
+  ///   - keepsCopies: whether a copy of a page or less may be kept at its slots.
   init(
     system: UnsafeMutablePointer<System>, tagging: Bool = false, isDirect: Bool = true,
-    recordsDirect: Bool = true
+    recordsDirect: Bool = true, keepsCopies: Bool = false
   ) throws(Failure) {
     let state = try Guarded<State>(.deviceMappings) { () throws(Failure) in State() }
     numbers = unsafe try CallWords(for: system.pointee.calls)
     self.state = state
     unsafe self.system = system
     let number = unsafe system.pointee.deviceCount.wrappingAdd(1, ordering: .relaxed).newValue
-    tagBase = tagging ? MappingTag.base(device: number) : 0
+    tagBase = tagging || keepsCopies ? MappingTag.base(device: number) : 0
+    self.tagging = tagging
+    self.keepsCopies = keepsCopies && tagBase != 0
     self.isDirect = isDirect
     self.recordsDirect = recordsDirect
     unsafe setDomain(nil)
@@ -184,11 +191,26 @@ public struct MappingTable: ~Copyable {
     return unsafe (UnsafeMutablePointer<Domain>(bitPattern: word & ~DomainBits.all), false)
   }
 
+  /// Whether a copy may be kept at its slots at the moment: whether all memory is mapped directly, or copied. The
+  /// caller is in a section of `calls`.
+  @inline(__always)
+  var mayKeep: Bool {
+    // Acquiring: as in `domain`.
+    let word = published.load(ordering: .acquiring)
+    return keepsCopies && word & DomainBits.frozen == 0
+      && (isDirect || word & DomainBits.identity != 0)
+  }
+
   /// The first mapping that is kept as a tag and of which something lies in a range.
   func nextTagged(
     _ first: UInt64, _ last: UInt64
   ) -> (first: UInt64, last: UInt64, tag: MappingTag)? {
-    guard hasTags, numbers.sum(0) != 0 else { return nil }
+    guard numbers.sum(0) != 0 else { return nil }
+    guard hasTags else {
+      return unsafe system.pointee.bounceChunks.next(first, last, tagBase).map {
+        ($0.first, $0.first &+ $0.tag.extent, $0.tag)
+      }
+    }
     let token = unsafe system.pointee.readers.enter()
     defer { unsafe system.pointee.readers.leave(token) }
     guard let translation = unsafe domain?.pointee.translation else { return nil }
@@ -229,6 +251,12 @@ public struct MappingTable: ~Copyable {
 
   /// The record that a mapping which is kept as a tag would have.
   private func record(_ first: UInt64, _ tag: MappingTag) -> MappingRecord {
+    guard hasTags else {
+      return unsafe MappingRecord(
+        kind: .streaming, path: .bounced, direction: tag.direction, attributes: tag.attributes,
+        domain: nil, target: system.pointee.bounceChunks.next(first, first, tagBase)?.original ?? 0,
+        stamp: 0)
+    }
     let token = unsafe system.pointee.readers.enter()
     defer { unsafe system.pointee.readers.leave(token) }
     let domain = unsafe self.domain
@@ -353,9 +381,14 @@ public struct MappingTable: ~Copyable {
     unsafe state.bytes &-= node.pointee.last &- node.pointee.first &+ 1
   }
 
-  // Under the lock, so that nobody else changes it.
   private func countBounced(_ change: Int) {
-    bounced.store(bounced.load(ordering: .relaxed) + change, ordering: .relaxed)
+    bounced.wrappingAdd(2 &* change, ordering: .relaxed)
+  }
+
+  /// Says that copies are kept at their slots.
+  @inline(__always)
+  func noteKept() {
+    if !hasEverKept { bounced.bitwiseOr(1, ordering: .relaxed) }
   }
 
   private static func find(
@@ -376,13 +409,25 @@ public struct MappingTable: ~Copyable {
 
   // MARK: - Looking up
 
-  /// Whether there are mappings that are bounced. Whoever has the address of one knows that there are.
+  /// Whether copies were ever kept at their slots.
   @inline(__always)
-  public var hasBounced: Bool { bounced.load(ordering: .relaxed) != 0 }
+  var hasEverKept: Bool { bounced.load(ordering: .relaxed) & 1 != 0 }
+
+  /// Whether mappings were bounced. Whoever has the address of one knows that there were.
+  @inline(__always)
+  var hasEverBounced: Bool { bounced.load(ordering: .relaxed) != 0 }
+
+  /// Whether there are records of mappings that are bounced. Whoever has the address of one knows that there are.
+  public var hasBouncedRecords: Bool { bounced.load(ordering: .relaxed) > 1 }
+
+  /// Whether there are mappings that are bounced. Likewise.
+  @inline(never)
+  public var hasBounced: Bool { hasBouncedRecords || (hasEverKept && numbers.sum(0) != 0) }
 
   /// Whether an address lies in a mapping that is bounced.
   public func isBounced(at address: UInt64) -> Bool {
-    unsafe hasBounced && describe(address)?.record.bounce != nil
+    guard hasBounced, let record = describe(address)?.record else { return false }
+    return unsafe record.bounce != nil || record.path == .bounced
   }
 
   /// Of the mapping that covers a range, the first part that is copied and does not end before `offset`;
@@ -417,7 +462,7 @@ public struct MappingTable: ~Copyable {
       found.tag.direction == direction
     {
       // There are no caches to maintain, so that nobody needs to know what it leads to.
-      return (0, found.tag.attributes, .iommu, false)
+      return (0, found.tag.attributes, hasTags ? .iommu : .bounced, !hasTags)
     }
     return state.withLock { state in
       var found: (UInt64, MappingAttributes, MappingPath, Bool)? = nil
@@ -659,7 +704,7 @@ public struct MappingTable: ~Copyable {
         if unsafe domain.pointee.kind == .identity {
           word |= DomainBits.identity | (recordsDirect ? 0 : DomainBits.untracked)
         }
-        if let translation = unsafe domain.pointee.translation, tagBase != 0,
+        if let translation = unsafe domain.pointee.translation, tagging, tagBase != 0,
           unsafe translation.pointee.tagAccess != 0
         {
           word |= DomainBits.tagging

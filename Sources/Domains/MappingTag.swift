@@ -97,6 +97,12 @@ public struct MappingTag {
     word = base | what &<< 30 | extent &<< 12 | offset
   }
 
+  /// The word for a mapping at an address, of one for a mapping that starts with a page.
+  @inline(__always)
+  func at(_ address: UInt64) -> MappingTag {
+    MappingTag(word: word | address & Device.granule.mask)
+  }
+
   func isOf(_ base: UInt64) -> Bool {
     base != 0 && word &>> Self.deviceShift == base &>> Self.deviceShift
   }

@@ -65,6 +65,7 @@ public struct System: ~Copyable, Held {
   let deviceCount = Atomic<UInt64>(0)
   /// The address of the pool of devices that have none of their own, 0 for none.
   let bouncePool = Atomic<UInt>(0)
+  let bounceChunks: BounceChunkList
   private let allocator: dmacore_memory_allocator?
   private let uses = UseCount()
 
@@ -84,6 +85,7 @@ public struct System: ~Copyable, Held {
     let peers = try PeerList()
     let lazyDomains = try FlushQueueList()
     let windows = try WindowList()
+    let bounceChunks = try BounceChunkList()
     self.memory = memory
     self.readers = readers
     self.calls = calls
@@ -98,6 +100,7 @@ public struct System: ~Copyable, Held {
     self.reporter = reporter
     self.lazyDomains = lazyDomains
     self.windows = windows
+    self.bounceChunks = bounceChunks
     unsafe self.allocator = allocator
   }
 

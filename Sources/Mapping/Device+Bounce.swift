@@ -11,7 +11,8 @@ import Primitives
 //
 // 1. Concepts
 // What a device does not reach directly is copied whole, to slots of a bounce pool in a row, whose bus
-// addresses the device gets. Through an IOMMU, the pages at the ends of a buffer are copied that the device
+// addresses the device gets. On a flat system a copy of a page or less is mostly kept at its slots, and is not of
+// what follows (KeptCopy.swift). Through an IOMMU, the pages at the ends of a buffer are copied that the device
 // may not have whole, each to a page of its own in which all else is zero; what lies between them is mapped
 // as it is, and all of it has addresses in a row.
 //
@@ -45,13 +46,7 @@ extension Device {
     if path == .iommuBounced {
       return unsafe try placeEnds(memory, direction, attributes, in: domain, limit)
     }
-    // What is as large as a page may be described to the device by pages.
-    let mask = limits.minAlignMask | (memory.extent >= Self.granule.mask ? Self.granule.mask : 0)
-    let boundary = limits.segmentBoundaryMask
-    let request = try BounceRequest(
-      size: memory.extent &+ 1, low: memory.first.rawValue, mask: mask,
-      boundary: memory.extent <= boundary ? boundary : UInt64.max)
-    let run = unsafe try bounce(request, memory, ranges, under: limit.highest)
+    let run = unsafe try bounce(slots(for: memory), memory, ranges, under: limit.highest)
     do throws(Failure) {
       unsafe try handOver(run.pointee, 0, memory.extent, direction, forCPU: false, isCounted: true)
       let first = unsafe run.pointee.address
@@ -262,7 +257,9 @@ extension Device {
   func syncBounced(
     _ range: DMARange, _ direction: Direction, forCPU: Bool
   ) throws(Failure) {
-    guard !forCPU || direction.access.contains(.write) else { return }
+    guard !forCPU || direction.access.contains(.write), !syncKept(range, forCPU: forCPU) else {
+      return
+    }
     // Nobody should unmap it meanwhile. If somebody does, what is left is left alone.
     guard let mapping = mappings.holdBounce(of: range, from: 0) else { return }
     unsafe Box.letGo(BouncePool.pool(of: mapping.run))

@@ -46,7 +46,8 @@ import Primitives
 // It does not look for other memory: what can neither be reached nor copied is refused.
 
 extension Device {
-  /// Maps memory for the device: for Swift what `mapPage` and `mapAny` are together, as C's functions have them.
+  /// Maps memory for the device: for Swift what `mapPage`, `mapKept` and `mapAny` are together, as C's functions
+  /// have them.
   ///
   /// - Throws: `noMask`, `notPermitted` when the device is blocked, `outOfRange` when it cannot
   ///   reach the memory, `notSupported` when it must not need syncing and does, `noSpace`, `noMemory`.
@@ -55,15 +56,19 @@ extension Device {
     _ memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes = []
   ) throws(Failure) -> DMAAddress {
     let first = memory.first.rawValue
-    if let tag = pageTag(first, memory.extent &+ 1, direction.rawValue, attributes.rawValue),
+    let size = memory.extent &+ 1
+    if let tag = pageTag(first, size, direction.rawValue, attributes.rawValue),
       let address = mapPage(first, tag)
     {
+      return DMAAddress(address)
+    }
+    if let address = mapKept(first, size, direction.rawValue, attributes.rawValue) {
       return DMAAddress(address)
     }
     return try mapAny(memory, direction, attributes)
   }
 
-  /// As `map`, of what is no page, or needs more than is at hand.
+  /// As `map`, of what is no page and not kept at slots, or needs more than is at hand.
   @inline(never)
   public func mapAny(
     _ memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes
@@ -144,7 +149,8 @@ extension Device {
     }
   }
 
-  /// Ends a mapping, as strictly as its domain wants it: for Swift what `unmapPage` and `unmapAny` are together.
+  /// Ends a mapping, as strictly as its domain wants it: for Swift what `unmapPage`, `unmapKept` and `unmapAny`
+  /// are together.
   ///
   /// - Throws: `invalidArgument` when the device has no such mapping. That is reported too.
   @inline(__always)
@@ -152,21 +158,25 @@ extension Device {
     _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes = []
   ) throws(Failure) {
     let first = range.first.rawValue
-    if let tag = pageTag(first, range.extent &+ 1, direction.rawValue, attributes.rawValue),
+    let size = range.extent &+ 1
+    if let tag = pageTag(first, size, direction.rawValue, attributes.rawValue),
       unmapPage(first, tag)
     {
       return
     }
+    if unmapKept(first, size, direction.rawValue, attributes.rawValue) { return }
     try unmapAny(range, direction, attributes)
   }
 
-  /// As `unmap`, of what is no page, or needs more than is at hand.
+  /// As `unmap`, of what is no page and not kept at slots, or needs more than is at hand.
   @inline(never)
   public func unmapAny(
     _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes
   ) throws(Failure) {
     if endWholeTagged(range, direction, attributes) { return }
-    if !isUntracked || mappings.hasBounced { try unmapRecorded(range, direction, attributes) }
+    if !isUntracked || mappings.hasBouncedRecords || mappings.isBounced(at: range.first.rawValue) {
+      try unmapRecorded(range, direction, attributes)
+    }
   }
 
   /// Ends a mapping that is kept as a tag. Returns whether there was one.

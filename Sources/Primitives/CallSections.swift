@@ -158,9 +158,11 @@ public struct CallWords: ~Copyable {
   public let end: Int
 
   /// Words of 0.
+  ///
+  /// - Parameter lines: how many cells' words there are for each cell; those of the first line come first.
   @inline(never)
-  public init(for calls: borrowing CallSections) throws(Failure) {
-    end = calls.end
+  public init(for calls: borrowing CallSections, lines: Int = 1) throws(Failure) {
+    end = lines * calls.end
     unsafe words = try RawMemory.allocateCleared(end, alignment: CallSections.cellSize)
   }
 
@@ -175,9 +177,11 @@ public struct CallWords: ~Copyable {
   }
 
   /// What one of the words is in all cells together. One that changes meanwhile may be as before or after.
+  public func sum(_ word: Int) -> UInt64 { sum(word, from: 0, to: end) }
+
   @inline(never)
-  public func sum(_ word: Int) -> UInt64 {
-    var (sum, cell): (UInt64, Int) = (0, 0)
+  func sum(_ word: Int, from start: Int, to end: Int) -> UInt64 {
+    var (sum, cell) = (UInt64(0), start)
     while cell < end {
       unsafe sum &+= cplatform_load_acquire(of(cell) + word)
       cell &+= CallSections.cellSize

@@ -6,18 +6,41 @@ import Synchronization
 /// Things that nobody uses, told by a word each: a few for each processor, for calls in a section of the system's
 /// `calls`, which guards them. So most calls that need one lock nothing but their section.
 @safe
-public struct CallStash: ~Copyable {
+public struct CallStash: ~Copyable, @unchecked Sendable {
   public static var capacity: Int { CallWords.count - 1 }
 
-  // A count, and as many things behind it.
+  // A count, and as many things behind it, in a line for each kind; then the owner's line, if it has one.
   private let words: CallWords
+  /// How far the line of a kind is behind that of the one before.
+  private let lineSize: Int
   // Calls that find nothing, and look for something after they have drained this: until then nothing is put in,
   // so that each thing is where they look.
   private let searches = Atomic<Int>(0)
 
-  public init(for calls: borrowing CallSections) throws(Failure) {
-    words = try CallWords(for: calls)
+  // Where the last kind's lines end.
+  private let end: Int
+
+  /// - Parameters:
+  ///   - kinds: how many kinds of things there are, which are kept apart.
+  ///   - hasLine: whether there is a line of words for the owner.
+  public init(
+    for calls: borrowing CallSections, kinds: Int = 1, hasLine: Bool = false
+  ) throws(Failure) {
+    words = try CallWords(for: calls, lines: kinds + (hasLine ? 1 : 0))
+    lineSize = calls.end
+    end = kinds * lineSize
   }
+
+  /// The owner's words of a cell.
+  @inline(__always)
+  public func line(_ call: Int) -> UnsafeMutablePointer<UInt64> { unsafe words.of(end &+ call) }
+
+  /// What one of these is in all cells together: see `CallWords.sum`.
+  public func sum(_ word: Int) -> UInt64 { words.sum(word, from: end, to: words.end) }
+
+  /// The place of a kind in a cell. Of the first kind it is the cell itself.
+  @inline(__always)
+  public func place(of kind: Int, _ call: Int) -> Int { call &+ kind &* lineSize }
 
   /// What was put in last.
   @inline(__always)
@@ -72,15 +95,16 @@ public struct CallStash: ~Copyable {
   }
 
   /// Takes all out, for `giveBack`, which runs as in a section. Returns how many there were.
-  @inline(__always)
+  @inline(never)
   public func drain(_ calls: borrowing CallSections, _ giveBack: (UInt64) -> Void) -> UInt64 {
     var drained: UInt64 = 0
-    // Calls are searching: after this a cell that is empty stays so.
+    // Calls are searching: after this a place that is empty stays so.
     calls.waitForCalls()
-    var call = 0
-    while call < calls.end {
-      let line = unsafe words.of(call)
+    var place = 0
+    while place < end {
+      let line = unsafe words.of(place)
       if unsafe cplatform_load_acquire(line) > 0 {
+        let call = place % lineSize
         calls.close(call)
         let count = unsafe cplatform_load_relaxed(line)
         for index in 0..<Int(truncatingIfNeeded: count) { giveBack(unsafe line[index &+ 1]) }
@@ -88,11 +112,13 @@ public struct CallStash: ~Copyable {
         calls.reopen(call)
         drained &+= count
       }
-      call &+= CallSections.cellSize
+      place &+= CallSections.cellSize
     }
     return drained
   }
 
-  /// How many things there are, at a moment at which no call is under way.
-  public var count: UInt64 { words.sum(0) }
+  /// How many things of a kind there are, at a moment at which no call is under way.
+  public func count(of kind: Int = 0) -> UInt64 {
+    words.sum(0, from: kind &* lineSize, to: (kind &+ 1) &* lineSize)
+  }
 }

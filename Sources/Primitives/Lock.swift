@@ -22,6 +22,7 @@ public enum LockRank: UInt32, Sendable {
   case bounceArea = 15
   case peers = 16
   case coherentPool = 17
+  case bounceChunks = 18
 
   /// Whether it may be held while hardware takes its time.
   var isHeldLong: Bool { self == .group || self == .lazyDomains }

@@ -24,13 +24,10 @@ struct BounceModelTests {
     }
   }
 
-  @Test(arguments: [false, true])
-  func everyByteIsWhereAModelHasIt(isTranslated: Bool) throws {
-    try explore(
-      "bounced mappings, \(isTranslated ? "through an IOMMU" : "directly")",
-      steps: RunSettings.steps(6_000)
-    ) {
-      try BounceWorld(isTranslated: isTranslated)
+  @Test(arguments: BounceWorld.Kind.allCases)
+  func everyByteIsWhereAModelHasIt(kind: BounceWorld.Kind) throws {
+    try explore("bounced mappings, \(kind)", steps: RunSettings.steps(6_000)) {
+      try BounceWorld(kind)
     } by: { generator in
       Self.step(&generator)
     }

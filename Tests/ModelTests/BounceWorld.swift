@@ -18,6 +18,10 @@ enum BounceStep {
 /// A device whose buffers are copied beside a model that has each byte twice: that of the CPU, and that of
 /// the device, which the model copies when the library says that it does.
 final class BounceWorld: World {
+  /// Where copies are: in a pool, with a record of each; there, and kept at their slots, as on a flat system; or
+  /// through an IOMMU, of the pages at the ends.
+  enum Kind: CaseIterable { case recorded, kept, translated }
+
   static let memoryBase: UInt64 = 0x1_0000_0000
   static let memorySize = 8 * 4096
 
@@ -36,6 +40,8 @@ final class BounceWorld: World {
   }
 
   private let isTranslated: Bool
+  // Then the device's addresses are those of the process, and no view reaches what is mapped.
+  private let isKept: Bool
   private var model = Array(repeating: UInt8(0), count: memorySize)
   private var mappings: [Mapping] = []
   private let board: ModelBoard
@@ -43,13 +49,19 @@ final class BounceWorld: World {
   private var device: OpaquePointer? { board.device }
   private var view: OpaquePointer? { board.view }
 
-  init(isTranslated: Bool) throws {
-    self.isTranslated = isTranslated
-    let flags = isTranslated ? DMACORE_DEVICE_UNTRUSTED : DMACORE_DEVICE_TRACK_DIRECT
+  init(_ kind: Kind) throws {
+    isTranslated = kind == .translated
+    isKept = kind == .kept
+    let flags =
+      switch kind {
+      case .recorded: DMACORE_DEVICE_TRACK_DIRECT
+      case .kept: DMACORE_DEVICE_FORCE_BOUNCE
+      case .translated: DMACORE_DEVICE_UNTRUSTED
+      }
     board = try ModelBoard(
-      base: Self.memoryBase, pages: Self.memorySize / 4096, poolPages: 12,
+      base: isKept ? nil : Self.memoryBase, pages: Self.memorySize / 4096, poolPages: 12,
       domainType: isTranslated ? DMACORE_DOMAIN_DMA.rawValue : nil, flags: UInt32(flags.rawValue),
-      streamingMask: isTranslated ? UInt64.max : UInt64(UInt32.max))
+      streamingMask: kind == .recorded ? UInt64(UInt32.max) : UInt64.max)
   }
 
   func take(_ step: BounceStep, _ log: inout StepLog) throws {
@@ -71,8 +83,12 @@ final class BounceWorld: World {
       try access(number, offset, count) { mapping, range, address in
         guard mapping.direction != 2 else { return }
         var found = Array(repeating: UInt8(0), count: range.count)
-        try demandSame(
-          dmacore_view_read(view, address, &found, range.count), 0, "result of view_read")
+        if isKept {
+          memcpy(&found, UnsafeRawPointer(bitPattern: UInt(address))!, range.count)
+        } else {
+          try demandSame(
+            dmacore_view_read(view, address, &found, range.count), 0, "result of view_read")
+        }
         let expected = range.map { index in
           mapping.isOwn[index]
             ? model[mapping.offset - mapping.start + index] : mapping.bytes[index]
@@ -83,8 +99,12 @@ final class BounceWorld: World {
       try access(number, offset, count) { mapping, range, address in
         guard mapping.direction != 1 else { return }
         let bytes = range.map { UInt8(truncatingIfNeeded: $0) &+ value }
-        try demandSame(
-          dmacore_view_write(view, address, bytes, range.count), 0, "result of view_write")
+        if isKept {
+          memcpy(UnsafeMutableRawPointer(bitPattern: UInt(address))!, bytes, range.count)
+        } else {
+          try demandSame(
+            dmacore_view_write(view, address, bytes, range.count), 0, "result of view_write")
+        }
         for (index, byte) in zip(range, bytes) {
           mapping.bytes[index] = byte
           if mapping.isOwn[index] { model[mapping.offset - mapping.start + index] = byte }

@@ -20,11 +20,12 @@ final class ModelBoard {
   private(set) var pool: OpaquePointer?
 
   /// - Parameters:
-  ///   - base: the physical address of the memory. The pool, if there is one, is at 2 GiB.
+  ///   - base: the physical address of the memory; nil: that of the process, on a flat system. Of the pool, if
+  ///     there is one, it is 2 GiB, or that of the process.
   ///   - poolPages: what the device's pool has; 0: no pool.
   ///   - domainType: that of the domain that the device is attached to; nil: no IOMMU.
   init(
-    base: UInt64, pages: Int, poolPages: Int = 0, domainType: UInt32?, flags: UInt32 = 0,
+    base: UInt64?, pages: Int, poolPages: Int = 0, domainType: UInt32?, flags: UInt32 = 0,
     streamingMask: UInt64 = UInt64.max
   ) throws {
     memorySize = pages * 4096
@@ -39,11 +40,12 @@ final class ModelBoard {
     allocator.opaque = poolMemory
     var options = dmacore_system_options()
     options.struct_size = MemoryLayout<dmacore_system_options>.size
+    if base == nil { options.flags = UInt32(DMACORE_SYSTEM_FLAT.rawValue) }
     try withUnsafePointer(to: allocator) { allocator in
       options.memory_allocator = allocator
       system = try makeObject { dmacore_system_create(&options, &$0) }
     }
-    try addRegion(to: system, base, memorySize, memory)
+    if let base { try addRegion(to: system, base, memorySize, memory) }
     var deviceOptions = dmacore_device_options()
     deviceOptions.struct_size = MemoryLayout<dmacore_device_options>.size
     deviceOptions.streaming_mask = streamingMask
@@ -57,7 +59,7 @@ final class ModelBoard {
       deviceOptions.iommu = iommu
     }
     if poolPages > 0 {
-      try addRegion(to: system, Self.poolBase, poolPages * 4096, poolMemory)
+      if base != nil { try addRegion(to: system, Self.poolBase, poolPages * 4096, poolMemory) }
       var poolOptions = dmacore_bounce_pool_options()
       poolOptions.struct_size = MemoryLayout<dmacore_bounce_pool_options>.size
       (poolOptions.size, poolOptions.size_max) = (

@@ -35,7 +35,8 @@
  * or mapped through an IOMMU. Otherwise it starts at a multiple of 2048.
  *
  * A pool consists of chunks, runs of memory that it gets from the system's memory allocator (system.h),
- * and of 2048-byte slots in them. A copy takes slots in a row. A mapping fails for want of them with
+ * and of 2048-byte slots in them. A copy takes slots in a row. A processor keeps a few that were given
+ * back there at hand, which are free all the same: whoever finds no others gets them. A mapping fails for want of them with
  * -ENOSPC only when no chunk that the device reaches had so many free at a moment within the call, and
  * then the pool could not grow by so many, or others have taken these since. Pools do not shrink.
  *
@@ -78,7 +79,8 @@ struct dmacore_bounce_pool_options {
  * @slot_count: slots, of 2048 bytes each
  * @used_count: slots in use
  * @used_count_max: the most of them at one time, since the pool was made or
- *   dmacore_bounce_pool_reset_high_water() was called
+ *   dmacore_bounce_pool_reset_high_water() was called; slots that a processor has at hand, up to 15 single
+ *   ones and 15 pages, count among them when another takes some
  * @chunk_count: runs of memory that it consists of: one, and one for each time that it grew
  * @full_count: mappings that failed because it was full
  * @copied_to_pool: bytes that were copied into slots
@@ -155,7 +157,9 @@ int dmacore_bounce_pool_statistics(struct dmacore_bounce_pool *pool,
  * dmacore_bounce_pool_reset_high_water() - count the most slots in use from now on
  * @pool: the pool
  *
- * Context: any thread; lock-free; calls nothing back.
+ * Slots that processors have at hand are no longer.
+ *
+ * Context: any thread; locked (bounce area, rank 15); waits for mapping calls under way; calls nothing back.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  @pool is NULL. Never succeeds if retried.

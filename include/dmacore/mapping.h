@@ -219,8 +219,8 @@ int dmacore_map_resource(struct dmacore_device *device, dmacore_phys_t phys, uin
  * masks since it was made.
  *
  * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8;
- *   IOVA store, rank 9; bounce area, rank 15) where a record is kept, lock-free otherwise; waits for
- *   accesses in flight to end, in a lazy domain once for many calls; may call the domain's notifiers
+ *   IOVA store, rank 9; bounce area, rank 15; bounce chunks, rank 18) where a record is kept or memory was
+ *   copied, lock-free otherwise; waits for accesses in flight to end, in a lazy domain once for many calls; may call the domain's notifiers
  *   (rank 13), the system's cache, the device's mapping functions, the report callback and, for what was
  *   bounced, the callbacks of memory regions, whose failures are reported, and the memory allocator; of a mapping by bus address may end a
  *   peer (peers, rank 16) and a device that were destroyed before.
@@ -244,8 +244,8 @@ int dmacore_unmap(struct dmacore_device *device, dmacore_dma_t dma, uint64_t siz
  * Afterwards the CPU sees what the device has written, and may touch these bytes until
  * dmacore_sync_for_device().
  *
- * Context: any thread; locked (device mappings, rank 4; bounce area, rank 15) where a record is kept,
- *   lock-free otherwise; may call the system's cache, the device's mapping functions, the report callback and,
+ * Context: any thread; locked (device mappings, rank 4; bounce area, rank 15; bounce chunks, rank 18) where
+ *   a record is kept or memory was copied, lock-free otherwise; may call the system's cache, the device's mapping functions, the report callback and,
  *   for what is bounced, the callbacks of memory regions.
  * Ownership: the bytes are lent to the CPU.
  * Return: 0, or

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+
+import Addressing
+import Bounce
+import CPlatform
+import Primitives
+
+// Theory of operation: copies that are kept at their slots.
+//
+// 1. Concepts
+// Most buffers that are copied are a page or less. All that undoing such a mapping needs stands at the first of
+// its slots: the word that whoever unmaps knows, a tag as for pages that a domain translates (MappingTag.swift),
+// and where the original starts. So neither a record is made nor anything searched. And slots whose mapping has
+// ended stay taken, at hand for the next call on the same processor: single ones, and two that are a page.
+//
+// 2. Implementation
+// 2.1 Where a process's addresses are physical, and those of the device's bus, an address in a chunk of the pool
+// says which slot it is. Only there are copies kept so, and not for a device that does not see the caches, or
+// whose direct mappings are tracked. Views do not reach what is kept: so no access has to be waited for.
+// 2.2 A call that makes or ends such a mapping does it in a section (CallSections), but for the copying. Whoever
+// changes the domain, the pool or the peers of the device waits for sections.
+// 2.3 A mapping is counted until its slots are given back. Slots that are at hand are not: whoever finds the pool
+// full takes them first, and so does whoever lets go of the pool.
+//
+// 3. Locking
+// A section; in it, where no slots are at hand, the locks of the pool, and where the pool is not the one that the
+// device uses by now, that of all chunks (rank 18).
+//
+// 4. What this does not do
+// It grows no pool: that is left to what makes a record. Lists have records.
+
+extension Device {
+  /// What the slots must be like for a copy of memory that is mapped directly.
+  ///
+  /// - Throws: `noSpace` for a size that no memory has.
+  public func slots(for memory: PhysicalRange) throws(Failure) -> BounceRequest {
+    // What is as large as a page may be described to the device by pages.
+    let mask = limits.minAlignMask | (memory.extent >= Self.granule.mask ? Self.granule.mask : 0)
+    let boundary = limits.segmentBoundaryMask
+    return try BounceRequest(
+      size: memory.extent &+ 1, low: memory.first.rawValue, mask: mask,
+      boundary: memory.extent <= boundary ? boundary : UInt64.max)
+  }
+
+  /// The pool that its mappings are copied to. The caller is in a section of `calls`.
+  @inline(__always)
+  private var poolInUse: UnsafeMutablePointer<BouncePool>? {
+    unsafe bouncePool ?? system.pointee.currentBouncePool
+  }
+
+  /// Maps memory that the device reaches by a copy alone, if that can be kept at slots that are there.
+  ///
+  /// - Parameters: as C gives them.
+  @inline(never)
+  public func mapKept(
+    _ first: UInt64, _ size: UInt64, _ direction: UInt32, _ attributes: UInt32
+  ) -> UInt64? {
+    let (mask, highest) = (Self.granule.mask, highestStreaming)
+    guard mappings.mayKeep, !hasDetours, limits.segmentBoundaryMask >= mask,
+      let empty = MappingTag(mappings.tagBase, inPage: 0, size, direction, attributes),
+      let memory = try? PhysicalRange(first: PhysicalAddress(first), size: size),
+      bouncesAll || memory.last.rawValue > highest, let request = try? slots(for: memory)
+    else { return nil }
+    let call = unsafe system.pointee.calls.enterAtOnce() ?? system.pointee.calls.enter()
+    // In the section: whoever adds a peer or changes the domain waits for it before looking at what is mapped.
+    guard mappings.mayKeep, unsafe system.pointee.peers.isEmpty,
+      let pool = unsafe poolInUse,
+      let (slot, address) = unsafe pool.pointee.takeAtOnce(call, request, memory, highest)
+    else {
+      unsafe system.pointee.calls.leave(call)
+      return nil
+    }
+    slot.keep(empty.at(address), first)
+    mappings.count(call, bytes: size)
+    mappings.noteKept()
+    unsafe system.pointee.calls.leave(call)
+    copyKept(address, first, size, forCPU: false)
+    return address
+  }
+
+  /// Ends a mapping that is kept at its slots. Returns whether there was one.
+  ///
+  /// - Parameters: as C gives them.
+  @inline(__always)
+  public func unmapKept(
+    _ first: UInt64, _ size: UInt64, _ direction: UInt32, _ attributes: UInt32
+  ) -> Bool {
+    guard mappings.hasEverKept, unsafe system.pointee.bounceChunks.mayHave(first),
+      let tag = MappingTag(mappings.tagBase, inPage: 0, size, direction, attributes)
+    else { return false }
+    let copiesBack = direction != Direction.toDevice.rawValue
+    return endKept(first, tag.at(first), copiesBack: copiesBack)
+  }
+
+  /// - Parameter copiesBack: whether what the device wrote is wanted, but for mappings that leave that out.
+  @inline(never)
+  func endKept(_ first: UInt64, _ tag: MappingTag, copiesBack: Bool) -> Bool {
+    var call = unsafe system.pointee.calls.enterAtOnce() ?? system.pointee.calls.enter()
+    let known = unsafe poolInUse?.pointee.chunk(with: first)
+    guard let chunk = unsafe known ?? system.pointee.bounceChunks.hold(with: first) else {
+      unsafe system.pointee.calls.leave(call)
+      return false
+    }
+    let pool = unsafe chunk.pointee.pool
+    defer { if unsafe known == nil { unsafe Box.letGo(pool) } }
+    let slot = unsafe chunk.pointee.slot(at: first)
+    guard slot.take(tag) else {
+      unsafe system.pointee.calls.leave(call)
+      return false
+    }
+    // The slots hold the pool, until they are given back.
+    let copiesBack = copiesBack && !tag.attributes.contains(.skipCPUSync)
+    if copiesBack {
+      // The mapping is counted, and so keeps the domain.
+      unsafe system.pointee.calls.leave(call)
+      copyKept(first, slot.original, tag.size, forCPU: true)
+      call = unsafe system.pointee.calls.enter()
+      unsafe pool.pointee.count(call, copied: tag.size, out: true)
+    }
+    mappings.uncount(call, bytes: tag.size)
+    let isAtHand = unsafe poolInUse == pool && pool.pointee.put(call, slot)
+    unsafe system.pointee.calls.leave(call)
+    if !isAtHand { unsafe BouncePool.giveBack(slot.run) }
+    return true
+  }
+
+  /// Copies between a copy and its original, where both addresses are those of the process.
+  private func copyKept(_ copy: UInt64, _ original: UInt64, _ size: UInt64, forCPU: Bool) {
+    // SAFETY: who maps memory says that it is some, and the slots are the mapping's.
+    guard let copy = unsafe UnsafeMutableRawPointer(bitPattern: UInt(copy)),
+      let original = unsafe UnsafeMutableRawPointer(bitPattern: UInt(original))
+    else { return }
+    let size = Int(truncatingIfNeeded: size)
+    if forCPU {
+      unsafe original.copyMemory(from: copy, byteCount: size)
+    } else {
+      unsafe copy.copyMemory(from: original, byteCount: size)
+    }
+  }
+
+  /// Hands over a part of a mapping that is kept at its slots. Returns whether there is one.
+  @inline(never)
+  public func syncKept(_ range: DMARange, forCPU: Bool) -> Bool {
+    let (first, size) = (range.first.rawValue, range.extent &+ 1)
+    // Somebody may unmap it by mistake meanwhile: the pool stays, and what is copied is or was mapped.
+    guard mappings.hasEverKept,
+      let chunk = unsafe system.pointee.bounceChunks.hold(with: first)
+    else { return false }
+    let pool = unsafe chunk.pointee.pool
+    defer { unsafe Box.letGo(pool) }
+    guard let kept = unsafe chunk.pointee.next(first, first, mappings.tagBase),
+      kept.first &+ kept.tag.extent >= range.last.rawValue
+    else { return false }
+    copyKept(first, kept.original &+ (first &- kept.first), size, forCPU: forCPU)
+    let call = unsafe system.pointee.calls.enter()
+    unsafe pool.pointee.count(call, copied: size, out: forCPU)
+    unsafe system.pointee.calls.leave(call)
+    return true
+  }
+}
