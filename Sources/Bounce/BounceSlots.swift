@@ -34,15 +34,15 @@ import Primitives
 /// What the slots of a copy must be like.
 public struct BounceRequest: Sendable {
   /// Bytes of the copy.
-  public let size: UInt64
+  let size: UInt64
   /// The low bits that its address has in common with `low`, as a mask.
   let mask: UInt64
   let low: UInt64
   /// The mask of the block that it may not reach out of.
   let boundary: UInt64
   /// Where it starts in its first slot, and how many slots it takes.
-  public let offset: UInt64
-  public let count: UInt64
+  let offset: UInt64
+  let count: UInt64
 
   /// - Parameters:
   ///   - mask: bits of the address of the copy that are those of `low`; all below the highest count.
@@ -60,12 +60,6 @@ public struct BounceRequest: Sendable {
     offset = low & self.mask & BounceSlots.granule.mask
     count =
       (offset &+ size &+ BounceSlots.granule.mask) &>> UInt64(BounceSlots.granule.shift)
-  }
-
-  /// Whether the first of slots may be at an address.
-  @inline(__always)
-  public func allows(_ first: UInt64) -> Bool {
-    (first ^ low) & mask & ~BounceSlots.granule.mask == 0
   }
 
   /// Bytes in which there is room for it, at whichever multiple of 4096 they start.

@@ -82,6 +82,7 @@ private func mapPage(
   _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>?
 ) -> CInt {
   if let out = unsafe out, let known = unsafe atOnce(device),
+    unsafe known.pointee.mappings.mayTag,
     let tag = unsafe known.pointee.pageTag(phys, size, direction, attributes)
   {
     if let address = unsafe known.pointee.mapPage(phys, tag) {
@@ -143,7 +144,7 @@ private func unmapPage(
   _ device: OpaquePointer?, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32,
   _ attributes: UInt32
 ) -> CInt {
-  if let known = unsafe atOnce(device),
+  if let known = unsafe atOnce(device), unsafe known.pointee.mappings.hasTags,
     let tag = unsafe known.pointee.pageTag(dma, size, direction, attributes)
   {
     return unsafe known.pointee.unmapPage(dma, tag)

@@ -122,26 +122,31 @@ public struct BouncePool: ~Copyable, Held {
     return nil
   }
 
-  /// Slots for a copy, as `take`, of those that the processor of a call in its section has at hand, if there are
-  /// such; or others, if there are: where they start.
+  /// Slots for a copy of those that the processor of a call in its section has at hand, and where it starts. The
+  /// bits of a mask are those of `low`.
   @inline(__always)
-  func takeAtOnce(
-    _ call: Int, _ request: BounceRequest, _ original: PhysicalRange, _ highest: UInt64
+  func takeAtHand(
+    _ call: Int, _ low: UInt64, _ size: UInt64, _ mask: UInt64, _ highest: UInt64
   ) -> (slot: BounceSlot, address: UInt64)? {
-    if request.count <= 2 {
-      let place = atHand.place(of: Int(truncatingIfNeeded: request.count &- 1), call)
-      if let first = atHand.next(place), request.allows(first),
-        first &+ request.offset &+ (request.size &- 1) <= highest,
-        let chunk = unsafe chunk(with: first)
-      {
-        atHand.takeNext(place)
-        count(call, copied: request.size, out: false)
-        return unsafe (chunk.pointee.slot(at: first), first &+ request.offset)
-      }
-    }
-    guard let run = unsafe try? take(request, original, DMARanges(), highest) else { return nil }
+    let slotMask = BounceSlots.granule.mask
+    let offset = low & mask & slotMask
+    let place = atHand.place(of: offset &+ size > slotMask &+ 1 ? 1 : 0, call)
+    // Two slots that are a page have no more room.
+    guard offset &+ size <= Device.granule.bytes, let first = atHand.next(place),
+      (first ^ low) & mask & ~slotMask == 0, first &+ offset &+ (size &- 1) <= highest,
+      let chunk = unsafe chunk(with: first)
+    else { return nil }
+    atHand.takeNext(place)
+    count(call, copied: size, out: false)
+    return unsafe (chunk.pointee.slot(at: first), first &+ offset)
+  }
+
+  /// Where slots and the copy in them start.
+  static func place(
+    of run: UnsafeMutablePointer<BounceRun>
+  ) -> (slot: BounceSlot, address: UInt64) {
     let address = unsafe run.pointee.address
-    return unsafe (Self.chunk(of: run.pointee).pointee.slot(at: address), address)
+    return unsafe (chunk(of: run.pointee).pointee.slot(at: address), address)
   }
 
   /// Keeps slots at hand that were taken and that no mapping has any more, if there is room.

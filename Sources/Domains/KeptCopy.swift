@@ -34,12 +34,17 @@ extension Device {
   ///
   /// - Throws: `noSpace` for a size that no memory has.
   public func slots(for memory: PhysicalRange) throws(Failure) -> BounceRequest {
-    // What is as large as a page may be described to the device by pages.
-    let mask = limits.minAlignMask | (memory.extent >= Self.granule.mask ? Self.granule.mask : 0)
-    let boundary = limits.segmentBoundaryMask
+    let (size, boundary) = (memory.extent &+ 1, limits.segmentBoundaryMask)
     return try BounceRequest(
-      size: memory.extent &+ 1, low: memory.first.rawValue, mask: mask,
+      size: size, low: memory.first.rawValue, mask: alignment(of: size),
       boundary: memory.extent <= boundary ? boundary : UInt64.max)
+  }
+
+  /// The bits of an address that its copy keeps.
+  @inline(__always)
+  private func alignment(of size: UInt64) -> UInt64 {
+    // What is as large as a page may be described to the device by pages.
+    limits.minAlignMask | (size > Self.granule.mask ? Self.granule.mask : 0)
   }
 
   /// The pool that its mappings are copied to. The caller is in a section of `calls`.
@@ -55,17 +60,19 @@ extension Device {
   public func mapKept(
     _ first: UInt64, _ size: UInt64, _ direction: UInt32, _ attributes: UInt32
   ) -> UInt64? {
-    let (mask, highest) = (Self.granule.mask, highestStreaming)
-    guard mappings.mayKeep, !hasDetours, limits.segmentBoundaryMask >= mask,
+    let (page, highest, last) = (Self.granule.mask, highestStreaming, first &+ (size &- 1))
+    guard mappings.keepsCopies,
       let empty = MappingTag(mappings.tagBase, inPage: 0, size, direction, attributes),
-      let memory = try? PhysicalRange(first: PhysicalAddress(first), size: size),
-      bouncesAll || memory.last.rawValue > highest, let request = try? slots(for: memory)
+      last >= first, bouncesAll || last > highest, !hasDetours,
+      limits.segmentBoundaryMask >= page
     else { return nil }
+    let mask = alignment(of: size)
     let call = unsafe system.pointee.calls.enterAtOnce() ?? system.pointee.calls.enter()
     // In the section: whoever adds a peer or changes the domain waits for it before looking at what is mapped.
-    guard mappings.mayKeep, unsafe system.pointee.peers.isEmpty,
+    guard mappings.leadsDirectly, unsafe system.pointee.peers.isEmpty,
       let pool = unsafe poolInUse,
-      let (slot, address) = unsafe pool.pointee.takeAtOnce(call, request, memory, highest)
+      let (slot, address) = unsafe pool.pointee.takeAtHand(call, first, size, mask, highest)
+        ?? takeSlots(for: first, size, of: pool, highest)
     else {
       unsafe system.pointee.calls.leave(call)
       return nil
@@ -76,6 +83,18 @@ extension Device {
     unsafe system.pointee.calls.leave(call)
     copyKept(address, first, size, forCPU: false)
     return address
+  }
+
+  /// Slots for a copy that are there, of which none is at hand.
+  @inline(never)
+  private func takeSlots(
+    for first: UInt64, _ size: UInt64, of pool: UnsafeMutablePointer<BouncePool>, _ highest: UInt64
+  ) -> (slot: BounceSlot, address: UInt64)? {
+    guard let memory = try? PhysicalRange(first: PhysicalAddress(first), size: size),
+      let request = try? slots(for: memory),
+      let run = unsafe try? pool.pointee.take(request, memory, DMARanges(), highest)
+    else { return nil }
+    return unsafe BouncePool.place(of: run)
   }
 
   /// Ends a mapping that is kept at its slots. Returns whether there was one.

@@ -91,6 +91,10 @@ public struct MappingTable: ~Copyable {
   // The address of the domain, 0 for none, with bits that say more of it: a copy for those that take no
   // lock.
   private let published = Atomic<UInt>(0)
+  // Of the last domain in which mappings could be kept as tags, the addresses of its queue and of its plain table.
+  // Beside the domain's, so that calls that are over in a moment come to all three at once.
+  private let publishedQueue = Atomic<UInt>(0)
+  private let publishedTable = Atomic<UInt>(0)
 
   private enum DomainBits {
     static var identity: UInt { 1 }
@@ -112,7 +116,7 @@ public struct MappingTable: ~Copyable {
   // Whether mappings in a page table may be kept as tags.
   private let tagging: Bool
   // Whether a copy of a page or less may be kept at its slots.
-  private let keepsCopies: Bool
+  let keepsCopies: Bool
   // Of mappings that are kept as tags: how many there are, their bytes, and how many there were.
   private let numbers: CallWords
   // The device holds it.
@@ -191,14 +195,24 @@ public struct MappingTable: ~Copyable {
     return unsafe (UnsafeMutablePointer<Domain>(bitPattern: word & ~DomainBits.all), false)
   }
 
-  /// Whether a copy may be kept at its slots at the moment: whether all memory is mapped directly, or copied. The
-  /// caller is in a section of `calls`.
+  /// The queue and the table of `taggingDomain`, of which the caller has been told in the same section.
   @inline(__always)
-  var mayKeep: Bool {
+  var taggingParts: (queue: UnsafeMutablePointer<FlushQueue>, table: PlainTable)? {
+    // SAFETY: only `setDomain` stores this, with the address of what the domain keeps.
+    guard
+      let queue = unsafe UnsafeMutablePointer<FlushQueue>(
+        bitPattern: publishedQueue.load(ordering: .relaxed)),
+      let table = PlainTable(at: publishedTable.load(ordering: .relaxed))
+    else { return nil }
+    return unsafe (queue, table)
+  }
+
+  /// Whether all memory is mapped directly at the moment, or copied. The caller is in a section of `calls`.
+  @inline(__always)
+  var leadsDirectly: Bool {
     // Acquiring: as in `domain`.
     let word = published.load(ordering: .acquiring)
-    return keepsCopies && word & DomainBits.frozen == 0
-      && (isDirect || word & DomainBits.identity != 0)
+    return word & DomainBits.frozen == 0 && (isDirect || word & DomainBits.identity != 0)
   }
 
   /// The first mapping that is kept as a tag and of which something lies in a range.
@@ -708,6 +722,9 @@ public struct MappingTable: ~Copyable {
           unsafe translation.pointee.tagAccess != 0
         {
           word |= DomainBits.tagging
+          unsafe publishedQueue.store(
+            UInt(bitPattern: translation.pointee.queue), ordering: .relaxed)
+          unsafe publishedTable.store(translation.pointee.table.plain.address, ordering: .relaxed)
         }
       }
       published.store(word, ordering: .releasing)

@@ -157,11 +157,12 @@ extension Device {
     MappingTag(mappings.tagBase, inPage: first, size, direction, attributes)
   }
 
-  /// Maps memory in one page, as `mapTagged`, with an address that the processor has at hand.
+  /// Maps memory in one page, as `mapTagged`, with an address that the processor has at hand; for a device that may
+  /// have tags.
   @inline(__always)
   public func mapPage(_ start: UInt64, _ tag: MappingTag) -> UInt64? {
     let mask = Self.granule.mask
-    guard mappings.mayTag, !hasDetours, limits.minAlignMask <= mask,
+    guard !hasDetours, limits.minAlignMask <= mask,
       let call = unsafe system.pointee.calls.enterAtOnce()
     else { return nil }
     defer { unsafe system.pointee.calls.leave(call) }
@@ -169,10 +170,10 @@ extension Device {
     guard unsafe system.pointee.peers.isEmpty, let domain = unsafe mappings.taggingDomain.domain,
       unsafe domain.pointee.notifiers.isEmpty, unsafe domain.pointee.pins.isEmpty,
       let translation = unsafe domain.pointee.translation,
-      let queue = unsafe translation.pointee.queue,
+      let (queue, table) = unsafe mappings.taggingParts,
       let first = unsafe queue.pointee.stash.next(
         call, limit: highestStreaming, of: queue.pointee.space),
-      unsafe translation.pointee.table.plain.mapPage(
+      unsafe table.mapPage(
         first, to: start & ~mask,
         MappingTag.access(translation.pointee.tagAccess, tag.rawDirection), tag: tag.word)
     else { return nil }
@@ -191,16 +192,13 @@ extension Device {
     case unfinished(Int, UnsafeMutablePointer<Domain>, UnsafeMutablePointer<FlushQueue>)
   }
 
-  /// Ends a mapping in one page that is kept as a tag.
+  /// Ends a mapping in one page that is kept as a tag, of a device that may have some.
   @inline(__always)
   public func endPage(_ first: UInt64, _ tag: MappingTag) -> PageEnd {
-    guard mappings.hasTags, let call = unsafe system.pointee.calls.enterAtOnce()
-    else { return .undecided }
+    guard let call = unsafe system.pointee.calls.enterAtOnce() else { return .undecided }
     let page = first & ~Self.granule.mask
     guard let domain = unsafe mappings.taggingDomain.domain,
-      let translation = unsafe domain.pointee.translation,
-      let queue = unsafe translation.pointee.queue,
-      unsafe translation.pointee.table.plain.takeTag(tag.word, page) != nil
+      let (queue, table) = unsafe mappings.taggingParts, table.takeTag(tag.word, page) != nil
     else {
       unsafe system.pointee.calls.leave(call)
       return .undecided

@@ -57,7 +57,8 @@ extension Device {
   ) throws(Failure) -> DMAAddress {
     let first = memory.first.rawValue
     let size = memory.extent &+ 1
-    if let tag = pageTag(first, size, direction.rawValue, attributes.rawValue),
+    if mappings.mayTag,
+      let tag = pageTag(first, size, direction.rawValue, attributes.rawValue),
       let address = mapPage(first, tag)
     {
       return DMAAddress(address)
@@ -159,7 +160,8 @@ extension Device {
   ) throws(Failure) {
     let first = range.first.rawValue
     let size = range.extent &+ 1
-    if let tag = pageTag(first, size, direction.rawValue, attributes.rawValue),
+    if mappings.hasTags,
+      let tag = pageTag(first, size, direction.rawValue, attributes.rawValue),
       unmapPage(first, tag)
     {
       return

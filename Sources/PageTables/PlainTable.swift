@@ -206,6 +206,19 @@ public struct PlainTable {
     for level in 0..<min(format.geometry.levelsMax, Self.levelCount) { describe(level, format) }
   }
 
+  /// What `init(at:)` makes it again of, while it is not destroyed; never 0.
+  public var address: UInt { unsafe UInt(bitPattern: numbers) }
+
+  /// - Parameter address: that of one, or 0 for none.
+  @inline(__always)
+  public init?(at address: UInt) {
+    // SAFETY: it was the address of numbers, as `address` says.
+    guard let numbers = unsafe UnsafeMutablePointer<Numbers>(bitPattern: address) else {
+      return nil
+    }
+    unsafe self.numbers = numbers
+  }
+
   /// Ends the value, of which there may be copies: none is used any more.
   func destroy() { unsafe RawMemory.free(numbers) }
 
