@@ -117,7 +117,7 @@ public struct MappingTable: ~Copyable {
   private let tagging: Bool
   // Whether a copy of a page or less may be kept at its slots.
   let keepsCopies: Bool
-  // Of mappings that are kept as tags: how many there are, their bytes, and how many there were.
+  // Of mappings that are kept as tags: how many were made, how many of them have ended, and the bytes of the others.
   private let numbers: CallWords
   // The device holds it.
   private let system: UnsafeMutablePointer<System>
@@ -161,15 +161,22 @@ public struct MappingTable: ~Copyable {
   @inline(__always)
   func count(_ call: Int, bytes: UInt64) {
     add(1, to: 0, of: call)
-    add(bytes, to: 1, of: call)
-    add(1, to: 2, of: call)
+    add(bytes, to: 2, of: call)
   }
 
   /// Counts a mapping out, by the call that ends it.
   @inline(__always)
   func uncount(_ call: Int, bytes: UInt64) {
-    add(UInt64.max, to: 0, of: call)
-    add(0 &- bytes, to: 1, of: call)
+    add(1, to: 1, of: call)
+    add(0 &- bytes, to: 2, of: call)
+  }
+
+  /// How many mappings are kept as tags: no fewer than those that live throughout.
+  @inline(never)
+  private var keptCount: UInt64 {
+    // Both only grow. So what ends meanwhile is not counted out, and what is made may be counted in.
+    let ended = numbers.sum(1)
+    return numbers.sum(0) &- ended
   }
 
   /// Whether there may be mappings that are kept as tags.
@@ -219,7 +226,7 @@ public struct MappingTable: ~Copyable {
   func nextTagged(
     _ first: UInt64, _ last: UInt64
   ) -> (first: UInt64, last: UInt64, tag: MappingTag)? {
-    guard numbers.sum(0) != 0 else { return nil }
+    guard keptCount != 0 else { return nil }
     guard hasTags else {
       return unsafe system.pointee.bounceChunks.next(first, last, tagBase).map {
         ($0.first, $0.first &+ $0.tag.extent, $0.tag)
@@ -436,7 +443,7 @@ public struct MappingTable: ~Copyable {
 
   /// Whether there are mappings that are bounced. Likewise.
   @inline(never)
-  public var hasBounced: Bool { hasBouncedRecords || (hasEverKept && numbers.sum(0) != 0) }
+  public var hasBounced: Bool { hasBouncedRecords || (hasEverKept && keptCount != 0) }
 
   /// Whether an address lies in a mapping that is bounced.
   public func isBounced(at address: UInt64) -> Bool {
@@ -614,7 +621,7 @@ public struct MappingTable: ~Copyable {
 
   var totals: (count: UInt64, bytes: UInt64, total: UInt64) {
     let kept = state.withLock { state in (UInt64(state.tree.count), state.bytes, state.total) }
-    return (kept.0 &+ numbers.sum(0), kept.1 &+ numbers.sum(1), kept.2 &+ numbers.sum(2))
+    return (kept.0 &+ keptCount, kept.1 &+ numbers.sum(2), kept.2 &+ numbers.sum(0))
   }
 
   // MARK: - Declared memory
@@ -690,7 +697,7 @@ public struct MappingTable: ~Copyable {
     }
     guard isFree else { return false }
     unsafe system.pointee.calls.waitForCalls()
-    if numbers.sum(0) == 0 { return true }
+    if keptCount == 0 { return true }
     thaw()
     return false
   }

@@ -100,6 +100,53 @@ struct MappingConcurrencyTests {
     }
   }
 
+  /// An address that goes from one thread to another, 0 for none.
+  private final class Hand: Sendable {
+    let address = Atomic<UInt64>(0)
+  }
+
+  // One thread maps and another unmaps, so that processors count more in than out, and out than in.
+  @Test func aMappingThatLivesIsFoundWhileOthersComeAndGo() throws {
+    try withMachines { machine in
+      let shared = SharedDevices(devices: [try machine.device(on: .translated)])
+      let memory = try physical(1 << 32, size: 4096)
+      let range = try dma(shared[0].pointee.map(memory, .toDevice).rawValue, size: 4096)
+      let (hand, flag) = (Hand(), Flag())
+      try onThreads(3) { thread in
+        let device = shared[0]
+        switch thread {
+        case 0:
+          defer { flag.set() }
+          for _ in 0..<RunSettings.steps(20_000) {
+            try device.pointee.sync(range, .toDevice, forCPU: false)
+          }
+        case 1:
+          while !flag.isSet {
+            guard hand.address.load(ordering: .relaxed) == 0 else { continue }
+            let address = try device.pointee.map(memory, .bidirectional).rawValue
+            hand.address.store(address, ordering: .releasing)
+          }
+        default:
+          while true {
+            let isLast = flag.isSet
+            let address = hand.address.load(ordering: .acquiring)
+            if address != 0 {
+              try device.pointee.unmap(dma(address, size: 4096), .bidirectional)
+              hand.address.store(0, ordering: .releasing)
+            } else if isLast {
+              return
+            }
+          }
+        }
+      }
+      let left = hand.address.load(ordering: .relaxed)
+      if left != 0 { try shared[0].pointee.unmap(dma(left, size: 4096), .bidirectional) }
+      try shared[0].pointee.unmap(range, .toDevice)
+      #expect(shared[0].pointee.statistics.mappingCount == 0)
+      #expect(machine.reports.all == [])
+    }
+  }
+
   @Test func ofThreadsThatUnmapOneMappingOneSucceeds() throws {
     try withMachines { machine in
       let shared = SharedDevices(devices: [try machine.device(on: .translated)])
