@@ -111,14 +111,42 @@ static void run_bounced(void *context, uint64_t count)
 	BENCH_CHECK(dma != (uintptr_t)path->buffer && memcmp((void *)dma, path->buffer, PAGE) == 0);
 }
 
+/* As run_bounced, with BURST pages mapped at once: more than a processor has slots at hand for. */
+#define BURST 64
+
+static void run_bounced_bursts(void *context, uint64_t count)
+{
+	struct path *path = context;
+	dmacore_dma_t dma[BURST];
+	uint8_t *pages = path->buffer;
+	int errors = 0;
+
+	for (uint64_t i = 0; i < count; i += BURST) {
+		for (unsigned int j = 0; j < BURST; j++)
+			errors |= dmacore_map_single(path->device, pages + j * PAGE, PAGE,
+						     DMACORE_TO_DEVICE, 0, &dma[j]);
+		for (unsigned int j = 0; j < BURST; j++)
+			errors |= dmacore_unmap(path->device, dma[j], PAGE, DMACORE_TO_DEVICE, 0);
+	}
+	BENCH_CHECK(errors == 0);
+}
+
+struct copies {
+	uint8_t *from;
+	uint8_t *to;
+	unsigned int pages;
+};
+
 static void run_copies(void *context, uint64_t count)
 {
-	uint8_t *pages = context;
+	struct copies *copies = context;
 
 	for (uint64_t i = 0; i < count; i++) {
-		memcpy(pages + PAGE, pages, PAGE);
+		uint64_t offset = i % copies->pages * PAGE;
+
+		memcpy(copies->to + offset, copies->from + offset, PAGE);
 		/* Somebody may look at it. */
-		__asm__ volatile("" : : "r"(pages) : "memory");
+		__asm__ volatile("" : : "r"(copies->to) : "memory");
 	}
 }
 
@@ -153,20 +181,21 @@ static void measure_pairs(void)
 }
 
 /* A device whose mappings are all copied, to a pool of which @percent are in use, at random places. */
-static double time_bounced(unsigned int percent, uint64_t count)
+static double time_bounced(void (*run)(void *context, uint64_t count), unsigned int percent,
+			   uint64_t count)
 {
 	enum { PAGES = 1024 };
 	struct dmacore_system_options system_options = DMACORE_SYSTEM_OPTIONS_INIT;
 	struct dmacore_device_options device_options = DMACORE_DEVICE_OPTIONS_INIT;
 	struct dmacore_bounce_pool_options pool_options = DMACORE_BOUNCE_POOL_OPTIONS_INIT;
 	struct dmacore_bounce_pool *pool;
-	struct path path = { .buffer = aligned_alloc(PAGE, PAGE) };
+	struct path path = { .buffer = aligned_alloc(PAGE, BURST * PAGE) };
 	dmacore_dma_t *live = calloc(PAGES, sizeof(*live));
 	uint64_t random = 1;
 	double time;
 
 	BENCH_CHECK(path.buffer != NULL && live != NULL);
-	memset(path.buffer, 1, PAGE);
+	memset(path.buffer, 1, BURST * PAGE);
 	system_options.flags = DMACORE_SYSTEM_FLAT;
 	pool_options.size = pool_options.size_max = PAGES * PAGE;
 	BENCH_CHECK(dmacore_system_create(&system_options, &path.system) == 0);
@@ -187,7 +216,7 @@ static double time_bounced(unsigned int percent, uint64_t count)
 		live[i] = 0;
 		left--;
 	}
-	time = bench_time(run_bounced, &path, count);
+	time = bench_time(run, &path, count);
 	for (unsigned int i = 0; i < PAGES; i++)
 		if (live[i] != 0)
 			BENCH_CHECK(dmacore_unmap(path.device, live[i], PAGE, DMACORE_TO_DEVICE,
@@ -203,17 +232,24 @@ static double time_bounced(unsigned int percent, uint64_t count)
 static void measure_bounced(void)
 {
 	uint64_t count = bench_count(1000000, 100);
-	uint8_t *pages = aligned_alloc(PAGE, 2 * PAGE);
+	uint8_t *pages = aligned_alloc(PAGE, 2 * BURST * PAGE);
+	struct copies copies = { .from = pages, .to = pages + BURST * PAGE, .pages = 1 };
 	double copy;
 
 	BENCH_CHECK(pages != NULL);
-	memset(pages, 1, 2 * PAGE);
-	copy = bench_time(run_copies, pages, count);
+	memset(pages, 1, 2 * BURST * PAGE);
+	copy = bench_time(run_copies, &copies, count);
 	if (bench_wants("mapping.bounce.4k"))
-		bench_row("mapping.bounce.4k", "ns", time_bounced(0, count), "memcpy", copy);
-	if (bench_wants("mapping.bounce.4k.full90"))
-		bench_row("mapping.bounce.4k.full90", "ns", time_bounced(90, count), "memcpy",
+		bench_row("mapping.bounce.4k", "ns", time_bounced(run_bounced, 0, count), "memcpy",
 			  copy);
+	if (bench_wants("mapping.bounce.4k.full90"))
+		bench_row("mapping.bounce.4k.full90", "ns", time_bounced(run_bounced, 90, count),
+			  "memcpy", copy);
+	copies.pages = BURST;
+	copy = bench_time(run_copies, &copies, count);
+	if (bench_wants("mapping.bounce.4k.burst"))
+		bench_row("mapping.bounce.4k.burst", "ns",
+			  time_bounced(run_bounced_bursts, 0, count), "memcpy", copy);
 	free(pages);
 }
 
