@@ -11,7 +11,7 @@ import Primitives
 
 // What the direct path does most is done by functions that call none, so that nothing need be kept across a
 // call. The rest is left to functions of the same arguments: those that map and unmap single pages through an
-// IOMMU, and behind them those that do it all.
+// IOMMU, or by copies that are kept at their slots, and behind them those that do it all.
 
 @inline(__always)
 private func atOnce(_ device: OpaquePointer?) -> UnsafePointer<Device>? {
@@ -91,11 +91,12 @@ private func mapPage(
     }
     return unsafe mapPhys(device, phys, tag.size, tag.rawDirection, tag.rawAttributes, out)
   }
-  return unsafe mapPhys(device, phys, size, direction, attributes, out)
+  return unsafe mapCopy(device, phys, size, direction, attributes, out)
 }
 
+@_optimize(speed)
 @inline(never)
-private func mapPhys(
+private func mapCopy(
   _ device: OpaquePointer?, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
   _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>?
 ) -> CInt {
@@ -105,7 +106,15 @@ private func mapPhys(
     unsafe out.pointee = address
     return 0
   }
-  return status { () throws(Failure) in
+  return unsafe mapPhys(device, phys, size, direction, attributes, out)
+}
+
+@inline(never)
+private func mapPhys(
+  _ device: OpaquePointer?, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
+  _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>?
+) -> CInt {
+  status { () throws(Failure) in
     let device = unsafe try value(device, as: Device.self)
     let out = unsafe try output(out)
     let direction = try Direction(checking: direction)
@@ -150,11 +159,12 @@ private func unmapPage(
     return unsafe known.pointee.unmapPage(dma, tag)
       ? 0 : unmap(device, dma, tag.size, tag.rawDirection, tag.rawAttributes)
   }
-  return unsafe unmap(device, dma, size, direction, attributes)
+  return unsafe unmapCopy(device, dma, size, direction, attributes)
 }
 
+@_optimize(speed)
 @inline(never)
-private func unmap(
+private func unmapCopy(
   _ device: OpaquePointer?, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32,
   _ attributes: UInt32
 ) -> CInt {
@@ -163,7 +173,15 @@ private func unmap(
   {
     return 0
   }
-  return status { () throws(Failure) in
+  return unsafe unmap(device, dma, size, direction, attributes)
+}
+
+@inline(never)
+private func unmap(
+  _ device: OpaquePointer?, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32,
+  _ attributes: UInt32
+) -> CInt {
+  status { () throws(Failure) in
     let device = unsafe try value(device, as: Device.self)
     let direction = try Direction(checking: direction)
     let attributes = try MappingAttributes(checking: attributes)

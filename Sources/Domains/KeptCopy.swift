@@ -56,7 +56,7 @@ extension Device {
   /// Maps memory that the device reaches by a copy alone, if that can be kept at slots that are there.
   ///
   /// - Parameters: as C gives them.
-  @inline(never)
+  @inline(__always)
   public func mapKept(
     _ first: UInt64, _ size: UInt64, _ direction: UInt32, _ attributes: UInt32
   ) -> UInt64? {
@@ -112,7 +112,7 @@ extension Device {
   }
 
   /// - Parameter copiesBack: whether what the device wrote is wanted, but for mappings that leave that out.
-  @inline(never)
+  @inline(__always)
   func endKept(_ first: UInt64, _ tag: MappingTag, copiesBack: Bool) -> Bool {
     var call = unsafe system.pointee.calls.enterAtOnce() ?? system.pointee.calls.enter()
     let known = unsafe poolInUse?.pointee.chunk(with: first)
