@@ -16,7 +16,7 @@ import Primitives
 // has no mapping, no mapping call is under way, and none starts. If one cannot be, those before it are
 // thawed, and nothing has changed. Then the IOMMU's backend is told, which may fail and then has gone
 // back (Backend.swift). Then each gets the new domain, which cannot fail. So no access sees a third
-// domain.
+// domain. The tables are thawed when all have it: so what is mapped for one device leads all of them there.
 // 2.2 What was left, a domain that may end with its last device, is let go of when the lock is free and
 // no read section that found it is open. Then what was pending there is answered (PageRequests.swift).
 // 2.3 An owner is known by an address of the caller's that is never looked at again.
@@ -274,6 +274,8 @@ public struct Group: ~Copyable, Held {
       unsafe set(domain, of: member)
       unsafe next = member.pointee.next
     }
+    // What one of them maps from here on leads all of them there.
+    unsafe thaw(state.members, until: nil)
     var left = unsafe Left(domain: state.domain, devices: state.memberCount)
     unsafe takePageRequests(of: 0, from: state.members, into: &left.pageRequests)
     unsafe state.domain = domain

@@ -705,12 +705,13 @@ public struct MappingTable: ~Copyable {
   func thaw() {
     state.withLock { state in
       state.isFrozen = false
-      published.bitwiseAnd(~DomainBits.frozen, ordering: .relaxed)
+      // Releasing: pairs with the acquire in `domain`, so that who finds it thawed finds the domain of the
+      // group's other devices too.
+      published.bitwiseAnd(~DomainBits.frozen, ordering: .releasing)
     }
   }
 
-  /// Changes the domain of a device whose table is frozen, or which is not known to anybody, and thaws
-  /// it.
+  /// Changes the domain of a device whose table is frozen, and stays so, or which is not known to anybody.
   func setDomain(_ domain: UnsafeMutablePointer<Domain>?) {
     state.withLock { state in
       unsafe state.domain = domain
@@ -734,8 +735,8 @@ public struct MappingTable: ~Copyable {
           unsafe publishedTable.store(translation.pointee.table.plain.address, ordering: .relaxed)
         }
       }
+      if state.isFrozen { word |= DomainBits.frozen }
       published.store(word, ordering: .releasing)
-      state.isFrozen = false
     }
   }
 }

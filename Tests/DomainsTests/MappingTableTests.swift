@@ -253,12 +253,13 @@ final class MappingTableTests {
       expectFrozen(true)
       table.setDomain(nil)
       #expect(table.domain == nil)
+      table.thaw()
       // And mapping calls go on.
       table.giveBack(try table.take().cell)
     }
   }
 
-  @Test func aFrozenTableKeepsItsDomainAndItsCallsWait() throws {
+  @Test func aFrozenTableKeepsItsDomainAndItsCallsWaitUntilItIsThawed() throws {
     try withMachine { machine in
       let table = SharedTable(table: try MappingTable(system: machine.system))
       let domains = SharedDomains(
@@ -269,15 +270,21 @@ final class MappingTableTests {
       #expect(table.table.domain == domains[0])
       let hadIdentity = table.table.hasIdentity
       #expect(!hadIdentity)
+      let isThawing = Flag()
       try onThreads(2) { thread in
         if thread == 0 {
           // It gets the domain from after the change.
           let (cell, found) = try table.table.take()
           try demand(found == domains[1], "a call started before the change")
+          try demand(isThawing.isSet, "a call started before other devices may have changed")
           table.table.giveBack(cell)
         } else {
           usleep(2000)
           table.table.setDomain(domains[1])
+          // Here the group's other devices get theirs.
+          usleep(2000)
+          isThawing.set()
+          table.table.thaw()
         }
       }
       #expect(table.table.domain == domains[1])
