@@ -77,8 +77,8 @@ public struct BounceRun {
   public let owner: UnsafeMutableRawPointer?
   /// Where the device finds the first slot's part of the copy, as the taker counts.
   public let address: UInt64
-  /// The first slot, and how many there are.
-  public let first: Int
+  fileprivate let first: Int
+  /// How many slots.
   public let count: Int
 
   // The taker's.

@@ -79,8 +79,8 @@ struct BounceSlot {
   /// Takes a mapping out, so that the slot is the caller's. Returns whether it was there.
   @inline(__always)
   func take(_ tag: MappingTag) -> Bool {
-    // Release: pairs with the acquire in `tag`.
-    unsafe cplatform_replace_release(kept, tag.word, 0)
+    // Acquire and release, and more: where the original starts is looked at behind it.
+    unsafe cplatform_replace_fenced(kept, tag.word, 0)
   }
 }
 
@@ -107,10 +107,10 @@ struct BounceChunkList: ~Copyable {
     state = try Guarded<State>(.bounceChunks) { () throws(Failure) in State() }
   }
 
-  /// Whether an address may be in one: mostly an address of other memory is not.
+  /// Whether some of a range may be in one: mostly other memory is not.
   @inline(__always)
-  func mayHave(_ address: UInt64) -> Bool {
-    address >= lowest.load(ordering: .relaxed) && address <= highest.load(ordering: .relaxed)
+  func mayHave(_ first: UInt64, through last: UInt64) -> Bool {
+    last >= lowest.load(ordering: .relaxed) && first <= highest.load(ordering: .relaxed)
   }
 
   func add(_ chunk: Link) {

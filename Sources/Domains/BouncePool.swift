@@ -407,9 +407,9 @@ public struct BouncePool: ~Copyable, Held {
 
   /// Lets the most slots that were in use be those that are in use now.
   public func resetUsedMax() {
-    // Those that are at hand are counted when they are taken.
+    // Those that are at hand are counted when they are taken. Some may be at hand again.
     _ = drain()
-    usedMax.store(used, ordering: .relaxed)
+    usedMax.store(uses.current &>> 32, ordering: .relaxed)
   }
 }
 
@@ -423,7 +423,8 @@ extension DMARanges {
 }
 
 extension System {
-  /// The pool at this moment. The caller is inside a read section while it uses the answer.
+  /// The pool at this moment. The caller is inside a read section, or a section of `calls`, while it uses the
+  /// answer.
   var currentBouncePool: UnsafeMutablePointer<BouncePool>? {
     // SAFETY: only `setBouncePool` stores this, with the address of a pool that the system holds until no
     // section is open that found it.
@@ -441,7 +442,7 @@ extension System {
         UInt(bitPattern: pool), ordering: .acquiringAndReleasing))
     guard let old = unsafe old else { return }
     readers.waitForReaders()
-    // The drain waits for calls.
+    // Which waits for calls.
     unsafe BouncePool.leave(old)
   }
 }

@@ -643,8 +643,8 @@ public struct Device: ~Copyable, Held {
       let range = try? DMARange(first: DMAAddress(found.first), last: DMAAddress(found.last))
     {
       guard mappings.hasTags else {
-        // Nobody else ends it, and nothing is copied to who knows whose memory.
-        _ = endKept(found.first, found.tag, copiesBack: false)
+        // Nobody else should end it, and nothing is copied to who knows whose memory.
+        guard endKept(found.first, found.tag, copiesBack: false) else { break }
         (next, count, bytes) = (found.last, count + 1, bytes &+ found.tag.size)
         continue
       }

@@ -104,7 +104,7 @@ extension Device {
   public func unmapKept(
     _ first: UInt64, _ size: UInt64, _ direction: UInt32, _ attributes: UInt32
   ) -> Bool {
-    guard mappings.hasEverKept, unsafe system.pointee.bounceChunks.mayHave(first),
+    guard mappings.hasEverKept, unsafe system.pointee.bounceChunks.mayHave(first, through: first),
       let tag = MappingTag(mappings.tagBase, inPage: 0, size, direction, attributes)
     else { return false }
     let copiesBack = direction != Direction.toDevice.rawValue

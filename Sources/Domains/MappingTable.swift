@@ -226,12 +226,15 @@ public struct MappingTable: ~Copyable {
   func nextTagged(
     _ first: UInt64, _ last: UInt64
   ) -> (first: UInt64, last: UInt64, tag: MappingTag)? {
-    guard keptCount != 0 else { return nil }
     guard hasTags else {
+      guard hasEverKept, unsafe system.pointee.bounceChunks.mayHave(first, through: last),
+        keptCount != 0
+      else { return nil }
       return unsafe system.pointee.bounceChunks.next(first, last, tagBase).map {
         ($0.first, $0.first &+ $0.tag.extent, $0.tag)
       }
     }
+    guard keptCount != 0 else { return nil }
     let token = unsafe system.pointee.readers.enter()
     defer { unsafe system.pointee.readers.leave(token) }
     guard let translation = unsafe domain?.pointee.translation else { return nil }
@@ -434,12 +437,20 @@ public struct MappingTable: ~Copyable {
   @inline(__always)
   var hasEverKept: Bool { bounced.load(ordering: .relaxed) & 1 != 0 }
 
-  /// Whether mappings were bounced. Whoever has the address of one knows that there were.
+  /// Whether mappings may have been bounced. Whoever has the address of one knows that they may.
   @inline(__always)
   var hasEverBounced: Bool { bounced.load(ordering: .relaxed) != 0 }
 
-  /// Whether there are records of mappings that are bounced. Whoever has the address of one knows that there are.
-  public var hasBouncedRecords: Bool { bounced.load(ordering: .relaxed) > 1 }
+  /// Whether there are records of mappings that are bounced. Likewise.
+  private var hasBouncedRecords: Bool { bounced.load(ordering: .relaxed) > 1 }
+
+  /// Whether an address may lie in a mapping that is bounced. Likewise.
+  @inline(never)
+  public func mayBeBounced(at address: UInt64) -> Bool {
+    let bounced = bounced.load(ordering: .relaxed)
+    guard bounced == 1 else { return bounced != 0 }
+    return unsafe system.pointee.bounceChunks.mayHave(address, through: address)
+  }
 
   /// Whether there are mappings that are bounced. Likewise.
   @inline(never)
@@ -447,7 +458,7 @@ public struct MappingTable: ~Copyable {
 
   /// Whether an address lies in a mapping that is bounced.
   public func isBounced(at address: UInt64) -> Bool {
-    guard hasBounced, let record = describe(address)?.record else { return false }
+    guard mayBeBounced(at: address), let record = describe(address)?.record else { return false }
     return unsafe record.bounce != nil || record.path == .bounced
   }
 
@@ -621,7 +632,9 @@ public struct MappingTable: ~Copyable {
 
   var totals: (count: UInt64, bytes: UInt64, total: UInt64) {
     let kept = state.withLock { state in (UInt64(state.tree.count), state.bytes, state.total) }
-    return (kept.0 &+ keptCount, kept.1 &+ numbers.sum(2), kept.2 &+ numbers.sum(0))
+    // It is a sum of differences: what is unmapped meanwhile may be taken from it, and not be in it.
+    let keptBytes = UInt64(max(0, Int64(bitPattern: numbers.sum(2))))
+    return (kept.0 &+ keptCount, kept.1 &+ keptBytes, kept.2 &+ numbers.sum(0))
   }
 
   // MARK: - Declared memory

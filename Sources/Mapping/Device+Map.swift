@@ -36,7 +36,8 @@ import Primitives
 // 2.2 An unmapping call takes the record out first: of two calls for one mapping, one finds it. Then
 // it undoes the mapping, and gives the cell back last, which lets go of the domain.
 // 2.3 A direct mapping needs no record: its address is the record. Devices that track direct
-// mappings keep one all the same, to find misuse. One that is copied always has a record.
+// mappings keep one all the same, to find misuse. One that is copied has a record, or what it needs is kept
+// at its slots.
 //
 // 3. Locking
 // The mapping table's lock (rank 4) twice a call, those of the IOVA space (ranks 8 and 9) or the
@@ -176,7 +177,7 @@ extension Device {
     _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes
   ) throws(Failure) {
     if endWholeTagged(range, direction, attributes) { return }
-    if !isUntracked || mappings.hasBouncedRecords || mappings.isBounced(at: range.first.rawValue) {
+    if !isUntracked || mappings.mayBeBounced(at: range.first.rawValue) {
       try unmapRecorded(range, direction, attributes)
     }
   }
@@ -287,7 +288,7 @@ extension Device {
   ) throws(Failure) {
     var found:
       (target: UInt64, attributes: MappingAttributes, path: MappingPath, isBounced: Bool)? = nil
-    if !isUntracked || mappings.hasBounced {
+    if !isUntracked || mappings.mayBeBounced(at: range.first.rawValue) {
       found = mappings.find(covering: range, .streaming, direction)
       guard
         found.map({ isOfList || $0.attributes.isDisjoint(with: .marks) })

@@ -36,9 +36,10 @@
  *
  * A pool consists of chunks, runs of memory that it gets from the system's memory allocator (system.h),
  * and of 2048-byte slots in them. A copy takes slots in a row. A processor keeps a few that were given
- * back there at hand, which are free all the same: whoever finds no others gets them. A mapping fails for want of them with
- * -ENOSPC only when no chunk that the device reaches had so many free at a moment within the call, and
- * then the pool could not grow by so many, or others have taken these since. Pools do not shrink.
+ * back there at hand, which are free all the same: whoever finds no others gets them. A mapping fails
+ * for want of them with -ENOSPC only when no chunk that the device reaches had so many free at a moment
+ * within the call, and then the pool could not grow by so many, or others have taken these since. Pools
+ * do not shrink.
  *
  * Stability: may change before 1.0.
  */
@@ -105,7 +106,7 @@ struct dmacore_bounce_pool_statistics {
  *
  * It is used by the devices that are made with it (device.h), or those of a system that it is set for.
  *
- * Context: any thread; takes no lock; calls the system's memory allocator.
+ * Context: any thread; locked (bounce chunks, rank 18); calls the system's memory allocator.
  * Ownership: the caller gives the pool back with dmacore_bounce_pool_destroy(); it holds on to the
  *   system.
  * Return: 0, or
@@ -131,7 +132,8 @@ int dmacore_bounce_pool_create(struct dmacore_system *system,
  * Take it from the system and destroy its devices first; see the lifetime rule in system.h: they hold on
  * to it, and so do live mappings. Its memory is freed when the last of them ends.
  *
- * Context: any thread; takes no lock; may call the memory allocator and the report callback.
+ * Context: any thread; locked (bounce chunks, rank 18); may call the memory allocator and the report
+ *   callback.
  * Ownership: @pool may not be used afterwards.
  * Return: nothing; cannot fail.
  */
@@ -159,7 +161,8 @@ int dmacore_bounce_pool_statistics(struct dmacore_bounce_pool *pool,
  *
  * Slots that processors have at hand are no longer.
  *
- * Context: any thread; locked (bounce area, rank 15); waits for mapping calls under way; calls nothing back.
+ * Context: any thread; locked (bounce area, rank 15); waits for mapping calls under way; calls nothing
+ *   back.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  @pool is NULL. Never succeeds if retried.

@@ -413,10 +413,10 @@ int dmacore_device_create(struct dmacore_system *system,
  * until that does not return -EBUSY.
  *
  * Context: any thread, while no other thread makes a mapping call for @device; locked (group, rank 3;
- *   device mappings, rank 4; bindings, rank 11; topology, rank 12); waits for the device's accesses in
- *   flight to end; may call the driver's remove, the report callback, the memory allocator, the mapping
- *   functions, page_response and the domain's notifiers (rank 13); may free a domain that was destroyed, and so
- *   call the table allocator.
+ *   device mappings, rank 4; bindings, rank 11; topology, rank 12; bounce area, rank 15; bounce chunks, rank
+ *   18); waits for the device's accesses in flight, and mapping calls under way, to end; may call the
+ *   driver's remove, the report callback, the memory allocator, the mapping functions, page_response and the
+ *   domain's notifiers (rank 13); may free a domain that was destroyed, and so call the table allocator.
  * Ownership: @device may not be used afterwards.
  * Return: nothing; cannot fail.
  */
@@ -430,8 +430,8 @@ void dmacore_device_destroy(struct dmacore_device *device);
  *
  * Live mappings stay as they are, and are synced and unmapped as they were made.
  *
- * Context: any thread; locked (device mappings, rank 4); looks at each mapping above @mask if
- *   @out_beyond is given; may call the device's mapping functions, with no lock held.
+ * Context: any thread; locked (device mappings, rank 4; bounce chunks, rank 18); looks at each mapping
+ *   above @mask if @out_beyond is given; may call the device's mapping functions, with no lock held.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  @device is NULL, or the structure is too short; nothing changed. Never succeeds if retried.
@@ -522,8 +522,8 @@ int dmacore_device_set_ranges(struct dmacore_device *device, const struct dmacor
  * @capacity: how many there is room for
  * @out_count: receives how many there are, which may be more than @capacity
  *
- * Context: any thread; locked (device mappings, rank 4); looks at each mapping in the range; calls
- *   nothing back.
+ * Context: any thread; locked (device mappings, rank 4; bounce chunks, rank 18); looks at each mapping in
+ *   the range; calls nothing back.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or @last is below @first. Never succeeds if retried.

@@ -44,7 +44,7 @@
  * synced, and when it is unmapped all of it, if the device writes.
  *
  * What is bounced (bounce.h) is a copy, which these calls make: of all of the buffer when it is mapped, back
- * when it is unmapped if the device writes, and of what is synced. Such a mapping always has a record.
+ * when it is unmapped if the device writes, and of what is synced. What such a mapping needs is always kept.
  *
  * A device may have mapping functions (sys/mapping_ops.h). Then these calls call those, with no lock held,
  * for what is not direct, and a record is kept of every mapping.
@@ -125,11 +125,11 @@ enum dmacore_path {
  * except between dmacore_sync_for_cpu() and dmacore_sync_for_device(). Through an IOMMU the device
  * reaches the whole 4 KiB pages that the buffer lies in.
  *
- * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8;
- *   IOVA store, rank 9) where a record is kept, and to bounce (bounce area, rank 15), lock-free otherwise;
- *   may call the table allocator, the domain's notifiers (rank 13), the system's cache and the device's
- *   mapping functions, and to bounce the callbacks of memory regions and the memory allocator; may wait for
- *   accesses in flight to end.
+ * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8; IOVA
+ *   store, rank 9) where a record is kept, and to bounce (bounce area, rank 15; bounce chunks, rank 18),
+ *   lock-free otherwise; may call the table allocator, the domain's notifiers (rank 13), the system's cache
+ *   and the device's mapping functions, and to bounce the callbacks of memory regions and the memory
+ *   allocator; may wait for accesses in flight, and to bounce for mapping calls under way, to end.
  * Ownership: @buffer stays the caller's and must outlive the mapping.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, @size is 0, the buffer wraps, or the direction or an attribute is
@@ -173,9 +173,9 @@ int dmacore_map_single(struct dmacore_device *device, void *buffer, uint64_t siz
  * As dmacore_map_single(), for memory known by its physical address. The range need not be in the
  * system's memory; an access to a part that is not there faults.
  *
- * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8;
- *   IOVA store, rank 9) where a record is kept, and to bounce (bounce area, rank 15), lock-free otherwise;
- *   may call what dmacore_map_single() may; may wait for accesses in flight to end.
+ * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8; IOVA
+ *   store, rank 9) where a record is kept, and to bounce (bounce area, rank 15; bounce chunks, rank 18),
+ *   lock-free otherwise; may call what dmacore_map_single() may; may wait for accesses in flight to end.
  * Ownership: the memory stays whose it was and must outlive the mapping. On a flat system it must
  *   be memory of this process.
  * Return: 0, or as dmacore_map_single(), without -EFAULT.
@@ -218,12 +218,13 @@ int dmacore_map_resource(struct dmacore_device *device, dmacore_phys_t phys, uin
  * Needs no memory and cannot fail for a mapping that lives, whatever has become of the device's
  * masks since it was made.
  *
- * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8;
- *   IOVA store, rank 9; bounce area, rank 15; bounce chunks, rank 18) where a record is kept or memory was
- *   copied, lock-free otherwise; waits for accesses in flight to end, in a lazy domain once for many calls; may call the domain's notifiers
- *   (rank 13), the system's cache, the device's mapping functions, the report callback and, for what was
- *   bounced, the callbacks of memory regions, whose failures are reported, and the memory allocator; of a mapping by bus address may end a
- *   peer (peers, rank 16) and a device that were destroyed before.
+ * Context: any thread; locked (device mappings, rank 4; flush queue, rank 7; IOVA cache, rank 8; IOVA
+ *   store, rank 9; bounce area, rank 15; bounce chunks, rank 18) where a record is kept or memory was
+ *   copied, lock-free otherwise; waits for accesses in flight to end, in a lazy domain once for many calls;
+ *   may call the domain's notifiers (rank 13), the system's cache, the device's mapping functions, the
+ *   report callback and, for what was bounced, the callbacks of memory regions, whose failures are reported,
+ *   and the memory allocator; of a mapping by bus address may end a peer (peers, rank 16) and a device that
+ *   were destroyed before.
  * Ownership: the buffer is the CPU's again, whole; in a lazy domain after the next flush.
  * Return: 0, or
  *   -EINVAL  @device is NULL, @size is 0, the range wraps, the direction or an attribute is unknown,
@@ -244,9 +245,10 @@ int dmacore_unmap(struct dmacore_device *device, dmacore_dma_t dma, uint64_t siz
  * Afterwards the CPU sees what the device has written, and may touch these bytes until
  * dmacore_sync_for_device().
  *
- * Context: any thread; locked (device mappings, rank 4; bounce area, rank 15; bounce chunks, rank 18) where
- *   a record is kept or memory was copied, lock-free otherwise; may call the system's cache, the device's mapping functions, the report callback and,
- *   for what is bounced, the callbacks of memory regions.
+ * Context: any thread; locked (device mappings, rank 4; bounce area, rank 15; bounce chunks, rank 18)
+ *   where a record is kept or memory was copied, lock-free otherwise; may call the system's cache, the
+ *   device's mapping functions, the report callback and, for what is bounced, the callbacks of memory
+ *   regions.
  * Ownership: the bytes are lent to the CPU.
  * Return: 0, or
  *   -EINVAL  @device is NULL, @size is 0, the range wraps, the direction is unknown, or the range
@@ -286,8 +288,8 @@ int dmacore_sync_for_device(struct dmacore_device *device, dmacore_dma_t dma, ui
  * where the device sees the caches of the processors, which see its writes, and the mapping is neither
  * bounced nor one that mapping functions sync.
  *
- * Context: any thread; locked (device mappings, rank 4) while something is bounced, or if mapping functions
- *   sync, lock-free otherwise.
+ * Context: any thread; locked (device mappings, rank 4; bounce chunks, rank 18) while something is
+ *   bounced, or if mapping functions sync, lock-free otherwise.
  * Ownership: nothing changes hands.
  * Return: whether to call dmacore_sync_for_cpu() and dmacore_sync_for_device(); false if @device is NULL.
  */

@@ -149,7 +149,7 @@ int dmacore_system_create(const struct dmacore_system_options *options,
  * Destroy its devices, domains and IOMMUs first; see the lifetime rule above. Its bounce pool is taken from
  * it, as by dmacore_system_set_bounce_pool().
  *
- * Context: any thread; takes no lock; may call the report callback; with a bounce pool, as
+ * Context: any thread; takes no lock of its own; may call the report callback; with a bounce pool, as
  *   dmacore_system_set_bounce_pool().
  * Ownership: @system may not be used afterwards.
  * Return: nothing; cannot fail.
@@ -184,8 +184,9 @@ int dmacore_system_tick(struct dmacore_system *system, uint64_t now);
  *
  * For devices that have none of their own. What is mapped keeps its pool.
  *
- * Context: any thread; may wait for accesses in flight to end; may free a pool that was destroyed, and so
- *   call the memory allocator.
+ * Context: any thread; locked (bounce area, rank 15; bounce chunks, rank 18); may wait for accesses in
+ *   flight and mapping calls under way to end; may free a pool that was destroyed, and so call the memory
+ *   allocator.
  * Ownership: the system holds on to the pool until another is set, or the system is destroyed.
  * Return: 0, or
  *   -EINVAL  @system is NULL, or the pool is of another system. Never succeeds if retried.
