@@ -144,8 +144,8 @@ public struct BounceSlots: ~Copyable, @unchecked Sendable {
     let runsOffset = areaCount * Self.areaStride
     let wordsOffset = runsOffset + count * MemoryLayout<BounceRun>.stride
     let keptOffset = wordsOffset + wordCount * MemoryLayout<UInt64>.stride
-    let memory = unsafe try RawMemory.allocate(
-      keptOffset + 2 * count * MemoryLayout<UInt64>.stride, alignment: Self.areaStride)
+    let byteCount = keptOffset + 2 * count * MemoryLayout<UInt64>.stride
+    let memory = unsafe try RawMemory.allocate(byteCount, alignment: Self.areaStride)
     unsafe self.host = host
     self.count = count
     unsafe self.memory = memory
@@ -158,7 +158,7 @@ public struct BounceSlots: ~Copyable, @unchecked Sendable {
     unsafe words = (memory + wordsOffset).bindMemory(to: UInt64.self, capacity: wordCount)
     unsafe kept = (memory + keptOffset).bindMemory(to: UInt64.self, capacity: 2 * count)
     // Those that are kept follow.
-    unsafe RawMemory.clear(memory + wordsOffset, size: keptOffset - wordsOffset + 16 * count)
+    unsafe RawMemory.clear(memory + wordsOffset, size: byteCount - wordsOffset)
     if count & 63 != 0 { unsafe words[wordCount - 1] = UInt64.max << UInt64(count & 63) }
     for index in 0..<areaCount {
       // SAFETY: the allocation has room for the areas at its start, each of which fits its stride behind

@@ -3,7 +3,6 @@
 import Addressing
 import Bounce
 import CDMACore
-import CPlatform
 import Primitives
 import Synchronization
 
@@ -162,8 +161,7 @@ public struct BouncePool: ~Copyable, Held {
   /// Counts bytes that a call in its section has copied.
   @inline(__always)
   func count(_ call: Int, copied size: UInt64, out: Bool) {
-    let place = unsafe atHand.line(call) + (out ? 1 : 0)
-    unsafe cplatform_store_release(place, cplatform_load_relaxed(place) &+ size)
+    atHand.add(size, to: out ? 1 : 0, of: call)
   }
 
   /// Gives back all slots that are at hand. The caller holds the pool. Returns how many runs there were.

@@ -642,16 +642,15 @@ public struct Device: ~Copyable, Held {
     while let found = mappings.nextTagged(next, UInt64.max),
       let range = try? DMARange(first: DMAAddress(found.first), last: DMAAddress(found.last))
     {
-      guard mappings.hasTags else {
+      if mappings.hasTags {
+        switch endTagged(range, found.tag) {
+        // No other call is under way, but somebody may try to change the domain.
+        case .absent, .delayed: continue
+        case .ended, .endedWhileHeld: break
+        }
+      } else {
         // Nobody else should end it, and nothing is copied to who knows whose memory.
         guard endKept(found.first, found.tag, copiesBack: false) else { break }
-        (next, count, bytes) = (found.last, count + 1, bytes &+ found.tag.size)
-        continue
-      }
-      switch endTagged(range, found.tag) {
-      // No other call is under way, but somebody may try to change the domain.
-      case .absent, .delayed: continue
-      case .ended, .endedWhileHeld: break
       }
       next = found.last
       count += 1

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 import Addressing
-import CPlatform
 import IOVAAllocation
 import Primitives
 

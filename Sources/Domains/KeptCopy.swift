@@ -2,7 +2,7 @@
 
 import Addressing
 import Bounce
-import CPlatform
+import MemoryMap
 import Primitives
 
 // Theory of operation: copies that are kept at their slots.
@@ -145,16 +145,9 @@ extension Device {
 
   /// Copies between a copy and its original, where both addresses are those of the process.
   private func copyKept(_ copy: UInt64, _ original: UInt64, _ size: UInt64, forCPU: Bool) {
-    // SAFETY: who maps memory says that it is some, and the slots are the mapping's.
-    guard let copy = unsafe UnsafeMutableRawPointer(bitPattern: UInt(copy)),
-      let original = unsafe UnsafeMutableRawPointer(bitPattern: UInt(original))
-    else { return }
-    let size = Int(truncatingIfNeeded: size)
-    if forCPU {
-      unsafe original.copyMemory(from: copy, byteCount: size)
-    } else {
-      unsafe copy.copyMemory(from: original, byteCount: size)
-    }
+    // SAFETY: the slots are the mapping's.
+    guard let host = unsafe UnsafeMutableRawPointer(bitPattern: UInt(copy)) else { return }
+    unsafe System.copyFlat(original, size, forCPU ? .write(from: host) : .read(into: host))
   }
 
   /// Hands over a part of a mapping that is kept at its slots. Returns whether there is one.

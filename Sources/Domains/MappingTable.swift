@@ -150,25 +150,18 @@ public struct MappingTable: ~Copyable {
 
   // MARK: - Tags
 
-  @inline(__always)
-  private func add(_ number: UInt64, to word: Int, of call: Int) {
-    let place = unsafe numbers.of(call) + word
-    // Only the call that is in the cell writes to it.
-    unsafe cplatform_store_release(place, cplatform_load_relaxed(place) &+ number)
-  }
-
   /// Counts a mapping that is kept as a tag, by the call that makes it.
   @inline(__always)
   func count(_ call: Int, bytes: UInt64) {
-    add(1, to: 0, of: call)
-    add(bytes, to: 2, of: call)
+    numbers.add(1, to: 0, of: call)
+    numbers.add(bytes, to: 2, of: call)
   }
 
   /// Counts a mapping out, by the call that ends it.
   @inline(__always)
   func uncount(_ call: Int, bytes: UInt64) {
-    add(1, to: 1, of: call)
-    add(0 &- bytes, to: 2, of: call)
+    numbers.add(1, to: 1, of: call)
+    numbers.add(0 &- bytes, to: 2, of: call)
   }
 
   /// How many mappings are kept as tags: no fewer than those that live throughout.

@@ -176,6 +176,13 @@ public struct CallWords: ~Copyable {
     unsafe (words + cell).assumingMemoryBound(to: UInt64.self)
   }
 
+  /// Adds to one of the words of a cell, by the call that is in it: nobody else writes to it.
+  @inline(__always)
+  public func add(_ number: UInt64, to word: Int, of cell: Int) {
+    let place = unsafe of(cell) + word
+    unsafe cplatform_store_release(place, cplatform_load_relaxed(place) &+ number)
+  }
+
   /// What one of the words is in all cells together. One that changes meanwhile may be as before or after.
   public func sum(_ word: Int) -> UInt64 { sum(word, from: 0, to: end) }
 

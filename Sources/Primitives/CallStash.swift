@@ -13,12 +13,11 @@ public struct CallStash: ~Copyable, @unchecked Sendable {
   private let words: CallWords
   /// How far the line of a kind is behind that of the one before.
   private let lineSize: Int
+  // Where the last kind's lines end.
+  private let end: Int
   // Calls that find nothing, and look for something after they have drained this: until then nothing is put in,
   // so that each thing is where they look.
   private let searches = Atomic<Int>(0)
-
-  // Where the last kind's lines end.
-  private let end: Int
 
   /// - Parameters:
   ///   - kinds: how many kinds of things there are, which are kept apart.
@@ -31,9 +30,11 @@ public struct CallStash: ~Copyable, @unchecked Sendable {
     end = kinds * lineSize
   }
 
-  /// The owner's words of a cell.
+  /// Adds to one of the owner's words of a cell, as `CallWords.add`.
   @inline(__always)
-  public func line(_ call: Int) -> UnsafeMutablePointer<UInt64> { unsafe words.of(end &+ call) }
+  public func add(_ number: UInt64, to word: Int, of call: Int) {
+    words.add(number, to: word, of: end &+ call)
+  }
 
   /// What one of these is in all cells together: see `CallWords.sum`.
   public func sum(_ word: Int) -> UInt64 { words.sum(word, from: end, to: words.end) }

@@ -31,8 +31,8 @@ struct CallStashTests {
     try demandSame(stash.place(of: 0, call), call, "the place of the first kind")
     try demand(
       stash.put(call, 5) && stash.put(second, 6) && stash.put(second, 7), "there is room")
-    stash.line(call)[0] = 40
-    stash.line(call)[1] = 50
+    stash.add(40, to: 0, of: call)
+    stash.add(50, to: 1, of: call)
     try demand(stash.next(call) == 5 && stash.next(second) == 7, "each kind has its last")
     calls.leave(call)
     try demand(stash.count(of: 0) == 1 && stash.count(of: 1) == 2, "kinds are counted apart")
