@@ -2,6 +2,7 @@
 
 import Addressing
 import Bounce
+import CPlatform
 import MemoryMap
 import Primitives
 
@@ -145,9 +146,12 @@ extension Device {
 
   /// Copies between a copy and its original, where both addresses are those of the process.
   private func copyKept(_ copy: UInt64, _ original: UInt64, _ size: UInt64, forCPU: Bool) {
-    // SAFETY: the slots are the mapping's.
-    guard let host = unsafe UnsafeMutableRawPointer(bitPattern: UInt(copy)) else { return }
-    unsafe System.copyFlat(original, size, forCPU ? .write(from: host) : .read(into: host))
+    // SAFETY: the slots are the mapping's, and who maps memory says that it is some.
+    guard let copy = unsafe UnsafeMutableRawPointer(bitPattern: UInt(copy)),
+      let original = unsafe UnsafeMutableRawPointer(bitPattern: UInt(original))
+    else { return }
+    let (target, source) = unsafe forCPU ? (original, copy) : (copy, original)
+    unsafe cplatform_copy_page(target, source, Int(truncatingIfNeeded: size))
   }
 
   /// Hands over a part of a mapping that is kept at its slots. Returns whether there is one.

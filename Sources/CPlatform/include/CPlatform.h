@@ -19,6 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
@@ -31,6 +32,19 @@ void *cplatform_allocate(size_t size, size_t alignment);
 static inline void cplatform_free(void *memory)
 {
 	free(memory);
+}
+
+/*
+ * Copies a page or less, in halves of one: a libc may have one instruction copy more than 2 KiB at once, which no
+ * other overlaps, while a processor goes on behind plain stores.
+ */
+static inline void cplatform_copy_page(void *to, const void *from, size_t size)
+{
+	size_t first = size < 2048 ? size : 2048;
+
+	memcpy(to, from, first);
+	if (size > first)
+		memcpy((char *)to + first, (const char *)from + first, size - first);
 }
 
 static inline size_t cplatform_page_size(void)
