@@ -251,6 +251,21 @@ static void unmap__flushes_the_default_number_of_ranges(void **state)
 	assert_queued(machine->domain, 0, 1);
 }
 
+static void unmap__frees_pages_without_a_flush_where_no_access_is_in_flight(void **state)
+{
+	struct machine *machine = *state;
+
+	use_lazy(machine, 0, 0, 0);
+	for (unsigned i = 0; i < 1000; i++) {
+		(void)map_and_unmap(machine);
+		/* Some for each processor that the thread has been on. */
+		assert_in_range(domain_statistics(machine->domain).queued_count, 1, 100);
+	}
+	assert_int_equal(domain_statistics(machine->domain).flush_count, 0);
+	assert_ok(dmacore_domain_flush(machine->domain));
+	assert_queued(machine->domain, 0, 1);
+}
+
 static void unmap__queues_nothing_in_batches_of_one(void **state)
 {
 	struct machine *machine = *state;
@@ -693,6 +708,8 @@ int main(void)
 		test_lazily(free_coherent__is_strict_in_a_lazy_domain),
 		test_lazily(unmap__flushes_once_for_each_full_batch),
 		test_lazily(unmap__flushes_the_default_number_of_ranges),
+		test_on(TRANSLATED | HEAP_TABLES,
+			unmap__frees_pages_without_a_flush_where_no_access_is_in_flight),
 		test_lazily(unmap__queues_nothing_in_batches_of_one),
 		test_lazily(tick__flushes_what_is_old_enough),
 		test_lazily(tick__flushes_after_ten_milliseconds_by_default),

@@ -35,8 +35,9 @@ import Synchronization
 // 2.6 A tick holds the queue, not the domain, which its owner may destroy meanwhile without a word.
 // So the space lies here.
 // 2.7 A mapping call that ends one page in a section of the system's calls leaves it with the cell of
-// that section, as an arrival; the eighth queues them all. So most lock nothing but their section, and
-// processors do not wait for each other. Who flushes, or ticks, comes to each cell first.
+// that section, as an arrival. The eighth finds no access in flight, mostly, and has them at hand again; else it
+// queues them all. So most lock nothing but their section, and processors do not wait for each other. Who flushes,
+// or ticks, comes to each cell first.
 //
 // 3. Locking
 // The lock (rank 7) for a few loads and stores, also in a section; the list's (rank 6) while a tick
@@ -319,7 +320,22 @@ public struct FlushQueue: ~Copyable, Held {
   func arriveOrQueue(_ call: Int, _ page: UInt64) -> Bool {
     if arrive(call, page) { return true }
     guard isLazy, !stash.addresses.isSearched else { return false }
+    if settleArrivals(call), arrive(call, page) { return true }
     return unsafe queueArrivals(arrivals.of(call), page)
+  }
+
+  /// Has the pages of a cell at hand again, if there is room for all and nobody has to be waited for or told.
+  private func settleArrivals(_ call: Int) -> Bool {
+    let line = unsafe arrivals.of(call)
+    let count = unsafe Int(truncatingIfNeeded: cplatform_load_relaxed(line))
+    guard count > 0, backend.cachesNothing else { return false }
+    // Each page's words were cleared before it arrived: so a reader that is not seen here does not find them.
+    cplatform_fence()
+    guard unsafe system.pointee.readers.areNone,
+      unsafe stash.addresses.put(call, UnsafeBufferPointer(start: line + 2, count: count))
+    else { return false }
+    unsafe cplatform_store_release(line, 0)
+    return true
   }
 
   /// Queues the pages of a cell, as far as the batch has room for all, and one more if it does not fill the

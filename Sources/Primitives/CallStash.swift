@@ -69,6 +69,19 @@ public struct CallStash: ~Copyable, @unchecked Sendable {
     return true
   }
 
+  /// Puts things in, if there is room for all.
+  @inline(__always)
+  public func put(_ call: Int, _ things: UnsafeBufferPointer<UInt64>) -> Bool {
+    let line = unsafe words.of(call)
+    let count = unsafe Int(truncatingIfNeeded: cplatform_load_relaxed(line))
+    guard things.count <= Self.capacity &- count, !isSearched else { return false }
+    for index in 0..<things.count {
+      unsafe line[count &+ index &+ 1] = things[index]
+    }
+    unsafe cplatform_store_release(line, UInt64(count &+ things.count))
+    return true
+  }
+
   /// Lets `fill` put up to half of what there is room for into a cell that is empty, and takes the last of it.
   @inline(__always)
   public func take(

@@ -80,6 +80,15 @@ private final class Stage: @unchecked Sendable {
     for _ in 0..<count { try demand(arrive(takePage(), at: cell), "a page does not arrive") }
   }
 
+  /// While an access is in flight: what arrives meanwhile has to wait for it.
+  func whileReading(_ body: () throws -> Void) rethrows {
+    let token = readers.pointee.readers.enter()
+    defer { readers.pointee.readers.leave(token) }
+    try body()
+  }
+
+  var stashedCount: UInt64 { queue.pointee.stash.addresses.count() }
+
   var lastCell: Int { readers.pointee.calls.end - CallSections.cellSize }
 
   var queuedCount: UInt64 { queue.pointee.counts.count }
@@ -236,8 +245,10 @@ struct FlushQueueTests {
 
   @Test func whatArrivedIsQueuedAndAFlushFreesIt() throws {
     try withArrivals { _, stage in
-      try stage.demandArrivals(20)
-      try stage.demandArrivals(3, at: stage.lastCell)
+      try stage.whileReading {
+        try stage.demandArrivals(20)
+        try stage.demandArrivals(3, at: stage.lastCell)
+      }
       #expect(stage.queuedCount == 23)
       #expect(stage.queue.pointee.counts.bytes == 23 * 4096)
       stage.queue.pointee.flush()
@@ -249,9 +260,11 @@ struct FlushQueueTests {
 
   @Test func thePageThatFillsTheBatchIsLeftToWhoFlushes() throws {
     try withArrivals { _, stage in
-      try stage.demandArrivals(63)
       let page = try stage.takePage()
-      #expect(!stage.arrive(page))
+      try stage.whileReading {
+        try stage.demandArrivals(63)
+        #expect(!stage.arrive(page))
+      }
       #expect(stage.queuedCount == 63)
       stage.queue.pointee.freeLater(page)
       #expect(stage.queuedCount == 0)
@@ -284,6 +297,30 @@ struct FlushQueueTests {
         }
       }
       #expect(stage.queue.pointee.space.pointee.statistics.allocatedCount == 0)
+    }
+  }
+
+  @Test func whatArrivedIsAtHandWhenNoAccessIsInFlight() throws {
+    try withArrivals { _, stage in
+      try stage.demandArrivals(7)
+      #expect((stage.queuedCount, stage.stashedCount) == (7, 0))
+      // The eighth finds the others settled. There is room for one row more, but not for a third.
+      try stage.demandArrivals(1)
+      #expect((stage.queuedCount, stage.stashedCount) == (1, 7))
+      try stage.demandArrivals(7)
+      #expect((stage.queuedCount, stage.stashedCount) == (1, 14))
+      try stage.demandArrivals(7)
+      #expect((stage.queuedCount, stage.stashedCount) == (8, 14))
+      stage.queue.pointee.flush()
+      #expect((stage.queuedCount, stage.stashedCount) == (0, 14))
+      #expect(stage.queue.pointee.counts.flushes == 1)
+    }
+  }
+
+  @Test func whatArrivedIsNotAtHandWhileAnAccessIsInFlight() throws {
+    try withArrivals { _, stage in
+      try stage.whileReading { try stage.demandArrivals(20) }
+      #expect((stage.queuedCount, stage.stashedCount) == (20, 0))
     }
   }
 
