@@ -158,6 +158,82 @@ static void map_phys__finds_the_addresses_that_single_pages_had(void **state)
 	}
 }
 
+static dmacore_dma_t map_and_unmap(struct machine *machine, uint64_t phys)
+{
+	dmacore_dma_t dma;
+
+	assert_ok(dmacore_map_phys(machine->device, phys, PAGE, DMACORE_TO_DEVICE, 0, &dma));
+	assert_ok(dmacore_unmap(machine->device, dma, PAGE, DMACORE_TO_DEVICE, 0));
+	return dma;
+}
+
+/* So that low addresses are left to those that reach no others. */
+static void map_phys__gives_high_pages_to_who_reaches_them(void **state)
+{
+	struct machine *machine = *state;
+
+	for (unsigned turn = 0; turn < 3; turn++) {
+		assert_ok(dmacore_device_set_streaming_mask(machine->device, DMACORE_BIT_MASK(32),
+							    NULL));
+		for (unsigned i = 0; i < 5; i++)
+			assert_true(map_and_unmap(machine, LOW_BASE) <= UINT32_MAX);
+		assert_ok(dmacore_device_set_streaming_mask(machine->device, DMACORE_BIT_MASK(40),
+							    NULL));
+		for (unsigned i = 0; i < 5; i++)
+			assert_in_range(map_and_unmap(machine, LOW_BASE), UINT32_MAX,
+					DMACORE_BIT_MASK(40));
+	}
+}
+
+static void map_phys__keeps_the_bits_that_the_device_wants_kept(void **state)
+{
+	struct dmacore_device_limits limits = DMACORE_DEVICE_LIMITS_INIT;
+	struct machine *machine = *state;
+
+	for (unsigned turn = 0; turn < 3; turn++) {
+		limits.min_align_mask = 0;
+		assert_ok(dmacore_device_set_limits(machine->device, &limits));
+		for (unsigned i = 0; i < 5; i++)
+			(void)map_and_unmap(machine, LOW_BASE);
+		limits.min_align_mask = 16 * PAGE - 1;
+		assert_ok(dmacore_device_set_limits(machine->device, &limits));
+		for (unsigned i = 0; i < 5; i++)
+			assert_int_equal(map_and_unmap(machine, LOW_BASE + i * PAGE) % (16 * PAGE),
+					 (LOW_BASE + i * PAGE) % (16 * PAGE));
+	}
+}
+
+static void set_streaming_mask__needs_no_domain(void **state)
+{
+	struct dmacore_domain_options options = DMACORE_DOMAIN_OPTIONS_INIT;
+	struct machine *machine = *state;
+
+	(void)map_and_unmap(machine, LOW_BASE);
+	assert_ok(dmacore_domain_detach(machine->domain, machine->device));
+	dmacore_domain_destroy(machine->domain);
+	assert_ok(dmacore_device_set_streaming_mask(machine->device, DMACORE_BIT_MASK(32), NULL));
+	options.type = DMACORE_DOMAIN_DMA;
+	assert_ok(dmacore_domain_create(machine->iommu, &options, &machine->domain));
+	assert_ok(dmacore_domain_attach(machine->domain, machine->device));
+	for (unsigned i = 0; i < 5; i++)
+		assert_true(map_and_unmap(machine, LOW_BASE) <= UINT32_MAX);
+}
+
+/* Whether a page is at hand or not. */
+static void map_phys__refuses_memory_that_the_page_table_cannot_lead_to(void **state)
+{
+	struct machine *machine = *state;
+	dmacore_dma_t dma;
+
+	for (unsigned i = 0; i < 3; i++) {
+		assert_fails(dmacore_map_phys(machine->device, UINT64_C(1) << 62, PAGE,
+					      DMACORE_TO_DEVICE, DMACORE_ATTR_NO_WARN, &dma),
+			     ERANGE);
+		(void)map_and_unmap(machine, LOW_BASE);
+	}
+	assert_int_equal(domain_statistics(machine->domain).mapped_bytes, 0);
+}
+
 static void unmap__reports_no_zero_copy_mapping_of_what_was_there_before(void **state)
 {
 	struct machine *machine = *state;
@@ -254,6 +330,10 @@ int main(void)
 		test_on_translated(unmap__ends_no_mapping_of_another_device_in_the_domain),
 		test_on_translated(mappings__are_known_by_all_that_was_said_of_them),
 		test_on_translated(map_phys__finds_the_addresses_that_single_pages_had),
+		test_on_translated(map_phys__gives_high_pages_to_who_reaches_them),
+		test_on_translated(map_phys__keeps_the_bits_that_the_device_wants_kept),
+		test_on_translated(set_streaming_mask__needs_no_domain),
+		test_on_translated(map_phys__refuses_memory_that_the_page_table_cannot_lead_to),
 		test_on_translated(unmap__reports_no_zero_copy_mapping_of_what_was_there_before),
 		test_on(FLAT | TRANSLATED | HEAP_TABLES,
 			unmap__reports_no_zero_copy_mapping_of_what_was_there_before),

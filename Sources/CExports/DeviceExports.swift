@@ -190,7 +190,7 @@ public func dmacore_device_set_limits(
   status { () throws(Failure) in
     let device = unsafe try value(device, as: Device.self)
     guard let given = unsafe given else { throw .invalidArgument }
-    unsafe try device.pointee.limits.set(
+    unsafe try device.pointee.setLimits(
       try options(given, defaults: dmacore_device_limits()))
   }
 }

@@ -278,6 +278,7 @@ public struct Device: ~Copyable, Held {
     pageRequestCapacity = description.pageRequestCapacity
     unsafe pageResponse = description.pageResponse
     unsafe pageResponseOpaque = description.pageResponseOpaque
+    noteLimits()
   }
 
   /// The group that a device is made in, which is held: the one that is given, the one that it belongs to,
@@ -374,10 +375,22 @@ public struct Device: ~Copyable, Held {
     public static var bus: Reach { Reach(rawValue: 4) }
   }
 
-  public func set(_ reach: Reach, to highest: UInt64) {
+  /// `noteLimits` is to follow.
+  func set(_ reach: Reach, to highest: UInt64) {
     if reach.contains(.streaming) { streamingMask.store(highest, ordering: .relaxed) }
     if reach.contains(.coherent) { coherentMask.store(highest, ordering: .relaxed) }
     if reach.contains(.bus) { busLimit.store(highest, ordering: .relaxed) }
+  }
+
+  /// - Throws: as `DeviceLimits.set`.
+  public func setLimits(_ new: dmacore_device_limits) throws(Failure) {
+    try limits.set(new)
+    noteLimits()
+  }
+
+  /// Lets calls for single pages know: none is mapped at once whose address has to keep more bits than a page has.
+  func noteLimits() {
+    mappings.noteHighest { limits.minAlignMask <= Self.granule.mask ? highestStreaming : 0 }
   }
 
   /// The device's address of memory for which nothing has to be asked but whether it is in reach, and

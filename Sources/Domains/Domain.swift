@@ -173,7 +173,7 @@ public struct Domain: ~Copyable, Held {
         let queue =
           unsafe kind.isForMappingCalls
           ? try Self.queue(description, table.facts, iommu.pointee.system, backend) : nil
-        let tagAccess = MappingTag.access(in: table)
+        let tagAccess = MappingTag.prepare(table)
         return unsafe Translation(table: table, queue: queue, tagAccess: tagAccess)
       }
     }

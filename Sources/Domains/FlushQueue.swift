@@ -302,7 +302,7 @@ public struct FlushQueue: ~Copyable, Held {
   @inline(__always)
   func arrive(_ call: Int, _ page: UInt64) -> Bool {
     // Looked at in the section: who changes one of the two comes to all sections afterwards.
-    guard isLazy, !stash.addresses.isSearched else { return false }
+    guard !stash.addresses.isSearched else { return false }
     let line = unsafe arrivals.of(call)
     let count = unsafe cplatform_load_relaxed(line)
     guard count &+ 1 < together else { return false }
@@ -318,8 +318,9 @@ public struct FlushQueue: ~Copyable, Held {
   /// to wait, or queued.
   @inline(never)
   func arriveOrQueue(_ call: Int, _ page: UInt64) -> Bool {
+    guard isLazy else { return false }
     if arrive(call, page) { return true }
-    guard isLazy, !stash.addresses.isSearched else { return false }
+    guard !stash.addresses.isSearched else { return false }
     if settleArrivals(call), arrive(call, page) { return true }
     return unsafe queueArrivals(arrivals.of(call), page)
   }

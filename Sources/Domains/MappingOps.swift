@@ -276,7 +276,8 @@ extension Device {
     unsafe ops.pointee.device = OpaquePointer(device)
     // One that nobody has configured has none.
     if unsafe ops.pointee.isEmpty {
-      return unsafe device.pointee.set([.streaming, .coherent], to: 0)
+      unsafe device.pointee.set([.streaming, .coherent], to: 0)
+      return unsafe device.pointee.noteLimits()
     }
     try unsafe device.pointee.setMask(
       .streaming, to: device.pointee.streamingMask.load(ordering: .relaxed))
@@ -289,6 +290,7 @@ extension Device {
   /// - Throws: what those fail with, `notPermitted` when there are none and should be, `ioError`.
   @_optimize(size)
   public func setMask(_ reach: Reach, to highest: UInt64) throws(Failure) {
+    defer { noteLimits() }
     guard let ops = unsafe ops, reach != .bus, highest != 0 else {
       return set(reach, to: highest)
     }

@@ -3,6 +3,7 @@
 import Addressing
 import Bounce
 import CPlatform
+import IOVAAllocation
 import PageTables
 import Primitives
 import Synchronization
@@ -83,6 +84,8 @@ public struct MappingTable: ~Copyable {
     var isFrozen = false
     var bytes: UInt64 = 0
     var total: UInt64 = 0
+    /// The highest address that a page may have which is mapped at once; 0 if there is none.
+    var highest: UInt64 = 0
     /// The memory that is the device's own.
     var declared: UnsafeMutablePointer<DeclaredMemory>? = nil
   }
@@ -91,10 +94,13 @@ public struct MappingTable: ~Copyable {
   // The address of the domain, 0 for none, with bits that say more of it: a copy for those that take no
   // lock.
   private let published = Atomic<UInt>(0)
-  // Of the last domain in which mappings could be kept as tags, the addresses of its queue and of its plain table.
-  // Beside the domain's, so that calls that are over in a moment come to all three at once.
+  // The addresses of the domain's queue and of its plain table, if mappings in it may be kept as tags. Beside the
+  // domain's, so that calls that are over in a moment come to all three at once.
   private let publishedQueue = Atomic<UInt>(0)
   private let publishedTable = Atomic<UInt>(0)
+  // The lowest and the highest page of its that the device may be given at once: none where more than a look says so.
+  private let lowestPage = Atomic<UInt64>(1)
+  private let highestPage = Atomic<UInt64>(0)
 
   private enum DomainBits {
     static var identity: UInt { 1 }
@@ -153,15 +159,21 @@ public struct MappingTable: ~Copyable {
   /// Counts a mapping that is kept as a tag, by the call that makes it.
   @inline(__always)
   func count(_ call: Int, bytes: UInt64) {
-    numbers.add(1, to: 0, of: call)
-    numbers.add(bytes, to: 2, of: call)
+    count(call, 0, bytes)
   }
 
   /// Counts a mapping out, by the call that ends it.
   @inline(__always)
   func uncount(_ call: Int, bytes: UInt64) {
-    numbers.add(1, to: 1, of: call)
-    numbers.add(0 &- bytes, to: 2, of: call)
+    count(call, 1, 0 &- bytes)
+  }
+
+  @inline(__always)
+  private func count(_ call: Int, _ word: Int, _ bytes: UInt64) {
+    let line = unsafe numbers.of(call)
+    // Nobody else writes to it.
+    unsafe cplatform_store_release(line + word, cplatform_load_relaxed(line + word) &+ 1)
+    unsafe cplatform_store_release(line + 2, cplatform_load_relaxed(line + 2) &+ bytes)
   }
 
   /// How many mappings are kept as tags: no fewer than those that live throughout.
@@ -195,16 +207,58 @@ public struct MappingTable: ~Copyable {
     return unsafe (UnsafeMutablePointer<Domain>(bitPattern: word & ~DomainBits.all), false)
   }
 
-  /// The queue and the table of `taggingDomain`, of which the caller has been told in the same section.
+  /// The domain as `taggingDomain` says it, its queue, and its table, which is a common one. The caller is in a section
+  /// of `calls`.
   @inline(__always)
-  var taggingParts: (queue: UnsafeMutablePointer<FlushQueue>, table: PlainTable)? {
-    // SAFETY: only `setDomain` stores this, with the address of what the domain keeps.
-    guard
+  var taggingParts:
+    (
+      domain: UnsafeMutablePointer<Domain>, queue: UnsafeMutablePointer<FlushQueue>,
+      table: PlainTable
+    )?
+  {
+    // Acquiring: as in `domain`.
+    let word = published.load(ordering: .acquiring)
+    guard word & DomainBits.all == DomainBits.tagging else { return nil }
+    // SAFETY: only `setDomain` stores these: with that bit the addresses of a domain and of what it keeps. They do not
+    // change before the caller has left.
+    return unsafe (
+      UnsafeMutablePointer(bitPattern: word & ~DomainBits.all).unsafelyUnwrapped,
+      UnsafeMutablePointer(bitPattern: publishedQueue.load(ordering: .relaxed)).unsafelyUnwrapped,
+      PlainTable(at: publishedTable.load(ordering: .relaxed))
+    )
+  }
+
+  /// Whether the device may be given a page of the domain's that is at hand.
+  @inline(__always)
+  func mayGive(_ page: UInt64) -> Bool {
+    page >= lowestPage.load(ordering: .relaxed) && page <= highestPage.load(ordering: .relaxed)
+  }
+
+  /// Takes note of the highest address that a page may have which is mapped at once, or of 0 for none.
+  ///
+  /// - Parameter highest: asked under the lock, so that of two calls the last takes note of what both changed.
+  @inline(never)
+  func noteHighest(_ highest: () -> UInt64) {
+    state.withLock { state in
+      state.highest = highest()
+      setPages(state.highest)
+    }
+  }
+
+  // Under the lock. Who looks at both meanwhile finds no page that neither what was there has nor what will be.
+  private func setPages(_ highest: UInt64) {
+    let mask = Device.granule.mask
+    guard highest >= mask,
       let queue = unsafe UnsafeMutablePointer<FlushQueue>(
-        bitPattern: publishedQueue.load(ordering: .relaxed)),
-      let table = PlainTable(at: publishedTable.load(ordering: .relaxed))
-    else { return nil }
-    return unsafe (queue, table)
+        bitPattern: publishedQueue.load(ordering: .relaxed))
+    else {
+      highestPage.store(0, ordering: .relaxed)
+      lowestPage.store(1, ordering: .relaxed)
+      return
+    }
+    let last = unsafe min(highest, queue.pointee.space.pointee.bounds.last.rawValue)
+    unsafe lowestPage.store(queue.pointee.space.pointee.lowest(upTo: last), ordering: .relaxed)
+    highestPage.store(last &- mask, ordering: .relaxed)
   }
 
   /// Whether all memory is mapped directly at the moment, or copied. The caller is in a section of `calls`.
@@ -726,21 +780,23 @@ public struct MappingTable: ~Copyable {
       {
         hasBeenDirect.store(true, ordering: .relaxed)
       }
-      var word = UInt(bitPattern: domain)
+      var (word, queue) = (UInt(bitPattern: domain), UInt(0))
       if isDirect && !recordsDirect { word |= DomainBits.untracked }
       if let domain = unsafe domain {
         if unsafe domain.pointee.kind == .identity {
           word |= DomainBits.identity | (recordsDirect ? 0 : DomainBits.untracked)
         }
         if let translation = unsafe domain.pointee.translation, tagging, tagBase != 0,
-          unsafe translation.pointee.tagAccess != 0
+          unsafe translation.pointee.tagAccess != 0,
+          unsafe translation.pointee.table.plain.isCommon
         {
           word |= DomainBits.tagging
-          unsafe publishedQueue.store(
-            UInt(bitPattern: translation.pointee.queue), ordering: .relaxed)
+          unsafe queue = UInt(bitPattern: translation.pointee.queue)
           unsafe publishedTable.store(translation.pointee.table.plain.address, ordering: .relaxed)
         }
       }
+      publishedQueue.store(queue, ordering: .relaxed)
+      setPages(state.highest)
       if state.isFrozen { word |= DomainBits.frozen }
       published.store(word, ordering: .releasing)
     }

@@ -119,12 +119,14 @@ public struct MappingTag {
     UInt32(truncatingIfNeeded: word &>> 31) & Self.attributeBits
   }
 
-  /// What leaves permit in a table, a byte for each direction; 0 for one without tags.
-  static func access(in table: borrowing AnyPageTable) -> UInt64 {
+  /// Tells a table by which leaves pages are mapped in each direction. Returns what these permit, a byte for each
+  /// direction; 0 for a table without tags.
+  static func prepare(_ table: borrowing AnyPageTable) -> UInt64 {
     guard table.hasTags else { return 0 }
     var word: UInt64 = 0
     for direction in [Direction.bidirectional, .toDevice, .fromDevice] {
       let access = table.expressible(direction.access).rawValue
+      table.plain.setPageLeaf(direction.rawValue, access)
       word |= UInt64(access) &<< (8 &* UInt64(direction.rawValue))
     }
     return word
@@ -162,24 +164,18 @@ extension Device {
   @inline(__always)
   public func mapPage(_ start: UInt64, _ tag: MappingTag) -> UInt64? {
     let mask = Self.granule.mask
-    guard !hasDetours, limits.minAlignMask <= mask,
-      let call = unsafe system.pointee.calls.enterAtOnce()
-    else { return nil }
+    guard !hasDetours, let call = unsafe system.pointee.calls.enterAtOnce() else { return nil }
     defer { unsafe system.pointee.calls.leave(call) }
-    // In the section: as in `mapTagged`. No page ends at 0, which is the highest address of a device without a mask.
-    guard unsafe system.pointee.peers.isEmpty, let domain = unsafe mappings.taggingDomain.domain,
+    // In the section: as in `mapTagged`.
+    guard unsafe system.pointee.peers.isEmpty,
+      let (domain, queue, table) = unsafe mappings.taggingParts,
       unsafe domain.pointee.notifiers.isEmpty, unsafe domain.pointee.pins.isEmpty,
-      let translation = unsafe domain.pointee.translation,
-      let (queue, table) = unsafe mappings.taggingParts,
-      let first = unsafe queue.pointee.stash.next(
-        call, limit: highestStreaming, of: queue.pointee.space),
-      unsafe table.mapPage(
-        first, to: start & ~mask,
-        MappingTag.access(translation.pointee.tagAccess, tag.rawDirection), tag: tag.word)
+      let page = unsafe queue.pointee.stash.addresses.next(call), mappings.mayGive(page),
+      table.mapPage(page, to: start & ~mask, leaf: tag.rawDirection, tag: tag.word)
     else { return nil }
     unsafe queue.pointee.stash.addresses.takeNext(call)
     mappings.count(call, bytes: tag.size)
-    return first | start & mask
+    return page | start & mask
   }
 
   /// What became of a mapping in one page that was to be ended.
@@ -197,8 +193,8 @@ extension Device {
   public func endPage(_ first: UInt64, _ tag: MappingTag) -> PageEnd {
     guard let call = unsafe system.pointee.calls.enterAtOnce() else { return .undecided }
     let page = first & ~Self.granule.mask
-    guard let domain = unsafe mappings.taggingDomain.domain,
-      let (queue, table) = unsafe mappings.taggingParts, table.takeTag(tag.word, page) != nil
+    guard let (domain, queue, table) = unsafe mappings.taggingParts,
+      table.takePage(page, tag: tag.word)
     else {
       unsafe system.pointee.calls.leave(call)
       return .undecided

@@ -145,6 +145,9 @@ public struct IOVASpace: ~Copyable, @unchecked Sendable {
   @inline(__always)
   public func isHigh(_ address: UInt64) -> Bool { address > lowZoneLast }
 
+  /// The lowest address that may be given to who reaches up to one of the space's.
+  public func lowest(upTo last: UInt64) -> UInt64 { isHigh(last) ? lowZoneLast &+ 1 : 0 }
+
   /// Takes a range of a power of two of granules out of a cache, if that is done at once.
   @inline(__always)
   public static func takeCached(

@@ -16,6 +16,12 @@ extension PlainTable {
     unsafe place.entry + Int(truncatingIfNeeded: indexMask &+ 1)
   }
 
+  // Of a common table.
+  @inline(__always)
+  private func commonTag(at place: PlainPlace) -> UnsafeMutablePointer<UInt64> {
+    unsafe place.entry + Self.commonCount
+  }
+
   /// As `mapRow`, and keeps a tag beside the first leaf.
   @inline(__always)
   public func mapRow(
@@ -28,15 +34,26 @@ extension PlainTable {
     return true
   }
 
-  /// As above, of a row of one.
+  /// As above, of a row of one page in a common table.
+  ///
+  /// - Parameter leaf: the number of one that `setPageLeaf` was told.
   @inline(__always)
-  public func mapPage(_ first: UInt64, to output: UInt64, _ access: UInt32, tag: UInt64) -> Bool {
-    guard let place = place(first, level: 0), mapLeaf(first, to: output, access, in: place) else {
-      return false
-    }
-    // Release: as above.
-    unsafe cplatform_store_release(self.tag(at: place), tag)
+  public func mapPage(_ page: UInt64, to output: UInt64, leaf: UInt32, tag: UInt64) -> Bool {
+    let leaf = unsafe pageLeaves[Int(leaf)]
+    guard let place = place(page, level: 0, isCommon: true), place.word == 0, leaf != 0,
+      unsafe output & place.level.pointee.noOutput == 0
+    else { return false }
+    // Release: as in `mapLeaf`, and as above.
+    unsafe cplatform_store_release(place.entry, output &>> addressShift | leaf)
+    unsafe cplatform_store_release(commonTag(at: place), tag)
     return true
+  }
+
+  /// As `takeTag`, of a page in a common table.
+  @inline(__always)
+  public func takePage(_ page: UInt64, tag: UInt64) -> Bool {
+    guard let place = place(page, level: 0, isCommon: true) else { return false }
+    return unsafe takeTag(tag, commonTag(at: place), place)
   }
 
   /// As above, to runs of memory that follow one another.
@@ -91,7 +108,13 @@ extension PlainTable {
 
   @inline(__always)
   func takeTag(_ tag: UInt64, at place: PlainPlace) -> Bool {
-    let tagged = unsafe self.tag(at: place)
+    unsafe takeTag(tag, self.tag(at: place), place)
+  }
+
+  @inline(__always)
+  private func takeTag(
+    _ tag: UInt64, _ tagged: UnsafeMutablePointer<UInt64>, _ place: PlainPlace
+  ) -> Bool {
     while unsafe cplatform_load_acquire(tagged) == tag {
       // Of two calls for one mapping, the exchange of the leaf lets one go on. Should it meanwhile have
       // become the leaf of another mapping, that is just what is asked for.

@@ -122,7 +122,7 @@ struct PlainRow {
 /// All of it is one piece of memory, so that hardly anything has to be looked for:
 ///
 /// ```
-///   | numbers | levels | attributes of the levels | directories | label of nothing | refusals |
+///   | numbers | levels | attributes of the levels | directories | label of nothing | refusals | leaves of pages |
 /// ```
 @safe
 public struct PlainTable {
@@ -154,6 +154,7 @@ public struct PlainTable {
   private static var nothing: UInt32 { 64 }
   private static var usualAccess: Access { [.read, .write] }
   private static var numberCount: Int { 1024 }
+  private static var pageLeafCount: Int { 4 }
   private static var directoryLevelCount: Int { 2 }
 
   /// With 4 KiB pages these are 1 GiB of the smallest leaves and 64 GiB of those of 2 MiB.
@@ -172,7 +173,8 @@ public struct PlainTable {
   }
   private static var nothingStart: Int { directoryStart(1) + 8 * directoryCount(1) }
   private static var refusalsStart: Int { nothingStart + TableLabel.size }
-  private static var size: Int { refusalsStart + numberCount }
+  private static var pageLeavesStart: Int { refusalsStart + numberCount }
+  private static var size: Int { pageLeavesStart + 8 * pageLeafCount }
 
   /// - Throws: `noMemory`.
   @_optimize(size)
@@ -209,14 +211,11 @@ public struct PlainTable {
   /// What `init(at:)` makes it again of, while it is not destroyed; never 0.
   public var address: UInt { unsafe UInt(bitPattern: numbers) }
 
-  /// - Parameter address: that of one, or 0 for none.
+  /// - Parameter address: that of one.
   @inline(__always)
-  public init?(at address: UInt) {
+  public init(at address: UInt) {
     // SAFETY: it was the address of numbers, as `address` says.
-    guard let numbers = unsafe UnsafeMutablePointer<Numbers>(bitPattern: address) else {
-      return nil
-    }
-    unsafe self.numbers = numbers
+    unsafe numbers = UnsafeMutablePointer(bitPattern: address).unsafelyUnwrapped
   }
 
   /// Ends the value, of which there may be copies: none is used any more.
@@ -235,6 +234,17 @@ public struct PlainTable {
     // has three bits.
     unsafe pointer(Self.levelsStart, PlainLevel.self) + number
   }
+
+  /// The words of leaves to 0 by which single pages are mapped, told by number; 0 for one that is not plain.
+  @inline(__always)
+  var pageLeaves: UnsafeMutablePointer<UInt64> { unsafe pointer(Self.pageLeavesStart, UInt64.self) }
+
+  /// Says what one of these permits, before anybody maps a page. There are four.
+  public func setPageLeaf(_ number: UInt32, _ access: UInt32) {
+    unsafe pageLeaves[Int(number)] = level(0).pointee.attributes(access)
+  }
+
+  static var commonCount: Int { Int(directoryEntries) }
 
   var addressShift: UInt64 { unsafe numbers.pointee.words.addressShift }
   var indexMask: UInt64 { unsafe numbers.pointee.indexMask }

@@ -48,7 +48,7 @@ struct CoherentTests {
       let device = try machine.device(on: path) { $0.coherent_mask = 0xFFF }
       #expect(throws: Failure.outOfRange) { try device.pointee.allocateCoherent(size: 1) }
       #expect(machine.memory.liveCount == 0)
-      device.pointee.set(.coherent, to: 0)
+      try device.pointee.setMask(.coherent, to: 0)
       #expect(throws: Failure.noMask) { try device.pointee.allocateCoherent(size: 1) }
       #expect(device.pointee.statistics.mappingCount == 0)
     }

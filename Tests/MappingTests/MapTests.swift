@@ -135,7 +135,7 @@ struct MapTests {
       let coherent = try device.pointee.allocateCoherent(size: 1)
       for kind in [MappingRecord.Kind.streaming, .coherent] {
         #expect(device.pointee.mappings.beyond(0xFFF, kind).count == 1)
-        device.pointee.set(kind == .streaming ? .streaming : .coherent, to: 0)
+        try device.pointee.setMask(kind == .streaming ? .streaming : .coherent, to: 0)
       }
       let range = try dma(address.rawValue, size: 0x1000)
       try device.pointee.sync(range, .toDevice, forCPU: true)

@@ -600,7 +600,7 @@ int dmacore_device_mapping_limits(struct dmacore_device *device,
  * A driver does this before it maps anything. Mappings that are live stay as they are; of one that is
  * being made meanwhile some limits may be the old ones.
  *
- * Context: any thread; takes no lock; calls nothing back.
+ * Context: any thread; locked (device mappings, rank 4); calls nothing back.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, a mask is no power of two less one, or the structure is too short. Never
