@@ -63,6 +63,46 @@ static void map_list__merges_pages_through_an_iommu(void **state)
 
 /* Limits. */
 
+/* Again and again, so that addresses are at hand. */
+static void map_list__maps_whole_pages_wherever_they_lie(void **state)
+{
+	struct machine *machine = *state;
+	struct work work;
+
+	fill_memory(machine);
+	for (unsigned turn = 0; turn < 4; turn++) {
+		start(&work, machine->device, DMACORE_TO_DEVICE);
+		add(&work, LOW_BASE + 5 * PAGE, PAGE);
+		add(&work, LOW_BASE + 6 * PAGE, 2 * PAGE);
+		add(&work, LOW_BASE + 7 * PAGE, PAGE);
+		add(&work, LOW_BASE + 7 * PAGE, PAGE);
+		add(&work, HIGH_BASE + 3 * PAGE, 2 * PAGE);
+		add(&work, LOW_BASE, PAGE);
+		assert_ok(map(&work));
+		assert_count(&work, 1);
+		assert_int_equal(work.list[0].dma_size, 8 * PAGE);
+		check_transfer(machine, &work, machine->view);
+		assert_ok(unmap(&work));
+		/* Nor is it too much for one segment by a page. */
+		limit(machine->device, 8 * PAGE - 1, UINT64_MAX, 0);
+		assert_ok(map(&work));
+		assert_count(&work, 2);
+		check_transfer(machine, &work, machine->view);
+		assert_ok(unmap(&work));
+		limit(machine->device, 0, 0, 0);
+		/* The second ends in a page. */
+		work.list[1].size--;
+		assert_ok(map(&work));
+		assert_count(&work, 2);
+		check_transfer(machine, &work, machine->view);
+		assert_ok(unmap(&work));
+		/* Further than the page table leads. */
+		work.list[1].size++;
+		work.list[3].phys = UINT64_C(1) << 62;
+		assert_refused(machine, &work, ERANGE);
+	}
+}
+
 static void map_list__makes_no_segment_that_is_too_long(void **state)
 {
 	struct machine *machine = *state;
@@ -368,19 +408,28 @@ static void map_list__refuses_what_is_no_list(void **state)
 	struct work work;
 	size_t count = 7;
 
-	start(&work, machine->device, DMACORE_TO_DEVICE);
-	add(&work, LOW_BASE, 10);
-	add(&work, LOW_BASE + 2 * PAGE, 10);
-	mark_end(&work);
-	/* The end is marked before, or behind. */
-	work.list[0].flags = DMACORE_SG_LAST;
-	assert_refused(machine, &work, EINVAL);
-	work.list[0].flags = work.list[1].flags = 0;
-	assert_refused(machine, &work, EINVAL);
-	work.list[1].flags = DMACORE_SG_LAST | 8;
-	assert_refused(machine, &work, EINVAL);
-	work.list[1].flags = DMACORE_SG_LAST | 1U << 31;
-	assert_refused(machine, &work, EINVAL);
+	/* Some bytes, and whole pages. */
+	for (uint64_t length = 10; length <= PAGE; length += PAGE - 10) {
+		start(&work, machine->device, DMACORE_TO_DEVICE);
+		add(&work, LOW_BASE, length);
+		add(&work, LOW_BASE + 2 * PAGE, length);
+		for (unsigned turn = 0; turn < 3; turn++) {
+			assert_ok(map(&work));
+			assert_ok(unmap(&work));
+		}
+		/* The end is marked before, twice, or behind. */
+		work.list[0].flags = DMACORE_SG_LAST;
+		assert_refused(machine, &work, EINVAL);
+		work.list[1].flags = 0;
+		assert_refused(machine, &work, EINVAL);
+		work.list[0].flags = 0;
+		assert_refused(machine, &work, EINVAL);
+		work.list[1].flags = DMACORE_SG_LAST | 8;
+		assert_refused(machine, &work, EINVAL);
+		work.list[1].flags = DMACORE_SG_LAST | 1U << 31;
+		assert_refused(machine, &work, EINVAL);
+	}
+	work.list[0].size = work.list[1].size = 10;
 	/* What wraps; the last byte is a byte. */
 	work.list[1].flags = DMACORE_SG_LAST;
 	work.list[1].phys = UINT64_MAX - 8;
@@ -680,6 +729,7 @@ int main(void)
 		test_on(IDENTITY | TRACKED, map_list__merges_what_is_contiguous_in_memory),
 		test_on_translated(map_list__merges_what_is_contiguous_in_memory),
 		test_on_translated(map_list__merges_pages_through_an_iommu),
+		test_on_translated(map_list__maps_whole_pages_wherever_they_lie),
 		test_on_list(map_list__makes_no_segment_that_is_too_long),
 		test_on_list(map_list__makes_no_segment_across_a_boundary),
 		test_on_translated(map_list__obeys_limits_at_addresses_that_were_used_before),

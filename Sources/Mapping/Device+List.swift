@@ -68,18 +68,40 @@ extension Device {
   ) throws(Failure) -> Bool {
     let limit = try limit(for: .streaming)
     var walk = unsafe ListWalk(list, count: count)
-    guard
-      let (address, size) = unsafe try withUnsafeMutablePointer(
-        to: &walk,
-        { (walk) throws(Failure) in
-          unsafe try mapTagged(
-            RangeReader(walk), direction, attributes, limit,
-            extentMax: segmentLimits.sizeMax &- 1, boundary: segmentLimits.boundary)
-        })
-    else { return false }
+    let (extentMax, boundary) = (segmentLimits.sizeMax &- 1, segmentLimits.boundary)
+    var found = mapPages(
+      walk, direction, attributes, limit, extentMax: min(extentMax, boundary))
+    if found == nil {
+      found = unsafe try withUnsafeMutablePointer(to: &walk) { (walk) throws(Failure) in
+        unsafe try mapTagged(
+          RangeReader(walk), direction, attributes, limit, extentMax: extentMax,
+          boundary: boundary)
+      }
+    }
+    guard let (address, size) = found else { return false }
     unsafe list.pointee.set(address.rawValue, size, .iommu)
     unsafe second(of: list, count)?.pointee.set(0, 0, .refused)
     return true
+  }
+
+  /// As `mapTagged` does with what it reads, for a short list of whole pages, which most lists are.
+  @inline(__always)
+  private func mapPages(
+    _ walk: ListWalk, _ direction: Direction, _ attributes: MappingAttributes,
+    _ limit: AddressLimit, extentMax: UInt64
+  ) -> (address: DMAAddress, size: UInt64)? {
+    guard !attributes.contains(.mmio) else { return nil }
+    return unsafe withUnsafeTemporaryAllocation(
+      of: PhysicalRange.self, capacity: Self.runsMax
+    ) { runs in
+      guard let (count, size) = unsafe walk.readPages(into: runs), size &- 1 <= extentMax else {
+        return nil
+      }
+      return unsafe mapTagged(
+        runs[0].first.rawValue, size &- 1,
+        UnsafeBufferPointer(start: runs.baseAddress, count: count), direction, attributes, limit
+      ).map { ($0, size) }
+    }
   }
 
   /// The entry behind the first, if there is one.

@@ -116,7 +116,7 @@ struct RangeReader {
 
 extension Device {
   // A range that a tag has room for is that many pages.
-  private static var runsMax: Int { Int(taggedReach &>> 12) &+ 1 }
+  static var runsMax: Int { Int(taggedReach &>> 12) &+ 1 }
 
   /// Maps memory whose ranges meet at pages, if it is little, at addresses in a row. Returns the first, and how
   /// many bytes there are; nil if it is not so mapped.

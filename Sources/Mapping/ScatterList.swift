@@ -51,6 +51,43 @@ struct ListWalk {
     return unsafe entry
   }
 
+  /// Reads a short list that is one array, of memory in whole pages. Returns how many runs there are of what follows on
+  /// one another, and how many bytes; nil for any other list.
+  ///
+  /// - Parameter runs: room for as many entries as a short list has.
+  @inline(__always)
+  func readPages(
+    into runs: UnsafeMutableBufferPointer<PhysicalRange>
+  ) -> (count: Int, size: UInt64)? {
+    guard left > 0, left <= runs.count else { return nil }
+    let mask = Device.granule.mask
+    let behind = unsafe place + left
+    var entry = unsafe place
+    var (count, size, flags, last) = (0, UInt64(0), UInt64(0), UInt64(0))
+    repeat {
+      let memory = unsafe (first: entry.pointee.phys, size: entry.pointee.size)
+      guard (memory.first | memory.size) & mask == 0, memory.size <= Device.taggedReach &+ 1,
+        let run = try? PhysicalRange(first: PhysicalAddress(memory.first), size: memory.size)
+      else { return nil }
+      // What is 0 starts no page, and follows on nothing.
+      if memory.first &- 1 == last && memory.first != 0 {
+        unsafe runs[count &- 1] = PhysicalRange(runs[count &- 1].first, through: run.last)
+      } else {
+        unsafe runs[count] = run
+        count &+= 1
+      }
+      last = run.last.rawValue
+      size &+= memory.size
+      flags &+= unsafe UInt64(entry.pointee.flags)
+      unsafe entry += 1
+    } while unsafe entry < behind
+    // Then all but the last have none.
+    guard flags == DMACORE_SG_LAST.rawValue,
+      unsafe (behind - 1).pointee.flags == DMACORE_SG_LAST.rawValue
+    else { return nil }
+    return (count, size)
+  }
+
   /// Passes entries of memory that follows on an address, as far as nothing else is to be said of them.
   /// Returns how many bytes they have, and how many there are.
   @inline(__always)

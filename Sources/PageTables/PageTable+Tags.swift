@@ -71,28 +71,32 @@ extension PlainTable {
     guard attributes != 0, let row = row(first, size, in: place), Self.isEmpty(row) else {
       return false
     }
-    var next = first
-    for index in 0..<runs.count {
+    // Of short ones no larger leaf can be made. All bits of all ends say that none is too high.
+    let isShort = size &- 1 < level.largerMask
+    var (next, firsts, lasts) = (first, UInt64(0), UInt64(0))
+    for index in runs.indices {
       let run = unsafe runs[index]
-      guard level.fits(next, run.extent, run.first.rawValue), run.last.rawValue <= lastOutput else {
-        return false
-      }
+      guard isShort || level.fits(next, run.extent, run.first.rawValue) else { return false }
+      firsts |= run.first.rawValue
+      lasts |= run.last.rawValue
       next &+= run.extent &+ 1
     }
-    let step = step(level)
-    var entry = unsafe place.entry
-    for index in 0..<runs.count {
+    guard firsts & level.noOutput == 0, lasts & ~lastOutput == 0 else { return false }
+    var (entry, index) = unsafe (place.entry, 0)
+    repeat {
       let run = unsafe runs[index]
-      let count = Int(truncatingIfNeeded: run.extent &>> level.shift) &+ 1
       let word = run.first.rawValue &>> addressShift | attributes
-      if count == 1 {
+      index &+= 1
+      if run.extent == level.spanMask {
         // Release: as in `mapLeaf`.
         unsafe cplatform_store_release(entry, word)
+        unsafe entry += 1
       } else {
-        unsafe Self.store(PlainRow(entry, count: count), word, step)
+        let count = Int(truncatingIfNeeded: run.extent &>> level.shift) &+ 1
+        unsafe Self.store(PlainRow(entry, count: count), word, step(level))
+        unsafe entry += count
       }
-      unsafe entry += count
-    }
+    } while index < runs.count
     // Release: as above.
     unsafe cplatform_store_release(self.tag(at: place), tag)
     return true
