@@ -10,8 +10,9 @@ import MemoryMap
 import Primitives
 
 // What the direct path does most is done by functions that call none, so that nothing need be kept across a
-// call. The rest is left to functions of the same arguments: those that map and unmap single pages through an
-// IOMMU, or by copies that are kept at their slots, and behind them those that do it all.
+// call. The rest is left to functions of the same arguments: to those that map and unmap single pages through an
+// IOMMU, or by copies that are kept at their slots, as the device may have one or the other; and from these to those
+// that do it all.
 
 @inline(__always)
 private func atOnce(_ device: OpaquePointer?) -> UnsafePointer<Device>? {
@@ -31,14 +32,68 @@ public func dmacore_map_single(
     let flat = unsafe atOnce(device), unsafe flat.pointee.system.pointee.memory.isFlat
   {
     // There the addresses of the process are physical.
-    let phys = UInt64(UInt(bitPattern: buffer))
-    if let address = unsafe flat.pointee.directAddress(phys, size, direction) {
-      unsafe out.pointee = address
-      return 0
-    }
-    return unsafe mapPage(device, phys, size, direction, attributes, out)
+    return unsafe map(
+      flat, UInt64(UInt(bitPattern: buffer)), size, direction, attributes, out)
   }
   return unsafe mapSingle(device, buffer, size, direction, attributes, out)
+}
+
+@_optimize(speed)
+@implementation @c(dmacore_map_phys)
+public func dmacore_map_phys(
+  _ device: OpaquePointer!, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
+  _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>!
+) -> CInt {
+  if let out = unsafe out, attributes & ~MappingAttributes.all.rawValue == 0,
+    let device = unsafe atOnce(device)
+  {
+    return unsafe map(device, phys, size, direction, attributes, out)
+  }
+  return unsafe mapPhys(device, phys, size, direction, attributes, out)
+}
+
+@inline(__always)
+private func map(
+  _ device: UnsafePointer<Device>, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
+  _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>
+) -> CInt {
+  if let address = unsafe device.pointee.directAddress(phys, size, direction) {
+    unsafe out.pointee = address
+    return 0
+  }
+  return unsafe device.pointee.mappings.mayTag
+    ? mapPage(device, phys, size, direction, attributes, out)
+    : mapCopy(device, phys, size, direction, attributes, out)
+}
+
+@_optimize(speed)
+@inline(never)
+private func mapPage(
+  _ device: UnsafePointer<Device>, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
+  _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>
+) -> CInt {
+  guard let tag = unsafe device.pointee.pageTag(phys, size, direction, attributes) else {
+    return unsafe mapPhys(OpaquePointer(device), phys, size, direction, attributes, out)
+  }
+  if let address = unsafe device.pointee.mapPage(phys, tag) {
+    unsafe out.pointee = address
+    return 0
+  }
+  return unsafe mapPhys(
+    OpaquePointer(device), phys, tag.size, tag.rawDirection, tag.rawAttributes, out)
+}
+
+@_optimize(speed)
+@inline(never)
+private func mapCopy(
+  _ device: UnsafePointer<Device>, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
+  _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>
+) -> CInt {
+  if let address = unsafe device.pointee.mapKept(phys, size, direction, attributes) {
+    unsafe out.pointee = address
+    return 0
+  }
+  return unsafe mapPhys(OpaquePointer(device), phys, size, direction, attributes, out)
 }
 
 @inline(never)
@@ -57,56 +112,6 @@ private func mapSingle(
     let memory = unsafe try device.pointee.system.pointee.physicalRange(of: buffer, size: size)
     unsafe out.pointee = try device.pointee.mapAny(memory, direction, attributes).rawValue
   }
-}
-
-@_optimize(speed)
-@implementation @c(dmacore_map_phys)
-public func dmacore_map_phys(
-  _ device: OpaquePointer!, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
-  _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>!
-) -> CInt {
-  if let out = unsafe out, attributes & ~MappingAttributes.all.rawValue == 0,
-    let device = unsafe atOnce(device),
-    let address = unsafe device.pointee.directAddress(phys, size, direction)
-  {
-    unsafe out.pointee = address
-    return 0
-  }
-  return unsafe mapPage(device, phys, size, direction, attributes, out)
-}
-
-@_optimize(speed)
-@inline(never)
-private func mapPage(
-  _ device: OpaquePointer?, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
-  _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>?
-) -> CInt {
-  if let out = unsafe out, let known = unsafe atOnce(device),
-    unsafe known.pointee.mappings.mayTag,
-    let tag = unsafe known.pointee.pageTag(phys, size, direction, attributes)
-  {
-    if let address = unsafe known.pointee.mapPage(phys, tag) {
-      unsafe out.pointee = address
-      return 0
-    }
-    return unsafe mapPhys(device, phys, tag.size, tag.rawDirection, tag.rawAttributes, out)
-  }
-  return unsafe mapCopy(device, phys, size, direction, attributes, out)
-}
-
-@_optimize(speed)
-@inline(never)
-private func mapCopy(
-  _ device: OpaquePointer?, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
-  _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>?
-) -> CInt {
-  if let out = unsafe out, let known = unsafe atOnce(device),
-    let address = unsafe known.pointee.mapKept(phys, size, direction, attributes)
-  {
-    unsafe out.pointee = address
-    return 0
-  }
-  return unsafe mapPhys(device, phys, size, direction, attributes, out)
 }
 
 @inline(never)
@@ -139,41 +144,36 @@ public func dmacore_unmap(
   _ device: OpaquePointer!, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32,
   _ attributes: UInt32
 ) -> CInt {
-  if attributes & ~MappingAttributes.all.rawValue == 0, let device = unsafe atOnce(device),
-    unsafe device.pointee.endsAtOnce(dma, size, direction)
-  {
-    return 0
+  guard attributes & ~MappingAttributes.all.rawValue == 0, let known = unsafe atOnce(device) else {
+    return unsafe unmap(device, dma, size, direction, attributes)
   }
-  return unsafe unmapPage(device, dma, size, direction, attributes)
+  if unsafe known.pointee.endsAtOnce(dma, size, direction) { return 0 }
+  return unsafe known.pointee.mappings.hasTags
+    ? unmapPage(known, dma, size, direction, attributes)
+    : unmapCopy(known, dma, size, direction, attributes)
 }
 
 @_optimize(speed)
 @inline(never)
 private func unmapPage(
-  _ device: OpaquePointer?, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32,
+  _ device: UnsafePointer<Device>, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32,
   _ attributes: UInt32
 ) -> CInt {
-  if let known = unsafe atOnce(device), unsafe known.pointee.mappings.hasTags,
-    let tag = unsafe known.pointee.pageTag(dma, size, direction, attributes)
-  {
-    return unsafe known.pointee.unmapPage(dma, tag)
-      ? 0 : unmap(device, dma, tag.size, tag.rawDirection, tag.rawAttributes)
+  guard let tag = unsafe device.pointee.pageTag(dma, size, direction, attributes) else {
+    return unsafe unmap(OpaquePointer(device), dma, size, direction, attributes)
   }
-  return unsafe unmapCopy(device, dma, size, direction, attributes)
+  return unsafe device.pointee.unmapPage(dma, tag)
+    ? 0 : unmap(OpaquePointer(device), dma, tag.size, tag.rawDirection, tag.rawAttributes)
 }
 
 @_optimize(speed)
 @inline(never)
 private func unmapCopy(
-  _ device: OpaquePointer?, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32,
+  _ device: UnsafePointer<Device>, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32,
   _ attributes: UInt32
 ) -> CInt {
-  if let known = unsafe atOnce(device),
-    unsafe known.pointee.unmapKept(dma, size, direction, attributes)
-  {
-    return 0
-  }
-  return unsafe unmap(device, dma, size, direction, attributes)
+  if unsafe device.pointee.unmapKept(dma, size, direction, attributes) { return 0 }
+  return unsafe unmap(OpaquePointer(device), dma, size, direction, attributes)
 }
 
 @inline(never)
