@@ -557,6 +557,17 @@ static void map__passes_over_ranges_above_the_limits(void **state)
 	assert_ok(dmacore_free_coherent(machine->device, 3 * PAGE, cpu, dma));
 }
 
+static void map__needs_no_more_of_a_range_than_is_mapped(void **state)
+{
+	struct machine *machine = *state;
+
+	use_ranges(machine, windows, COUNT(windows));
+	assert_ok(dmacore_device_set_streaming_mask(machine->device, windows[1].bus + 3 * PAGE - 1,
+						    NULL));
+	assert_int_equal(map(machine, LOW_BASE, 3 * PAGE, DMACORE_TO_DEVICE), windows[1].bus);
+	assert_ok(dmacore_unmap(machine->device, windows[1].bus, 3 * PAGE, DMACORE_TO_DEVICE, 0));
+}
+
 static void map__refuses_a_domain_that_has_no_address_of_the_bus(void **state)
 {
 	struct machine *machine = *state;
@@ -712,6 +723,7 @@ int main(void)
 		test_on_bus(free_coherent__finds_a_view_by_its_bus_address),
 		test_on_translated(map__takes_addresses_that_the_bus_passes_from_the_highest_down),
 		test_on_translated(map__passes_over_ranges_above_the_limits),
+		test_on_translated(map__needs_no_more_of_a_range_than_is_mapped),
 		test_on_translated(map__refuses_a_domain_that_has_no_address_of_the_bus),
 		test_on_translated(view__passes_no_address_to_an_iommu_that_the_bus_lacks),
 		test_on_translated(view__of_a_blocked_device_is_blocked_in_holes_too),

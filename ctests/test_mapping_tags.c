@@ -219,19 +219,26 @@ static void set_streaming_mask__needs_no_domain(void **state)
 		assert_true(map_and_unmap(machine, LOW_BASE) <= UINT32_MAX);
 }
 
-/* Whether a page is at hand or not. */
+/* Whether addresses are at hand or not. */
 static void map_phys__refuses_memory_that_the_page_table_cannot_lead_to(void **state)
 {
 	struct machine *machine = *state;
-	dmacore_dma_t dma;
 
-	for (unsigned i = 0; i < 3; i++) {
-		assert_fails(dmacore_map_phys(machine->device, UINT64_C(1) << 62, PAGE,
-					      DMACORE_TO_DEVICE, DMACORE_ATTR_NO_WARN, &dma),
-			     ERANGE);
-		(void)map_and_unmap(machine, LOW_BASE);
+	for (uint64_t size = PAGE; size <= 3 * PAGE; size += PAGE) {
+		for (unsigned i = 0; i < 3; i++) {
+			dmacore_dma_t dma;
+
+			assert_fails(dmacore_map_phys(machine->device, UINT64_C(1) << 62, size,
+						      DMACORE_TO_DEVICE, DMACORE_ATTR_NO_WARN,
+						      &dma),
+				     ERANGE);
+			assert_ok(dmacore_map_phys(machine->device, LOW_BASE, size,
+						   DMACORE_TO_DEVICE, 0, &dma));
+			assert_ok(dmacore_unmap(machine->device, dma, size, DMACORE_TO_DEVICE, 0));
+		}
 	}
 	assert_int_equal(domain_statistics(machine->domain).mapped_bytes, 0);
+	assert_int_equal(domain_statistics(machine->domain).iova_bytes, 0);
 }
 
 static void unmap__reports_no_zero_copy_mapping_of_what_was_there_before(void **state)

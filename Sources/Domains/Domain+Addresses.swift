@@ -107,7 +107,6 @@ extension Domain.Translation {
     _ alignMask: UInt64 = 0, boundary: UInt64 = 0
   ) throws(Failure) -> IOVARange {
     guard let queue = unsafe queue else { throw .notPermitted }
-    let space = unsafe queue.pointee.space
     // Of all bits, the highest can be given up: no table translates it.
     let required =
       alignMask <= Device.granule.mask ? 0 : min(alignMask, UInt64.max &>> 1) &+ 1
@@ -117,8 +116,8 @@ extension Domain.Translation {
       var alignment = preferred
       while true {
         do throws(Failure) {
-          return try unsafe Self.allocate(
-            extent, first, alignment, boundary, 0, limit, ranges, from: space)
+          return try unsafe queue.pointee.allocate(
+            extent, first, alignment, boundary, 0, limit, ranges)
         } catch {
           guard error == .noSpace, alignment > max(Device.granule.bytes, required) else {
             throw error
@@ -131,44 +130,6 @@ extension Domain.Translation {
     if unsafe queue.pointee.system.pointee.peers.isEmpty { return range }
     return try unsafe queue.pointee.clearOfPeers(
       range, first, required, boundary, limit, ranges)
-  }
-
-  /// Allocates from the highest run of bus addresses that has room.
-  ///
-  /// - Parameters:
-  ///   - extent: the size less one. It fits the space, so that it has a next number.
-  ///   - target, alignment: an address, and the power of two to which the range's first is congruent with it;
-  ///     0: to none.
-  @inline(never)
-  fileprivate static func allocate(
-    _ extent: UInt64, _ target: UInt64, _ alignment: UInt64, _ boundary: UInt64, _ lowest: UInt64,
-    _ limit: UInt64, _ ranges: borrowing DMARanges, from space: UnsafeMutablePointer<IOVASpace>
-  ) throws(Failure) -> IOVARange {
-    let bounds = unsafe space.pointee.bounds
-    let skew = alignment == 0 ? 0 : target & (alignment &- 1)
-    var failure = Failure.outOfRange
-    var index = ranges.runCount
-    while index > 0 {
-      index -= 1
-      let run = ranges.run(index)
-      let start = max(run.first, lowest)
-      let highest = min(run.last, limit, bounds.last.rawValue)
-      guard highest >= max(start, bounds.first.rawValue),
-        highest &- max(start, bounds.first.rawValue) >= extent
-      else { continue }
-      do throws(Failure) {
-        let size = extent &+ 1
-        let first = try unsafe space.pointee.allocate(
-          size: size,
-          IOVAConstraints(
-            alignment: alignment, skew: skew, boundary: boundary, first: start, last: highest))
-        return try IOVARange(first: first, size: size)
-      } catch {
-        guard error == .noSpace else { throw error }
-        failure = error
-      }
-    }
-    throw failure
   }
 
   /// The most bytes that `map` can find addresses for.
@@ -201,6 +162,71 @@ extension Domain.Translation {
 }
 
 extension FlushQueue {
+  /// Allocates from the highest run of bus addresses that has room.
+  ///
+  /// - Parameters:
+  ///   - extent: the size less one. It fits the space, so that it has a next number.
+  ///   - target, alignment: an address, and the power of two to which the range's first is congruent with it;
+  ///     0: to none.
+  @inline(never)
+  fileprivate func allocate(
+    _ extent: UInt64, _ target: UInt64, _ alignment: UInt64, _ boundary: UInt64, _ lowest: UInt64,
+    _ limit: UInt64, _ ranges: borrowing DMARanges
+  ) throws(Failure) -> IOVARange {
+    let bounds = unsafe space.pointee.bounds
+    let skew = alignment == 0 ? 0 : target & (alignment &- 1)
+    var failure = Failure.outOfRange
+    var index = ranges.runCount
+    while index > 0 {
+      index -= 1
+      let run = ranges.run(index)
+      let start = max(run.first, lowest)
+      let highest = min(run.last, limit, bounds.last.rawValue)
+      guard highest >= max(start, bounds.first.rawValue),
+        highest &- max(start, bounds.first.rawValue) >= extent
+      else { continue }
+      do throws(Failure) {
+        return try allocate(extent &+ 1, alignment, skew, boundary, start, highest)
+      } catch {
+        guard error == .noSpace else { throw error }
+        failure = error
+      }
+    }
+    throw failure
+  }
+
+  /// Allocates what a range takes between two addresses.
+  private func allocate(
+    _ size: UInt64, _ alignment: UInt64, _ skew: UInt64, _ boundary: UInt64, _ lowest: UInt64,
+    _ highest: UInt64
+  ) throws(Failure) -> IOVARange {
+    func first(_ size: UInt64, through highest: UInt64) throws(Failure) -> IOVA {
+      try unsafe space.pointee.allocate(
+        size: size,
+        IOVAConstraints(
+          alignment: alignment, skew: skew, boundary: boundary, first: lowest, last: highest))
+    }
+    let taken = taken(size, at: highest)
+    guard taken != size else {
+      return try IOVARange(first: first(size, through: highest), size: size)
+    }
+    do throws(Failure) {
+      // Nothing of what it takes beside is ever reached.
+      let last = unsafe space.pointee.bounds.last.rawValue
+      let found = try first(taken, through: highest &+ min(taken &- size, last &- highest))
+      if unsafe space.pointee.isHigh(found.rawValue) {
+        return try IOVARange(first: found, size: size)
+      }
+      try unsafe space.pointee.free(first: found, size: taken)
+    } catch {
+      guard error == .noSpace else { throw error }
+    }
+    // Below, it takes no more than it has.
+    let below = unsafe space.pointee.lowest(upTo: highest) &- 1
+    guard lowest <= below else { throw .noSpace }
+    return try IOVARange(first: first(size, through: below), size: size)
+  }
+
   /// The same range that was just allocated, if no part of it is a peer's by bus address; else another.
   ///
   /// - Throws: `noSpace` when there is none.
@@ -213,7 +239,7 @@ extension FlushQueue {
     guard let bus = unsafe system.pointee.peerBus(range.first.rawValue, range.last.rawValue) else {
       return range
     }
-    unsafe try space.pointee.free(first: range.first, size: range.extent &+ 1)
+    free(range)
     // So that it does not come again. Where that is too late, each call looks beside it.
     if let part = try? IOVARange(
       first: max(IOVA(bus.first), bounds.first), last: min(IOVA(bus.last), bounds.last))
@@ -237,9 +263,8 @@ extension FlushQueue {
       // What is left above those, if they do not go up to the highest.
       if bus == nil || bus!.last < highest {
         do throws(Failure) {
-          return try unsafe Domain.Translation.allocate(
-            extent, target, alignment, boundary, bus.map { $0.last &+ 1 } ?? 0, highest, ranges,
-            from: space)
+          return try allocate(
+            extent, target, alignment, boundary, bus.map { $0.last &+ 1 } ?? 0, highest, ranges)
         } catch {
           guard error == .noSpace || error == .outOfRange else { throw error }
         }

@@ -238,9 +238,30 @@ public struct FlushQueue: ~Copyable, Held {
 
   // MARK: - Freeing
 
+  // A space that has fewer addresses above 4 GiB has none to spare there.
+  private static var spareMin: UInt64 { 1 << 32 }
+
+  /// How many bytes of the space a range takes that ends at or below a limit, or is at an address: a power of two of
+  /// pages if it is small, and the addresses above 4 GiB can be had. So ranges of most sizes serve each other, and come
+  /// from the caches.
+  func taken(_ size: UInt64, at address: UInt64) -> UInt64 {
+    guard size &- 1 <= MappingTag.reach, size & (size &- 1) != 0,
+      unsafe space.pointee.isHigh(address),
+      unsafe space.pointee.isHigh(space.pointee.bounds.last.rawValue &- Self.spareMin)
+    else { return size }
+    return 1 &<< UInt64(64 &- size.leadingZeroBitCount)
+  }
+
+  /// The range of the space that a range takes, as it was allocated.
+  private func taken(_ range: IOVARange) -> IOVARange {
+    let size = taken(range.extent &+ 1, at: range.first.rawValue)
+    return (try? IOVARange(first: range.first, size: size)) ?? range
+  }
+
   /// Frees a range that nothing leads to and no reader is at any more.
   func free(_ range: IOVARange) {
     do throws(Failure) {
+      let range = taken(range)
       try unsafe space.pointee.free(first: range.first, size: range.extent &+ 1)
     } catch {
       // The record of the mapping has the range as the space gave it, so this cannot happen.
@@ -283,14 +304,14 @@ public struct FlushQueue: ~Copyable, Held {
   @inline(__always)
   private var takesRanges: Bool { unsafe isLazy && state.pointee.retries == 0 }
 
-  // Under the lock.
+  // Under the lock. What it takes is queued.
   @inline(__always)
   private func queue(_ range: IOVARange) {
     let count = unsafe state.pointee.filling.count
     if count == 0 {
       unsafe state.pointee.stamp = system.pointee.lastTick.load(ordering: .relaxed)
     }
-    unsafe state.pointee.filling.ranges![count] = range
+    unsafe state.pointee.filling.ranges![count] = taken(range)
     unsafe state.pointee.filling.count = count &+ 1
     unsafe state.pointee.filling.bytes &+= range.extent &+ 1
   }

@@ -261,7 +261,8 @@ extension Device {
     _ call: Int, _ first: UInt64, _ size: UInt64, _ queue: UnsafeMutablePointer<FlushQueue>
   ) {
     if size == granule.bytes, unsafe queue.pointee.stash.addresses.put(call, first) { return }
-    _ = unsafe IOVASpace.free(queue.pointee.space, first, size)
+    _ = unsafe IOVASpace.free(
+      queue.pointee.space, first, queue.pointee.taken(size, at: first))
   }
 
   // MARK: - All that has room in a tag
@@ -312,7 +313,7 @@ extension Device {
       let first = unsafe size == Self.granule.bytes
         ? queue.pointee.stash.take(call, limit: highest, of: space)
           ?? queue.pointee.stash.takeCached(call, from: space, limit: highest)
-        : IOVASpace.takeCached(space, size, highest)
+        : IOVASpace.takeCached(space, queue.pointee.taken(size, at: highest), highest)
     else {
       unsafe system.pointee.calls.leave(call)
       return nil
@@ -324,7 +325,8 @@ extension Device {
         : unsafe plain.mapRow(first, size, to: runs, access, tag: tag.word)
     else {
       // Not to the stash, for whoever comes next to find it again.
-      unsafe try? space.pointee.free(first: IOVA(first), size: size)
+      unsafe try? space.pointee.free(
+        first: IOVA(first), size: queue.pointee.taken(size, at: first))
       unsafe system.pointee.calls.leave(call)
       return nil
     }

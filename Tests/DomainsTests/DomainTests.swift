@@ -167,13 +167,54 @@ struct DomainTests {
     }
   }
 
+  private static let below4G: UInt64 = 1 << 32 - 1
+
+  /// The bounds of a domain, the limit of a mapping and its pages, and those that it takes.
+  private static let taken: [(last: UInt64, limit: UInt64, pages: UInt64, taken: UInt64)] = [
+    (0, UInt64.max, 1, 1), (0, UInt64.max, 3, 4), (0, UInt64.max, 4, 4), (0, UInt64.max, 33, 64),
+    (0, UInt64.max, 64, 64), (0, UInt64.max, 65, 65), (0, below4G, 3, 3),
+    (2 << 32 - 1, UInt64.max, 3, 3), (2 << 32 + 0xFFF, UInt64.max, 3, 4),
+  ]
+
+  @Test(arguments: taken)
+  func aFewPagesAbove4GiBTakeAPowerOfTwoIfThereAreEnough(
+    _ last: UInt64, _ limit: UInt64, _ pages: UInt64, _ taken: UInt64
+  ) throws {
+    try withMachine { machine in
+      let domain = try machine.domain(.dma, last: last)
+      // The second is of what the first has left in the caches.
+      for _ in 0..<2 {
+        let range = try map(domain, 0, pages * Self.page, limit: limit).range
+        #expect((range.first.rawValue > Self.below4G) == (limit > Self.below4G))
+        #expect(domain.pointee.statistics.iovaBytes == taken * Self.page)
+        unmap(domain, range)
+        #expect(domain.pointee.statistics.iovaBytes == 0)
+      }
+    }
+  }
+
+  @Test func aFewPagesThatFindNoRoomAbove4GiBTakeWhatTheyAreBelow() throws {
+    try withMachine { machine in
+      let domain = try machine.domain(.dma)
+      let space = domain.pointee.translation!.pointee.space!
+      try space.pointee.reserve(
+        IOVARange(first: IOVA(Self.below4G + 1), last: space.pointee.bounds.last))
+      let range = try map(domain, 0, 3 * Self.page).range
+      #expect(range.last.rawValue <= Self.below4G)
+      #expect(domain.pointee.statistics.iovaBytes == 3 * Self.page)
+      unmap(domain, range)
+      #expect(domain.pointee.statistics.iovaBytes == 0)
+      #expect(space.pointee.statistics.refusedFrees == 0)
+    }
+  }
+
   @Test func statisticsCountWhatIsMapped() throws {
     try withMachine { machine in
       let domain = try machine.domain(.dma)
       let range = try map(domain, 0x1000, 0x3000).range
       let statistics = domain.pointee.statistics
       #expect(statistics.mappingCount == 1)
-      #expect(statistics.iovaBytes == 0x3000)
+      #expect(statistics.iovaBytes == 0x4000)
       #expect(statistics.mappedBytes == 0x3000)
       #expect(statistics.tableCount == 4)
       #expect(statistics.tableBytes == 4 * 4096)

@@ -201,7 +201,8 @@ struct dmacore_domain_segment {
  * @struct_size: set to sizeof(struct dmacore_domain_statistics) before the call
  * @device_count: devices attached
  * @mapping_count: IOVA ranges in use by mapping calls, queued ones among them
- * @iova_bytes: bytes in them
+ * @iova_bytes: bytes in them; a range of up to 64 pages above 4 GiB takes a power of two of pages, if
+ *   the domain has 4 GiB there
  * @mapped_bytes: bytes that the page table translates
  * @table_count: table pages in use
  * @table_bytes: bytes in them
