@@ -248,6 +248,7 @@ public struct MappingTable: ~Copyable {
   // Under the lock. Who looks at both meanwhile finds no page that neither what was there has nor what will be.
   private func setPages(_ highest: UInt64) {
     let mask = Device.granule.mask
+    // SAFETY: only `setDomain` stores this, under the lock too: the address of what the domain keeps, or 0.
     guard highest >= mask,
       let queue = unsafe UnsafeMutablePointer<FlushQueue>(
         bitPattern: publishedQueue.load(ordering: .relaxed))
