@@ -401,6 +401,31 @@ static void map_list__follows_chains(void **state)
 	assert_int_equal(device_statistics(machine->device).mapping_count, 0);
 }
 
+/* Nor behind an end that is none. */
+static void map_list__looks_at_nothing_behind_a_chain(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_sg *list = calloc(3, sizeof(*list)), other[2];
+	size_t count;
+
+	assert_non_null(list);
+	dmacore_sg_init(list, 3);
+	dmacore_sg_init(other, 2);
+	for (unsigned i = 0; i < 3; i++)
+		dmacore_sg_set(&list[i], LOW_BASE + 2 * i * PAGE, PAGE, 0);
+	for (unsigned i = 0; i < 2; i++)
+		dmacore_sg_set(&other[i], LOW_BASE + (5 + 2 * i) * PAGE, PAGE, 0);
+	/* A chain that still has what was there before. */
+	dmacore_sg_chain(&list[2], other);
+	assert_ok(dmacore_map_list(machine->device, list, 4, DMACORE_TO_DEVICE, 0, 0, &count));
+	assert_ok(dmacore_unmap_list(machine->device, list, 4, DMACORE_TO_DEVICE, 0));
+	dmacore_sg_set(&list[2], LOW_BASE + 4 * PAGE, PAGE, 0);
+	list[2].flags = DMACORE_SG_LAST;
+	assert_fails(dmacore_map_list(machine->device, list, 40, DMACORE_TO_DEVICE, 0, 0, &count),
+		     EINVAL);
+	free(list);
+}
+
 static void map_list__refuses_what_is_no_list(void **state)
 {
 	struct machine *machine = *state;
@@ -740,6 +765,7 @@ int main(void)
 		test_on_list(map_list__gives_no_more_segments_than_asked_for),
 		test_on_list(map_list__takes_many_entries),
 		test_on_list(map_list__follows_chains),
+		test_on_list(map_list__looks_at_nothing_behind_a_chain),
 		test_on_list(map_list__refuses_what_is_no_list),
 		test_on_list(list_calls__refuse_bad_arguments),
 		test_on_list(map_list__refuses_what_a_single_mapping_is_refused),

@@ -61,10 +61,13 @@ struct ListWalk {
   ) -> (count: Int, size: UInt64)? {
     guard left > 0, left <= runs.count else { return nil }
     let mask = Device.granule.mask
-    let behind = unsafe place + left
+    let end = unsafe place + (left &- 1)
     var entry = unsafe place
-    var (count, size, flags, last) = (0, UInt64(0), UInt64(0), UInt64(0))
-    repeat {
+    var (count, size, last) = (0, UInt64(0), UInt64(0))
+    while true {
+      // What lies behind a chain, or an end, is not looked at.
+      let isEnd = unsafe entry == end
+      guard unsafe entry.pointee.flags == (isEnd ? DMACORE_SG_LAST.rawValue : 0) else { return nil }
       let memory = unsafe (first: entry.pointee.phys, size: entry.pointee.size)
       guard (memory.first | memory.size) & mask == 0, memory.size <= Device.taggedReach &+ 1,
         let run = try? PhysicalRange(first: PhysicalAddress(memory.first), size: memory.size)
@@ -78,14 +81,9 @@ struct ListWalk {
       }
       last = run.last.rawValue
       size &+= memory.size
-      flags &+= unsafe UInt64(entry.pointee.flags)
+      if isEnd { return (count, size) }
       unsafe entry += 1
-    } while unsafe entry < behind
-    // Then all but the last have none.
-    guard flags == DMACORE_SG_LAST.rawValue,
-      unsafe (behind - 1).pointee.flags == DMACORE_SG_LAST.rawValue
-    else { return nil }
-    return (count, size)
+    }
   }
 
   /// Passes entries of memory that follows on an address, as far as nothing else is to be said of them.
