@@ -550,6 +550,13 @@ static void measure_lists(void)
 			  "one page", bench_time(run_pairs, &listed.path, count));
 		close_listed(&listed);
 	}
+	/* No power of two. */
+	if (bench_wants("mapping.sg.15x4k")) {
+		open_listed(&listed, DMACORE_DOMAIN_DMA_LAZY, 15, 2 * PAGE);
+		bench_row("mapping.sg.15x4k", "ns", bench_time(run_lists, &listed, count),
+			  "one page", bench_time(run_pairs, &listed.path, count));
+		close_listed(&listed);
+	}
 	if (bench_wants("mapping.sg.coalesce")) {
 		open_listed(&listed, 0, 512, PAGE);
 		bench_row("mapping.sg.coalesce", "ns", bench_time(run_lists, &listed, 50 * count),
