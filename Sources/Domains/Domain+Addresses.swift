@@ -200,31 +200,48 @@ extension FlushQueue {
     _ size: UInt64, _ alignment: UInt64, _ skew: UInt64, _ boundary: UInt64, _ lowest: UInt64,
     _ highest: UInt64
   ) throws(Failure) -> IOVARange {
-    func first(_ size: UInt64, through highest: UInt64) throws(Failure) -> IOVA {
-      try unsafe space.pointee.allocate(
-        size: size,
-        IOVAConstraints(
-          alignment: alignment, skew: skew, boundary: boundary, first: lowest, last: highest))
-    }
-    let taken = taken(size, at: highest)
-    guard taken != size else {
-      return try IOVARange(first: first(size, through: highest), size: size)
-    }
-    do throws(Failure) {
-      // Nothing of what it takes beside is ever reached.
-      let last = unsafe space.pointee.bounds.last.rawValue
-      let found = try first(taken, through: highest &+ min(taken &- size, last &- highest))
-      if unsafe space.pointee.isHigh(found.rawValue) {
-        return try IOVARange(first: found, size: size)
+    func range(
+      taking bytes: UInt64, _ alignment: UInt64, _ skew: UInt64, through highest: UInt64
+    ) throws(Failure) -> IOVARange? {
+      guard lowest <= highest else { return nil }
+      do throws(Failure) {
+        let first = try unsafe space.pointee.allocate(
+          size: bytes,
+          IOVAConstraints(
+            alignment: alignment, skew: skew, boundary: boundary, first: lowest, last: highest))
+        return try IOVARange(first: first, size: size)
+      } catch {
+        guard error == .noSpace else { throw error }
+        return nil
       }
-      try unsafe space.pointee.free(first: found, size: taken)
-    } catch {
-      guard error == .noSpace else { throw error }
     }
-    // Below, it takes no more than it has.
-    let below = unsafe space.pointee.lowest(upTo: highest) &- 1
-    guard lowest <= below else { throw .noSpace }
-    return try IOVARange(first: first(size, through: below), size: size)
+    let most = takenMost(size, under: highest)
+    var highest = highest
+    if most != size {
+      // Nothing of what it takes behind its end is ever reached.
+      let behind = unsafe min(most &- size, space.pointee.bounds.last.rawValue &- highest)
+      if skew & (most &- 1) == 0,
+        let range = try range(
+          taking: most, max(alignment, most), skew, through: highest &+ behind)
+      {
+        if unsafe space.pointee.isHigh(range.first.rawValue) { return range }
+        try unsafe space.pointee.free(first: range.first, size: most)
+      }
+      // At an odd page it takes no more than it is, nor below 4 GiB.
+      let page = Device.granule.bytes
+      let isAnywhere = alignment <= page
+      if isAnywhere || skew & (most &- 1) != 0,
+        let range = try range(
+          taking: size, max(alignment, 2 &* page), isAnywhere ? page : skew, through: highest)
+      {
+        return range
+      }
+      highest = unsafe space.pointee.lowest(upTo: highest) &- 1
+    }
+    guard let range = try range(taking: size, alignment, skew, through: highest) else {
+      throw .noSpace
+    }
+    return range
   }
 
   /// The same range that was just allocated, if no part of it is a peer's by bus address; else another.

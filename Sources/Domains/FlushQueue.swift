@@ -241,15 +241,23 @@ public struct FlushQueue: ~Copyable, Held {
   // A space that has fewer addresses above 4 GiB has none to spare there.
   private static var spareMin: UInt64 { 1 << 32 }
 
-  /// How many bytes of the space a range takes that ends at or below a limit, or is at an address: a power of two of
-  /// pages if it is small, and the addresses above 4 GiB can be had. So ranges of most sizes serve each other, and come
-  /// from the caches.
-  func taken(_ size: UInt64, at address: UInt64) -> UInt64 {
+  /// How many bytes of the space a range takes at most that lies below a limit: a power of two of pages if it is small,
+  /// and the addresses above 4 GiB can be had. So ranges of most sizes serve each other, and come from the caches.
+  func takenMost(_ size: UInt64, under limit: UInt64) -> UInt64 {
+    let bounds = unsafe space.pointee.bounds
     guard size &- 1 <= MappingTag.reach, size & (size &- 1) != 0,
-      unsafe space.pointee.isHigh(address),
-      unsafe space.pointee.isHigh(space.pointee.bounds.last.rawValue &- Self.spareMin)
+      unsafe space.pointee.isHigh(limit),
+      bounds.extent >= Self.spareMin &- 1,
+      unsafe space.pointee.isHigh(bounds.last.rawValue &- (Self.spareMin &- 1))
     else { return size }
     return 1 &<< UInt64(64 &- size.leadingZeroBitCount)
+  }
+
+  /// How many bytes of the space a range takes that starts at an address: that many where the address is a multiple of
+  /// them, and no more than it is elsewhere.
+  func taken(_ size: UInt64, at first: UInt64) -> UInt64 {
+    let most = takenMost(size, under: first)
+    return first & (most &- 1) == 0 ? most : size
   }
 
   /// The range of the space that a range takes, as it was allocated.

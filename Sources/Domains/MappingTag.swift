@@ -313,7 +313,7 @@ extension Device {
       let first = unsafe size == Self.granule.bytes
         ? queue.pointee.stash.take(call, limit: highest, of: space)
           ?? queue.pointee.stash.takeCached(call, from: space, limit: highest)
-        : IOVASpace.takeCached(space, queue.pointee.taken(size, at: highest), highest)
+        : IOVASpace.takeCached(space, queue.pointee.takenMost(size, under: highest), highest)
     else {
       unsafe system.pointee.calls.leave(call)
       return nil

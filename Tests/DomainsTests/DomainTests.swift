@@ -170,23 +170,65 @@ struct DomainTests {
   private static let below4G: UInt64 = 1 << 32 - 1
 
   /// The bounds of a domain, the limit of a mapping and its pages, and those that it takes.
-  private static let taken: [(last: UInt64, limit: UInt64, pages: UInt64, taken: UInt64)] = [
-    (0, UInt64.max, 1, 1), (0, UInt64.max, 3, 4), (0, UInt64.max, 4, 4), (0, UInt64.max, 33, 64),
-    (0, UInt64.max, 64, 64), (0, UInt64.max, 65, 65), (0, below4G, 3, 3),
-    (2 << 32 - 1, UInt64.max, 3, 3), (2 << 32 + 0xFFF, UInt64.max, 3, 4),
-  ]
+  private static let taken:
+    [(first: UInt64, last: UInt64, limit: UInt64, pages: UInt64, taken: UInt64)] =
+      [
+        (0, 0, UInt64.max, 1, 1), (0, 0, UInt64.max, 3, 4), (0, 0, UInt64.max, 4, 4),
+        (0, 0, UInt64.max, 33, 64), (0, 0, UInt64.max, 64, 64), (0, 0, UInt64.max, 65, 65),
+        (0, 0, below4G, 3, 3), (0, (2 << 32) - 0x1001, UInt64.max, 3, 3),
+        (0, (2 << 32) - 1, UInt64.max, 3, 4), (1 << 40, (1 << 40) + 0x2FFF, UInt64.max, 3, 3),
+        (1 << 40, (1 << 40) + (1 << 32) - 1, UInt64.max, 3, 4),
+      ]
 
   @Test(arguments: taken)
   func aFewPagesAbove4GiBTakeAPowerOfTwoIfThereAreEnough(
-    _ last: UInt64, _ limit: UInt64, _ pages: UInt64, _ taken: UInt64
+    _ first: UInt64, _ last: UInt64, _ limit: UInt64, _ pages: UInt64, _ taken: UInt64
   ) throws {
     try withMachine { machine in
-      let domain = try machine.domain(.dma, last: last)
+      let domain = try machine.domain(.dma, first: first, last: last)
       // The second is of what the first has left in the caches.
       for _ in 0..<2 {
         let range = try map(domain, 0, pages * Self.page, limit: limit).range
         #expect((range.first.rawValue > Self.below4G) == (limit > Self.below4G))
         #expect(domain.pointee.statistics.iovaBytes == taken * Self.page)
+        unmap(domain, range)
+        #expect(domain.pointee.statistics.iovaBytes == 0)
+      }
+    }
+  }
+
+  @Test(arguments: [0, 0x1_0000] as [UInt64])
+  func aFewPagesThatHaveToHaveOtherBitsTakeWhatTheyAre(_ boundary: UInt64) throws {
+    try withMachine { machine in
+      let domain = try machine.domain(.dma, first: 1 << 32)
+      let translation = domain.pointee.translation!
+      // Three pages at the end of a block of 16, which they may not reach out of.
+      let range = try translation.pointee.allocate(
+        0x2FFF, for: PhysicalRange(first: PhysicalAddress(0xD000), size: 0x3000), UInt64.max,
+        DMARanges(), 0xFFFF, boundary: boundary)
+      #expect(range.first.rawValue & 0xFFFF == 0xD000)
+      #expect(domain.pointee.statistics.iovaBytes == 0x3000)
+      translation.pointee.free(range)
+      #expect(domain.pointee.statistics.iovaBytes == 0)
+    }
+  }
+
+  @Test func aFewPagesWhereNoMoreAreFreeTakeWhatTheyAre() throws {
+    try withMachine { machine in
+      let domain = try machine.domain(.dma, first: 1 << 32)
+      let space = domain.pointee.translation!.pointee.space!
+      // Three are free from an odd page on. Those above start with an even one.
+      let taken: [(UInt64, UInt64)] = [
+        (1 << 32, 1 << 40 + 0xFFF), (1 << 40 + 0x4000, 1 << 41 - 1),
+        (1 << 41 + 0x3000, space.pointee.bounds.last.rawValue),
+      ]
+      for (first, last) in taken {
+        try space.pointee.reserve(IOVARange(first: IOVA(first), last: IOVA(last)))
+      }
+      for _ in 0..<2 {
+        let range = try map(domain, 0, 3 * Self.page).range
+        #expect(range.first.rawValue == 1 << 40 + 0x1000)
+        #expect(domain.pointee.statistics.iovaBytes == 0x3000)
         unmap(domain, range)
         #expect(domain.pointee.statistics.iovaBytes == 0)
       }

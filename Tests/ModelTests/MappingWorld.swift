@@ -413,12 +413,13 @@ final class MappingWorld: World {
 
   // MARK: - Comparing
 
-  /// The bytes of addresses that a range takes: a power of two, if they are few pages above 4 GiB.
+  /// The bytes of addresses that a range takes: a power of two, if they are few pages above 4 GiB at a multiple of that.
   private static func taken(_ range: ClosedRange<UInt64>) -> UInt64 {
     let size = range.upperBound - range.lowerBound + 1
     var taken: UInt64 = 1
     while taken < size { taken *= 2 }
-    return range.lowerBound >> 32 == 0 || size > 64 * 4096 ? size : taken
+    return range.lowerBound >> 32 == 0 || size > 64 * 4096 || range.lowerBound % taken != 0
+      ? size : taken
   }
 
   func compare() throws {

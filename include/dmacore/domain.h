@@ -89,7 +89,7 @@
  * A lazy domain is flushed when as many ranges are queued as @flush_entries says, when they are as
  * old as @flush_age says and dmacore_system_tick() is called, when a mapping call finds no free
  * address, and by dmacore_domain_flush(). Pages that a processor queues may be free sooner, without a
- * flush, where no access is in flight and the IOMMU has no backend. So whoever wants (3) at a certain
+ * flush, where no access is in flight and no backend has anything to flush. So whoever wants (3) at a certain
  * point says so:
  *
  *	... the driver unmaps its buffers ...
@@ -201,8 +201,8 @@ struct dmacore_domain_segment {
  * @struct_size: set to sizeof(struct dmacore_domain_statistics) before the call
  * @device_count: devices attached
  * @mapping_count: IOVA ranges in use by mapping calls, queued ones among them
- * @iova_bytes: bytes in them; a range of up to 64 pages above 4 GiB takes a power of two of pages, if
- *   the domain has 4 GiB there
+ * @iova_bytes: bytes that they take: a range of up to 64 pages above 4 GiB mostly takes a power of two
+ *   of pages, if the domain has 4 GiB there
  * @mapped_bytes: bytes that the page table translates
  * @table_count: table pages in use
  * @table_bytes: bytes in them
