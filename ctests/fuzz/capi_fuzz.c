@@ -998,7 +998,8 @@ static bool file_is_mapped(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static _Alignas(4096) uint8_t ram[RAM_PAGES * PAGE];
+	/* As what is mapped is rounded down to. */
+	static _Alignas(1 << 16) uint8_t ram[RAM_PAGES * PAGE];
 	static int file = -1;
 
 	if (file < 0) {
