@@ -375,7 +375,7 @@ public struct Device: ~Copyable, Held {
     public static var bus: Reach { Reach(rawValue: 4) }
   }
 
-  /// `noteLimits` is to follow.
+  /// For `setMask`, which takes note of it.
   func set(_ reach: Reach, to highest: UInt64) {
     if reach.contains(.streaming) { streamingMask.store(highest, ordering: .relaxed) }
     if reach.contains(.coherent) { coherentMask.store(highest, ordering: .relaxed) }

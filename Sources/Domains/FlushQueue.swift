@@ -236,7 +236,7 @@ public struct FlushQueue: ~Copyable, Held {
     }
   }
 
-  // MARK: - Freeing
+  // MARK: - What ranges take
 
   // A space that has fewer addresses above 4 GiB has none to spare there.
   private static var spareMin: UInt64 { 1 << 32 }
@@ -266,15 +266,18 @@ public struct FlushQueue: ~Copyable, Held {
     return (try? IOVARange(first: range.first, size: size)) ?? range
   }
 
-  /// Frees a range that nothing leads to and no reader is at any more.
+  // MARK: - Freeing
+
+  /// Frees what a range takes that nothing leads to and no reader is at any more. Returns what the space does.
+  func free(_ first: UInt64, _ size: UInt64) -> Int32 {
+    unsafe IOVASpace.free(space, first, taken(size, at: first))
+  }
+
+  /// As above, of a mapping.
   func free(_ range: IOVARange) {
-    do throws(Failure) {
-      let range = taken(range)
-      try unsafe space.pointee.free(first: range.first, size: range.extent &+ 1)
-    } catch {
-      // The record of the mapping has the range as the space gave it, so this cannot happen.
-      assertionFailure("A mapping's range is not allocated.")
-    }
+    let code = free(range.first.rawValue, range.extent &+ 1)
+    // The record of the mapping has the range as the space gave it, so this cannot fail.
+    assert(code == 0, "A mapping's range is not allocated.")
   }
 
   /// Frees a range that nothing leads to any more, when no reader can be at it: with the flush that
@@ -326,11 +329,11 @@ public struct FlushQueue: ~Copyable, Held {
 
   // MARK: - Arrivals
 
-  /// Lets a page wait in the cell of a call for others to be queued with. Returns whether it has room: if not,
-  /// `arriveOrQueue` has the pages queued.
+  /// Lets a page wait in the cell of a call for others to be queued with, while the queue is lazy. Returns whether it
+  /// has room: if not, `arriveOrQueue` has the pages queued.
   @inline(__always)
   func arrive(_ call: Int, _ page: UInt64) -> Bool {
-    // Looked at in the section: who changes one of the two comes to all sections afterwards.
+    // Looked at in the section, as whether the queue is lazy: who changes one of the two comes to all sections afterwards.
     guard !stash.addresses.isSearched else { return false }
     let line = unsafe arrivals.of(call)
     let count = unsafe cplatform_load_relaxed(line)

@@ -20,25 +20,6 @@ struct IOVAStash: ~Copyable {
     addresses = try CallStash(for: calls)
   }
 
-  /// Takes the address of a page that ends at or below a limit. Who reaches high addresses gets one of
-  /// those, as from the space, so that low ones are left to others.
-  @inline(__always)
-  func take(_ call: Int, limit: UInt64, of space: UnsafePointer<IOVASpace>) -> UInt64? {
-    guard let address = unsafe next(call, limit: limit, of: space) else { return nil }
-    addresses.takeNext(call)
-    return address
-  }
-
-  /// What `take` would take.
-  @inline(__always)
-  func next(_ call: Int, limit: UInt64, of space: UnsafePointer<IOVASpace>) -> UInt64? {
-    guard let address = addresses.next(call), address | Device.granule.mask <= limit,
-      unsafe space.pointee.isHigh(address)
-        || !space.pointee.isHigh(min(limit, space.pointee.bounds.last.rawValue))
-    else { return nil }
-    return address
-  }
-
   /// Takes an address out of the caches of a space, and where the stash is empty, some more for it: none but what
   /// ends at or below a limit.
   @inline(never)

@@ -3,7 +3,6 @@
 import Addressing
 import Bounce
 import CPlatform
-import MemoryMap
 import Primitives
 
 // Theory of operation: copies that are kept at their slots.

@@ -276,8 +276,7 @@ extension Device {
     unsafe ops.pointee.device = OpaquePointer(device)
     // One that nobody has configured has none.
     if unsafe ops.pointee.isEmpty {
-      unsafe device.pointee.set([.streaming, .coherent], to: 0)
-      return unsafe device.pointee.noteLimits()
+      return try unsafe device.pointee.setMask([.streaming, .coherent], to: 0)
     }
     try unsafe device.pointee.setMask(
       .streaming, to: device.pointee.streamingMask.load(ordering: .relaxed))

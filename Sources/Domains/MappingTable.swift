@@ -171,9 +171,8 @@ public struct MappingTable: ~Copyable {
   @inline(__always)
   private func count(_ call: Int, _ word: Int, _ bytes: UInt64) {
     let line = unsafe numbers.of(call)
-    // Nobody else writes to it.
-    unsafe cplatform_store_release(line + word, cplatform_load_relaxed(line + word) &+ 1)
-    unsafe cplatform_store_release(line + 2, cplatform_load_relaxed(line + 2) &+ bytes)
+    unsafe CallWords.add(1, to: line + word)
+    unsafe CallWords.add(bytes, to: line + 2)
   }
 
   /// How many mappings are kept as tags: no fewer than those that live throughout.
@@ -228,7 +227,8 @@ public struct MappingTable: ~Copyable {
     )
   }
 
-  /// Whether the device may be given a page of the domain's that is at hand.
+  /// Whether the device may be given a page of the domain's that is at hand: one that it reaches, and if it reaches high
+  /// ones, one of those, as from the space, so that low ones are left to others.
   @inline(__always)
   func mayGive(_ page: UInt64) -> Bool {
     page >= lowestPage.load(ordering: .relaxed) && page <= highestPage.load(ordering: .relaxed)

@@ -261,8 +261,7 @@ extension Device {
     _ call: Int, _ first: UInt64, _ size: UInt64, _ queue: UnsafeMutablePointer<FlushQueue>
   ) {
     if size == granule.bytes, unsafe queue.pointee.stash.addresses.put(call, first) { return }
-    _ = unsafe IOVASpace.free(
-      queue.pointee.space, first, queue.pointee.taken(size, at: first))
+    _ = unsafe queue.pointee.free(first, size)
   }
 
   // MARK: - All that has room in a tag
@@ -298,9 +297,9 @@ extension Device {
     else { return nil }
     let call = unsafe system.pointee.calls.enter()
     // In the section: whoever adds a peer waits for it before looking at what is mapped.
-    guard unsafe system.pointee.peers.isEmpty, let domain = unsafe mappings.taggingDomain.domain,
-      let translation = unsafe domain.pointee.translation,
-      let queue = unsafe translation.pointee.queue
+    guard unsafe system.pointee.peers.isEmpty,
+      let (domain, queue, plain) = unsafe mappings.taggingParts,
+      let translation = unsafe domain.pointee.translation
     else {
       unsafe system.pointee.calls.leave(call)
       return nil
@@ -311,22 +310,20 @@ extension Device {
     let highest = unsafe min(limit.highest, space.pointee.bounds.last.rawValue)
     guard
       let first = unsafe size == Self.granule.bytes
-        ? queue.pointee.stash.take(call, limit: highest, of: space)
+        ? takeAtHand(call, queue)
           ?? queue.pointee.stash.takeCached(call, from: space, limit: highest)
         : IOVASpace.takeCached(space, queue.pointee.takenMost(size, under: highest), highest)
     else {
       unsafe system.pointee.calls.leave(call)
       return nil
     }
-    let plain = unsafe translation.pointee.table.plain
     guard unsafe !domain.pointee.pins.holds(first: first, last: first &+ (size &- 1), since: 0),
       runs.isEmpty
         ? plain.mapRow(first, size, to: start &- offset, access, tag: tag.word)
         : unsafe plain.mapRow(first, size, to: runs, access, tag: tag.word)
     else {
       // Not to the stash, for whoever comes next to find it again.
-      unsafe try? space.pointee.free(
-        first: IOVA(first), size: queue.pointee.taken(size, at: first))
+      _ = unsafe queue.pointee.free(first, size)
       unsafe system.pointee.calls.leave(call)
       return nil
     }
@@ -337,6 +334,17 @@ extension Device {
       unsafe tellMapped(domain, first, size, to: start &- offset, runs, access)
     }
     return DMAAddress(first &+ offset)
+  }
+
+  /// The address of a page that the processor has at hand, if the device may be given it.
+  private func takeAtHand(
+    _ call: Int, _ queue: UnsafeMutablePointer<FlushQueue>
+  ) -> UInt64? {
+    guard let page = unsafe queue.pointee.stash.addresses.next(call), mappings.mayGive(page) else {
+      return nil
+    }
+    unsafe queue.pointee.stash.addresses.takeNext(call)
+    return page
   }
 
   /// Maps a few pages in a range of the domain's addresses that the caller has, as `mapTagged` would, without a

@@ -12,17 +12,13 @@ extension System {
   @_optimize(speed)
   public func copy(_ range: PhysicalRange, _ transfer: MemoryTransfer) throws(Failure) {
     guard memory.isFlat else { return try copyByRegion(range, transfer) }
-    Self.copyFlat(range.first.rawValue, range.extent &+ 1, transfer)
-  }
-
-  /// As `copy`, of a flat memory.
-  @inline(__always)
-  static func copyFlat(_ first: UInt64, _ size: UInt64, _ transfer: MemoryTransfer) {
     // SAFETY: in a flat memory a physical address is one of this process, and who maps memory says that
     // it is some.
-    guard let host = unsafe UnsafeMutableRawPointer(bitPattern: UInt(first)) else { return }
+    guard let host = unsafe UnsafeMutableRawPointer(bitPattern: UInt(range.first.rawValue)) else {
+      return
+    }
     // Memory is less than a pointer's difference.
-    unsafe transfer.copy(host, offset: 0, size: Int(truncatingIfNeeded: size))
+    unsafe transfer.copy(host, offset: 0, size: Int(truncatingIfNeeded: range.extent &+ 1))
   }
 
   /// The most bytes that one read section copies: see `View.copySize`.

@@ -49,11 +49,11 @@ extension PlainTable {
     return true
   }
 
-  /// As `takeTag`, of a page in a common table.
+  /// Takes the leaf of a page in a common table, if this tag is beside it, and the tag: see `takeTag`.
   @inline(__always)
   public func takePage(_ page: UInt64, tag: UInt64) -> Bool {
     guard let place = place(page, level: 0, isCommon: true) else { return false }
-    return unsafe takeTag(tag, commonTag(at: place), place)
+    return unsafe Self.takeTag(tag, at: commonTag(at: place), beside: place)
   }
 
   /// As above, to runs of memory that follow one another.
@@ -102,22 +102,11 @@ extension PlainTable {
     return true
   }
 
-  /// Takes a tag out that is beside the leaf of an input, and the leaf, so that only this call has them.
-  /// Others see that before they see what this thread does later.
+  /// Takes a tag out that is beside a leaf, and the leaf, so that only this call has them. Others see that before
+  /// they see what this thread does later.
   @inline(__always)
-  public func takeTag(_ tag: UInt64, _ first: UInt64) -> PlainPlace? {
-    guard let place = place(first, level: 0), takeTag(tag, at: place) else { return nil }
-    return place
-  }
-
-  @inline(__always)
-  func takeTag(_ tag: UInt64, at place: PlainPlace) -> Bool {
-    unsafe takeTag(tag, self.tag(at: place), place)
-  }
-
-  @inline(__always)
-  private func takeTag(
-    _ tag: UInt64, _ tagged: UnsafeMutablePointer<UInt64>, _ place: PlainPlace
+  fileprivate static func takeTag(
+    _ tag: UInt64, at tagged: UnsafeMutablePointer<UInt64>, beside place: PlainPlace
   ) -> Bool {
     while unsafe cplatform_load_acquire(tagged) == tag {
       // Of two calls for one mapping, the exchange of the leaf lets one go on. Should it meanwhile have
@@ -190,12 +179,13 @@ extension AnyPageTable {
   /// Whether smallest leaves have tags.
   public var hasTags: Bool { unsafe table.pointee.memory.hasTags }
 
-  /// As `PlainTable.takeTag`, in any lowest table. The caller sees to it that none is freed meanwhile.
+  /// Takes the leaf of an input out, and the tag beside it: as `PlainTable.takeTag`, in any lowest table. The caller
+  /// sees to it that none is freed meanwhile.
   @inline(never)
   public func takeTag(_ tag: UInt64, _ first: UInt64) -> PlainPlace? {
     // The directory may not have its table.
     guard let place = unsafe plain.place(first, level: 0) ?? table.pointee.lowestPlace(first),
-      plain.takeTag(tag, at: place)
+      unsafe PlainTable.takeTag(tag, at: plain.tag(at: place), beside: place)
     else { return nil }
     return place
   }

@@ -178,9 +178,8 @@ public struct CallWords: ~Copyable {
 
   /// Adds to one of the words of a cell, by the call that is in it: nobody else writes to it.
   @inline(__always)
-  public func add(_ number: UInt64, to word: Int, of cell: Int) {
-    let place = unsafe of(cell) + word
-    unsafe cplatform_store_release(place, cplatform_load_relaxed(place) &+ number)
+  public static func add(_ number: UInt64, to word: UnsafeMutablePointer<UInt64>) {
+    unsafe cplatform_store_release(word, cplatform_load_relaxed(word) &+ number)
   }
 
   /// What one of the words is in all cells together. One that changes meanwhile may be as before or after.

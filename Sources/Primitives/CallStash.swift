@@ -33,7 +33,7 @@ public struct CallStash: ~Copyable, @unchecked Sendable {
   /// Adds to one of the owner's words of a cell, as `CallWords.add`.
   @inline(__always)
   public func add(_ number: UInt64, to word: Int, of call: Int) {
-    words.add(number, to: word, of: end &+ call)
+    unsafe CallWords.add(number, to: words.of(end &+ call) + word)
   }
 
   /// What one of these is in all cells together: see `CallWords.sum`.

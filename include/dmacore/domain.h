@@ -89,8 +89,8 @@
  * A lazy domain is flushed when as many ranges are queued as @flush_entries says, when they are as
  * old as @flush_age says and dmacore_system_tick() is called, when a mapping call finds no free
  * address, and by dmacore_domain_flush(). Pages that a processor queues may be free sooner, without a
- * flush, where no access is in flight and no backend has anything to flush. So whoever wants (3) at a certain
- * point says so:
+ * flush, where no access is in flight and no backend has anything to flush. So whoever wants (3) at a
+ * certain point says so:
  *
  *	... the driver unmaps its buffers ...
  *	error = dmacore_domain_flush(domain);

@@ -35,8 +35,8 @@ static inline void cplatform_free(void *memory)
 }
 
 /*
- * Copies a page or less, in halves of one: a libc may have one instruction copy more than 2 KiB at once, which no
- * other overlaps, while a processor goes on behind plain stores.
+ * Copies a page or less, in halves of one: a libc may have one instruction copy more than 2 KiB at once,
+ * which no other overlaps, while a processor goes on behind plain stores.
  */
 static inline void cplatform_copy_page(void *to, const void *from, size_t size)
 {
