@@ -150,7 +150,8 @@ extension Device {
       let original = unsafe UnsafeMutableRawPointer(bitPattern: UInt(original))
     else { return }
     let (target, source) = unsafe forCPU ? (original, copy) : (copy, original)
-    unsafe cplatform_copy_page(target, source, Int(truncatingIfNeeded: size))
+    unsafe cplatform_copy_page(
+      target, source, Int(truncatingIfNeeded: size), system.pointee.copiesWide)
   }
 
   /// Hands over a part of a mapping that is kept at its slots. Returns whether there is one.

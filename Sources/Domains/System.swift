@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 import Addressing
+import CPlatform
 import CDMACore
 import MemoryMap
 import Primitives
@@ -66,6 +67,8 @@ public struct System: ~Copyable, Held {
   /// The address of the pool of devices that have none of their own, 0 for none.
   let bouncePool = Atomic<UInt>(0)
   let bounceChunks: BounceChunkList
+  /// What copies of pages ask for.
+  let copiesWide = cplatform_copies_wide()
   private let allocator: dmacore_memory_allocator?
   private let uses = UseCount()
 
