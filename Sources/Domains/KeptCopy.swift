@@ -67,20 +67,20 @@ extension Device {
       limits.segmentBoundaryMask >= page
     else { return nil }
     let mask = alignment(of: size)
-    let call = unsafe system.pointee.calls.enterAtOnce() ?? system.pointee.calls.enter()
+    let call = unsafe mappings.calls.enterAtOnce() ?? system.pointee.calls.enter()
     // In the section: whoever adds a peer or changes the domain waits for it before looking at what is mapped.
     guard mappings.leadsDirectly, unsafe system.pointee.peers.isEmpty,
       let pool = unsafe poolInUse,
       let (slot, address) = unsafe pool.pointee.takeAtHand(call, first, size, mask, highest)
         ?? takeSlots(for: first, size, of: pool, highest)
     else {
-      unsafe system.pointee.calls.leave(call)
+      mappings.calls.leave(call)
       return nil
     }
     slot.keep(empty.at(address), first)
     mappings.count(call, bytes: size)
     mappings.noteKept()
-    unsafe system.pointee.calls.leave(call)
+    mappings.calls.leave(call)
     copyKept(address, first, size, forCPU: false)
     return address
   }
@@ -114,31 +114,31 @@ extension Device {
   /// - Parameter copiesBack: whether what the device wrote is wanted, but for mappings that leave that out.
   @inline(__always)
   func endKept(_ first: UInt64, _ tag: MappingTag, copiesBack: Bool) -> Bool {
-    var call = unsafe system.pointee.calls.enterAtOnce() ?? system.pointee.calls.enter()
+    var call = unsafe mappings.calls.enterAtOnce() ?? system.pointee.calls.enter()
     let known = unsafe poolInUse?.pointee.chunk(with: first)
     guard let chunk = unsafe known ?? system.pointee.bounceChunks.hold(with: first) else {
-      unsafe system.pointee.calls.leave(call)
+      mappings.calls.leave(call)
       return false
     }
     let pool = unsafe chunk.pointee.pool
     defer { if unsafe known == nil { unsafe Box.letGo(pool) } }
     let slot = unsafe chunk.pointee.slot(at: first)
     guard slot.take(tag) else {
-      unsafe system.pointee.calls.leave(call)
+      mappings.calls.leave(call)
       return false
     }
     // The slots hold the pool, until they are given back.
     let copiesBack = copiesBack && !tag.attributes.contains(.skipCPUSync)
     if copiesBack {
       // The mapping is counted, and so keeps the domain.
-      unsafe system.pointee.calls.leave(call)
+      mappings.calls.leave(call)
       copyKept(first, slot.original, tag.size, forCPU: true)
       call = unsafe system.pointee.calls.enter()
       unsafe pool.pointee.count(call, copied: tag.size, out: true)
     }
     mappings.uncount(call, bytes: tag.size)
     let isAtHand = unsafe poolInUse == pool && pool.pointee.put(call, slot)
-    unsafe system.pointee.calls.leave(call)
+    mappings.calls.leave(call)
     if !isAtHand { unsafe BouncePool.giveBack(slot.run) }
     return true
   }
@@ -170,7 +170,7 @@ extension Device {
     copyKept(first, kept.original &+ (first &- kept.first), size, forCPU: forCPU)
     let call = unsafe system.pointee.calls.enter()
     unsafe pool.pointee.count(call, copied: size, out: forCPU)
-    unsafe system.pointee.calls.leave(call)
+    mappings.calls.leave(call)
     return true
   }
 }

@@ -127,6 +127,8 @@ public struct MappingTable: ~Copyable {
   private let numbers: CallWords
   // The device holds it.
   private let system: UnsafeMutablePointer<System>
+  /// Of the system's calls.
+  let calls: CallEntrance
   // Whether the domain was ever one in which mappings may be direct.
   private let hasBeenDirect = Atomic<Bool>(false)
   // Twice the records of live mappings that are bounced, and 1 if copies were ever kept at their slots.
@@ -145,6 +147,7 @@ public struct MappingTable: ~Copyable {
     numbers = unsafe try CallWords(for: system.pointee.calls)
     self.state = state
     unsafe self.system = system
+    unsafe calls = system.pointee.calls.entrance
     let number = unsafe system.pointee.deviceCount.wrappingAdd(1, ordering: .relaxed).newValue
     tagBase = tagging || keepsCopies ? MappingTag.base(device: number) : 0
     self.tagging = tagging

@@ -164,8 +164,8 @@ extension Device {
   @inline(__always)
   public func mapPage(_ start: UInt64, _ tag: MappingTag) -> UInt64? {
     let mask = Self.granule.mask
-    guard !hasDetours, let call = unsafe system.pointee.calls.enterAtOnce() else { return nil }
-    defer { unsafe system.pointee.calls.leave(call) }
+    guard !hasDetours, let call = mappings.calls.enterAtOnce() else { return nil }
+    defer { mappings.calls.leave(call) }
     // In the section: as in `mapTagged`.
     guard unsafe system.pointee.peers.isEmpty,
       let (domain, queue, table) = unsafe mappings.taggingParts,
@@ -191,19 +191,19 @@ extension Device {
   /// Ends a mapping in one page that is kept as a tag, of a device that may have some.
   @inline(__always)
   public func endPage(_ first: UInt64, _ tag: MappingTag) -> PageEnd {
-    guard let call = unsafe system.pointee.calls.enterAtOnce() else { return .undecided }
+    guard let call = mappings.calls.enterAtOnce() else { return .undecided }
     let page = first & ~Self.granule.mask
     guard let (domain, queue, table) = unsafe mappings.taggingParts,
       table.takePage(page, tag: tag.word)
     else {
-      unsafe system.pointee.calls.leave(call)
+      mappings.calls.leave(call)
       return .undecided
     }
     guard unsafe isOverAtOnce(call, domain, queue, page) else {
       return unsafe .unfinished(call, domain, queue)
     }
     mappings.uncount(call, bytes: tag.size)
-    unsafe system.pointee.calls.leave(call)
+    mappings.calls.leave(call)
     return .ended
   }
 

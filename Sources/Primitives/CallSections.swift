@@ -37,6 +37,8 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
   private let processors = ProcessorCells(most: 256)
   // How many cells are taken by restartable sequences, which are the first.
   private let restartable: UInt32
+  /// By which calls come in that would have to ask for it here first.
+  public let entrance: CallEntrance
   private let placed = Placed()
 
   /// Where the last cell ends.
@@ -47,22 +49,15 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
     unsafe words = try RawMemory.allocateCleared(end, alignment: Self.cellSize)
     let isRestartable = processors.areTold && cplatform_prepare_barrier()
     restartable = isRestartable ? UInt32(truncatingIfNeeded: processors.count) : 0
+    unsafe entrance = CallEntrance(
+      words: words, restartable: restartable, processorOffset: processors.processorOffset)
   }
 
   deinit { unsafe RawMemory.free(words) }
 
-  @inline(__always)
-  private func lock(_ cell: Int) -> BriefLock { lock(word: 0, of: cell) }
+  private func lock(_ cell: Int) -> BriefLock { entrance.lock(cell) }
 
-  private func gate(_ cell: Int) -> BriefLock { lock(word: 1, of: cell) }
-
-  @inline(__always)
-  private func lock(word: Int, of cell: Int) -> BriefLock {
-    // SAFETY: each cell starts with two words that were cleared.
-    let words = unsafe (words + cell).assumingMemoryBound(to: UInt64.self)
-    // It has no place in the order of locks.
-    return unsafe BriefLock(words + word, .readSections)
-  }
+  private func gate(_ cell: Int) -> BriefLock { entrance.gate(cell) }
 
   // MARK: - Calls
 
@@ -82,22 +77,10 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
 
   /// As `enter`, if nobody has to be waited for or asked.
   @inline(__always)
-  public func enterAtOnce() -> Int? {
-    let cell = unsafe Int(cplatform_take_cell(words, restartable, processors.processorOffset))
-    guard cell >= 0 else { return nil }
-    ThreadRules.didEnter()
-    guard !gate(cell).isTaken else {
-      leave(cell)
-      return nil
-    }
-    return cell
-  }
+  public func enterAtOnce() -> Int? { entrance.enterAtOnce() }
 
   @inline(__always)
-  public func leave(_ cell: Int) {
-    lock(cell).putBackAnother(0)
-    ThreadRules.didLeave()
-  }
+  public func leave(_ cell: Int) { entrance.leave(cell) }
 
   // MARK: - Others
 
@@ -144,6 +127,54 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
   private func waitWhileTaken(_ lock: BriefLock) {
     var backoff = Backoff()
     while lock.isTaken { backoff.rest() }
+  }
+}
+
+/// What a call needs to begin and end a section, while the sections are there. Of this there may be copies, where calls
+/// come first: they are the shorter for each address that they need not load.
+@safe
+public struct CallEntrance {
+  private let words: UnsafeMutableRawPointer
+  private let restartable: UInt32
+  private let processorOffset: Int
+
+  fileprivate init(words: UnsafeMutableRawPointer, restartable: UInt32, processorOffset: Int) {
+    unsafe self.words = words
+    self.restartable = restartable
+    self.processorOffset = processorOffset
+  }
+
+  @inline(__always)
+  fileprivate func lock(_ cell: Int) -> BriefLock { lock(word: 0, of: cell) }
+
+  @inline(__always)
+  fileprivate func gate(_ cell: Int) -> BriefLock { lock(word: 1, of: cell) }
+
+  @inline(__always)
+  private func lock(word: Int, of cell: Int) -> BriefLock {
+    // SAFETY: each cell starts with two words that were cleared.
+    let words = unsafe (words + cell).assumingMemoryBound(to: UInt64.self)
+    // It has no place in the order of locks.
+    return unsafe BriefLock(words + word, .readSections)
+  }
+
+  /// See `CallSections.enterAtOnce`.
+  @inline(__always)
+  public func enterAtOnce() -> Int? {
+    let cell = unsafe Int(cplatform_take_cell(words, restartable, processorOffset))
+    guard cell >= 0 else { return nil }
+    ThreadRules.didEnter()
+    guard !gate(cell).isTaken else {
+      leave(cell)
+      return nil
+    }
+    return cell
+  }
+
+  @inline(__always)
+  public func leave(_ cell: Int) {
+    lock(cell).putBackAnother(0)
+    ThreadRules.didLeave()
   }
 }
 
