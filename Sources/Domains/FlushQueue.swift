@@ -346,8 +346,8 @@ public struct FlushQueue: ~Copyable, Held {
     return true
   }
 
-  /// As `arrive`, and where the cell has no room, queues its pages and this one. Returns whether it was left
-  /// to wait, or queued.
+  /// As `arrive`, and where the cell has no room, has its pages at hand again or queues them and this one. Returns
+  /// whether it was left to wait, or queued. The caller has just taken the page's words, by a fence.
   @inline(never)
   func arriveOrQueue(_ call: Int, _ page: UInt64) -> Bool {
     guard isLazy else { return false }
@@ -362,8 +362,8 @@ public struct FlushQueue: ~Copyable, Held {
     let line = unsafe arrivals.of(call)
     let count = unsafe Int(truncatingIfNeeded: cplatform_load_relaxed(line))
     guard count > 0, backend.cachesNothing else { return false }
-    // Each page's words were cleared before it arrived: so a reader that is not seen here does not find them.
-    cplatform_fence()
+    // Each page's words were cleared before it arrived, and so before the caller's fence: a reader that is not seen
+    // here does not find them.
     guard unsafe system.pointee.readers.areNone,
       unsafe stash.addresses.put(call, UnsafeBufferPointer(start: line + 2, count: count))
     else { return false }
