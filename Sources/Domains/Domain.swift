@@ -281,6 +281,10 @@ public struct Domain: ~Copyable, Held {
   /// it is given no physical addresses, and no addresses that the mapping calls give out.
   var isOwners: Bool { kind == .unmanaged || kind == .blocked || kind == .nested }
 
+  /// Whether nothing of it is pinned, and nobody wants to be told of changes.
+  @inline(__always)
+  var isUnwatched: Bool { notifiers.notifierCount | pins.rangeCount == 0 }
+
   func countDevice() { deviceCount.wrappingAdd(1, ordering: .relaxed) }
 
   func uncountDevice() { deviceCount.wrappingSubtract(1, ordering: .relaxed) }

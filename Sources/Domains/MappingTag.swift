@@ -80,12 +80,12 @@ public struct MappingTag {
     _ base: UInt64, inPage first: UInt64, _ size: UInt64, _ direction: UInt32,
     _ attributes: UInt32
   ) {
-    let offset = first & Device.granule.mask
+    let (offset, extent) = (first & Device.granule.mask, size &- 1)
     // Of no bytes there is none.
-    guard size &- 1 <= Device.granule.mask &- offset, direction <= Direction.fromDevice.rawValue,
+    guard extent <= Device.granule.mask &- offset, direction <= Direction.fromDevice.rawValue,
       attributes & ~Self.callerBits == 0
     else { return nil }
-    self.init(base, fitting: offset, size &- 1, direction, attributes)
+    self.init(base, fitting: offset, extent, direction, attributes)
   }
 
   @inline(__always)
@@ -169,7 +169,7 @@ extension Device {
     // In the section: as in `mapTagged`.
     guard unsafe system.pointee.peers.isEmpty,
       let (domain, queue, table) = unsafe mappings.taggingParts,
-      unsafe domain.pointee.notifiers.isEmpty, unsafe domain.pointee.pins.isEmpty,
+      unsafe domain.pointee.isUnwatched,
       let page = unsafe queue.pointee.stash.addresses.next(call), mappings.mayGive(page),
       table.mapPage(page, to: start & ~mask, leaf: tag.rawDirection, tag: tag.word)
     else { return nil }
@@ -214,14 +214,13 @@ extension Device {
     _ call: Int, _ domain: UnsafeMutablePointer<Domain>, _ queue: UnsafeMutablePointer<FlushQueue>,
     _ page: UInt64
   ) -> Bool {
-    guard unsafe domain.pointee.notifiers.isEmpty else { return false }
     if unsafe queue.pointee.isLazy {
-      return unsafe domain.pointee.pins.isEmpty && queue.pointee.arrive(call, page)
+      return unsafe domain.pointee.isUnwatched && queue.pointee.arrive(call, page)
     }
     return unsafe isUnreached(domain, queue) && queue.pointee.stash.addresses.put(call, page)
   }
 
-  /// Whether no access can be under way to what this call has unmapped, and nothing of the domain is pinned.
+  /// Whether no access can be under way to what this call has unmapped, and the domain is not watched.
   @inline(__always)
   private func isUnreached(
     _ domain: UnsafeMutablePointer<Domain>, _ queue: UnsafeMutablePointer<FlushQueue>
@@ -229,7 +228,7 @@ extension Device {
     // Taking the tag was a fence, and nothing was unmapped after it. Pins are looked at last: whoever pins is in a
     // section of readers until the pin can be seen.
     unsafe queue.pointee.backend.cachesNothing && system.pointee.readers.areNone
-      && domain.pointee.pins.isEmpty
+      && domain.pointee.isUnwatched
   }
 
   /// Ends the rest of a mapping in one page that nothing leads to any more, and leaves the call's section. Returns
@@ -240,17 +239,15 @@ extension Device {
     _ first: UInt64, _ size: UInt64
   ) -> Bool {
     let (page, pageSize) = (first & ~Self.granule.mask, Self.granule.bytes)
-    if unsafe domain.pointee.notifiers.isEmpty {
-      let isLazy = unsafe queue.pointee.isLazy
-      if unsafe isLazy
-        ? domain.pointee.pins.isEmpty && queue.pointee.arriveOrQueue(call, page)
-        : isUnreached(domain, queue)
-      {
-        if !isLazy { unsafe Self.giveBack(call, page, pageSize, queue) }
-        mappings.uncount(call, bytes: size)
-        unsafe system.pointee.calls.leave(call)
-        return false
-      }
+    let isLazy = unsafe queue.pointee.isLazy
+    if unsafe isLazy
+      ? domain.pointee.isUnwatched && queue.pointee.arriveOrQueue(call, page)
+      : isUnreached(domain, queue)
+    {
+      if !isLazy { unsafe Self.giveBack(call, page, pageSize, queue) }
+      mappings.uncount(call, bytes: size)
+      unsafe system.pointee.calls.leave(call)
+      return false
     }
     return unsafe conclude(call, domain, queue, page, pageSize, bytes: size)
   }
@@ -465,8 +462,7 @@ extension Device {
       return isHeld ? .endedWhileHeld : .ended
     }
     unsafe translation.pointee.table.plain.unmapRest(size, behind: place)
-    if unsafe domain.pointee.notifiers.isEmpty && queue.pointee.isLazy
-      && domain.pointee.pins.isEmpty
+    if unsafe queue.pointee.isLazy && domain.pointee.isUnwatched
       && queue.pointee.queueAtOnce(first, size)
     {
       mappings.uncount(call, bytes: range.extent &+ 1)

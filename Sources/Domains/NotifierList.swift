@@ -46,7 +46,10 @@ public struct NotifierList: ~Copyable {
   }
 
   @inline(__always)
-  var isEmpty: Bool { count.load(ordering: .relaxed) == 0 }
+  var isEmpty: Bool { notifierCount == 0 }
+
+  @inline(__always)
+  var notifierCount: Int { count.load(ordering: .relaxed) }
 
   /// Calls back those who want to know of a change that has been made.
   ///

@@ -43,8 +43,9 @@ public struct PinTable: ~Copyable {
     ranges = try Guarded<Treap<Node>>(.pins) { () throws(Failure) in Treap<Node>() }
   }
 
+  /// How many ranges are pinned or closed.
   @inline(__always)
-  var isEmpty: Bool { count.load(ordering: .relaxed) == 0 }
+  var rangeCount: Int { count.load(ordering: .relaxed) }
 
   /// The stamp of a mapping that is about to be made: every pin that finds it will have a greater
   /// one, and every pin that is settled has none greater.

@@ -18,8 +18,10 @@ extension PlainTable {
 
   // Of a common table.
   @inline(__always)
-  private func commonTag(at place: PlainPlace) -> UnsafeMutablePointer<UInt64> {
-    unsafe place.entry + Self.commonCount
+  private static func commonTag(
+    beside entry: UnsafeMutablePointer<UInt64>
+  ) -> UnsafeMutablePointer<UInt64> {
+    unsafe entry + commonCount
   }
 
   /// As `mapRow`, and keeps a tag beside the first leaf.
@@ -45,15 +47,15 @@ extension PlainTable {
     else { return false }
     // Release: as in `mapLeaf`, and as above.
     unsafe cplatform_store_release(place.entry, output &>> addressShift | leaf)
-    unsafe cplatform_store_release(commonTag(at: place), tag)
+    unsafe cplatform_store_release(Self.commonTag(beside: place.entry), tag)
     return true
   }
 
   /// Takes the leaf of a page in a common table, if this tag is beside it, and the tag: see `takeTag`.
   @inline(__always)
   public func takePage(_ page: UInt64, tag: UInt64) -> Bool {
-    guard let place = place(page, level: 0, isCommon: true) else { return false }
-    return unsafe Self.takeTag(tag, at: commonTag(at: place), beside: place)
+    guard let entry = unsafe entry(page, level: 0, isCommon: true) else { return false }
+    return unsafe Self.takeTag(tag, at: Self.commonTag(beside: entry), beside: entry)
   }
 
   /// As above, to runs of memory that follow one another.
@@ -106,14 +108,15 @@ extension PlainTable {
   /// they see what this thread does later.
   @inline(__always)
   fileprivate static func takeTag(
-    _ tag: UInt64, at tagged: UnsafeMutablePointer<UInt64>, beside place: PlainPlace
+    _ tag: UInt64, at tagged: UnsafeMutablePointer<UInt64>,
+    beside entry: UnsafeMutablePointer<UInt64>
   ) -> Bool {
     while unsafe cplatform_load_acquire(tagged) == tag {
       // Of two calls for one mapping, the exchange of the leaf lets one go on. Should it meanwhile have
       // become the leaf of another mapping, that is just what is asked for.
-      let leaf = unsafe cplatform_load_relaxed(place.entry)
+      let leaf = unsafe cplatform_load_relaxed(entry)
       guard leaf != 0 else { return false }
-      if unsafe cplatform_replace_fenced(place.entry, leaf, 0) {
+      if unsafe cplatform_replace_fenced(entry, leaf, 0) {
         unsafe cplatform_store_release(tagged, 0)
         return true
       }
@@ -185,7 +188,7 @@ extension AnyPageTable {
   public func takeTag(_ tag: UInt64, _ first: UInt64) -> PlainPlace? {
     // The directory may not have its table.
     guard let place = unsafe plain.place(first, level: 0) ?? table.pointee.lowestPlace(first),
-      unsafe PlainTable.takeTag(tag, at: plain.tag(at: place), beside: place)
+      unsafe PlainTable.takeTag(tag, at: plain.tag(at: place), beside: place.entry)
     else { return nil }
     return place
   }

@@ -358,8 +358,17 @@ public struct PlainTable {
   /// - Parameter isCommon: whether the tables are known to be, and the level is 0.
   @inline(__always)
   public func place(_ input: UInt64, level number: Int, isCommon: Bool = false) -> PlainPlace? {
-    let place = unsafe level(number)
-    let level = unsafe place.pointee
+    guard let entry = unsafe entry(input, level: number, isCommon: isCommon) else { return nil }
+    return unsafe PlainPlace(
+      entry: entry, level: level(number), word: cplatform_load_acquire(entry))
+  }
+
+  /// As `place`, of which nothing has been looked at.
+  @inline(__always)
+  func entry(
+    _ input: UInt64, level number: Int, isCommon: Bool = false
+  ) -> UnsafeMutablePointer<UInt64>? {
+    let level = unsafe level(number).pointee
     let entryNumber = isCommon ? input &>> Self.commonShift : level.entryNumber(input)
     let address = unsafe cplatform_load_acquire(directoryPlace(entryNumber, level: number))
     // SAFETY: addresses in the directory are of labels, which live as long as the page table.
@@ -372,8 +381,7 @@ public struct PlainTable {
         == (isCommon ? input | Self.commonTableMask : level.role(input, level: number))
     else { return nil }
     let indexMask = isCommon ? Self.directoryEntries &- 1 : self.indexMask
-    let entry = unsafe label.words + Int(truncatingIfNeeded: entryNumber & indexMask)
-    return unsafe PlainPlace(entry: entry, level: place, word: cplatform_load_acquire(entry))
+    return unsafe label.words + Int(truncatingIfNeeded: entryNumber & indexMask)
   }
 
   // MARK: - Single leaves
