@@ -89,10 +89,7 @@ private func mapCopy(
   _ device: UnsafePointer<Device>, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
   _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>
 ) -> CInt {
-  if let address = unsafe device.pointee.mapKept(phys, size, direction, attributes) {
-    unsafe out.pointee = address
-    return 0
-  }
+  if unsafe device.pointee.mapKeptAtOnce(phys, size, direction, attributes, out) { return 0 }
   return unsafe mapPhys(OpaquePointer(device), phys, size, direction, attributes, out)
 }
 
@@ -172,7 +169,7 @@ private func unmapCopy(
   _ device: UnsafePointer<Device>, _ dma: dmacore_dma_t, _ size: UInt64, _ direction: UInt32,
   _ attributes: UInt32
 ) -> CInt {
-  if unsafe device.pointee.unmapKept(dma, size, direction, attributes) { return 0 }
+  if unsafe device.pointee.unmapKeptAtOnce(dma, size, direction, attributes) { return 0 }
   return unsafe unmap(OpaquePointer(device), dma, size, direction, attributes)
 }
 

@@ -53,26 +53,56 @@ extension Device {
     unsafe bouncePool ?? system.pointee.currentBouncePool
   }
 
-  /// Maps memory that the device reaches by a copy alone, if that can be kept at slots that are there.
+  /// Maps memory that the device reaches by a copy alone, if that can be kept at slots that are at hand.
   ///
   /// - Parameters: as C gives them.
   @inline(__always)
+  public func mapKeptAtOnce(
+    _ first: UInt64, _ size: UInt64, _ direction: UInt32, _ attributes: UInt32,
+    _ out: UnsafeMutablePointer<UInt64>
+  ) -> Bool {
+    guard let address = keepCopy(first, size, direction, attributes, atOnce: true) else {
+      return false
+    }
+    // Before the copying, so that nothing has to be kept meanwhile.
+    unsafe out.pointee = address
+    copyKept(address, first, size, forCPU: false)
+    return true
+  }
+
+  /// As above, if it can be kept at slots that are there.
+  @inline(never)
   public func mapKept(
-    _ first: UInt64, _ size: UInt64, _ direction: UInt32, _ attributes: UInt32
+    _ memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes
+  ) -> DMAAddress? {
+    let (first, size) = (memory.first.rawValue, memory.extent &+ 1)
+    guard
+      let address = keepCopy(first, size, direction.rawValue, attributes.rawValue, atOnce: false)
+    else { return nil }
+    copyKept(address, first, size, forCPU: false)
+    return DMAAddress(address)
+  }
+
+  /// Does all of it but the copying. Returns the address.
+  ///
+  /// - Parameter atOnce: whether nobody may be waited for, and nothing used but what is at hand.
+  @inline(__always)
+  private func keepCopy(
+    _ first: UInt64, _ size: UInt64, _ direction: UInt32, _ attributes: UInt32, atOnce: Bool
   ) -> UInt64? {
     let (page, highest, last) = (Self.granule.mask, highestStreaming, first &+ (size &- 1))
     guard mappings.keepsCopies,
       let empty = MappingTag(mappings.tagBase, inPage: 0, size, direction, attributes),
       last >= first, bouncesAll || last > highest, !hasDetours,
-      limits.segmentBoundaryMask >= page
+      limits.segmentBoundaryMask >= page,
+      let call = unsafe atOnce ? mappings.calls.enterAtOnce() : system.pointee.calls.enter()
     else { return nil }
     let mask = alignment(of: size)
-    let call = unsafe mappings.calls.enterAtOnce() ?? system.pointee.calls.enter()
     // In the section: whoever adds a peer or changes the domain waits for it before looking at what is mapped.
     guard mappings.leadsDirectly, unsafe system.pointee.peers.isEmpty,
       let pool = unsafe poolInUse,
       let (slot, address) = unsafe pool.pointee.takeAtHand(call, first, size, mask, highest)
-        ?? takeSlots(for: first, size, of: pool, highest)
+        ?? (atOnce ? nil : takeSlots(for: first, size, of: pool, highest))
     else {
       mappings.calls.leave(call)
       return nil
@@ -81,12 +111,10 @@ extension Device {
     mappings.count(call, bytes: size)
     mappings.noteKept()
     mappings.calls.leave(call)
-    copyKept(address, first, size, forCPU: false)
     return address
   }
 
   /// Slots for a copy that are there, of which none is at hand.
-  @inline(never)
   private func takeSlots(
     for first: UInt64, _ size: UInt64, of pool: UnsafeMutablePointer<BouncePool>, _ highest: UInt64
   ) -> (slot: BounceSlot, address: UInt64)? {
@@ -97,24 +125,49 @@ extension Device {
     return unsafe BouncePool.place(of: run)
   }
 
-  /// Ends a mapping that is kept at its slots. Returns whether there was one.
+  /// Ends a mapping that is kept at slots of the pool that the device uses, of memory that it only reads. Returns
+  /// whether there was one.
   ///
   /// - Parameters: as C gives them.
   @inline(__always)
-  public func unmapKept(
+  public func unmapKeptAtOnce(
     _ first: UInt64, _ size: UInt64, _ direction: UInt32, _ attributes: UInt32
   ) -> Bool {
-    guard mappings.hasEverKept, unsafe system.pointee.bounceChunks.mayHave(first, through: first),
-      let tag = MappingTag(mappings.tagBase, inPage: 0, size, direction, attributes)
+    guard direction == Direction.toDevice.rawValue, mappings.hasEverKept,
+      unsafe system.pointee.bounceChunks.mayHave(first, through: first),
+      let tag = MappingTag(mappings.tagBase, inPage: 0, size, direction, attributes),
+      let call = mappings.calls.enterAtOnce()
     else { return false }
-    let copiesBack = direction != Direction.toDevice.rawValue
-    return endKept(first, tag.at(first), copiesBack: copiesBack)
+    guard let pool = unsafe poolInUse, let chunk = unsafe pool.pointee.chunk(with: first),
+      case let slot = unsafe chunk.pointee.slot(at: first), slot.take(tag.at(first))
+    else {
+      mappings.calls.leave(call)
+      return false
+    }
+    mappings.uncount(call, bytes: size)
+    let isAtHand = unsafe pool.pointee.put(call, slot)
+    mappings.calls.leave(call)
+    if !isAtHand { unsafe BouncePool.giveBack(slot.run) }
+    return true
+  }
+
+  /// Ends a mapping that is kept at its slots. Returns whether there was one.
+  @inline(never)
+  public func unmapKept(
+    _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes
+  ) -> Bool {
+    let first = range.first.rawValue
+    guard mappings.hasEverKept, unsafe system.pointee.bounceChunks.mayHave(first, through: first),
+      let tag = MappingTag(
+        mappings.tagBase, inPage: 0, range.extent &+ 1, direction.rawValue, attributes.rawValue)
+    else { return false }
+    return endKept(first, tag.at(first), copiesBack: direction != .toDevice)
   }
 
   /// - Parameter copiesBack: whether what the device wrote is wanted, but for mappings that leave that out.
-  @inline(__always)
+  @inline(never)
   func endKept(_ first: UInt64, _ tag: MappingTag, copiesBack: Bool) -> Bool {
-    var call = unsafe mappings.calls.enterAtOnce() ?? system.pointee.calls.enter()
+    var call = unsafe system.pointee.calls.enter()
     let known = unsafe poolInUse?.pointee.chunk(with: first)
     guard let chunk = unsafe known ?? system.pointee.bounceChunks.hold(with: first) else {
       mappings.calls.leave(call)

@@ -47,8 +47,7 @@ import Primitives
 // It does not look for other memory: what can neither be reached nor copied is refused.
 
 extension Device {
-  /// Maps memory for the device: for Swift what `mapPage`, `mapKept` and `mapAny` are together, as C's functions
-  /// have them.
+  /// Maps memory for the device: for Swift what `mapPage` and `mapAny` are together, as C's functions have them.
   ///
   /// - Throws: `noMask`, `notPermitted` when the device is blocked, `outOfRange` when it cannot
   ///   reach the memory, `notSupported` when it must not need syncing and does, `noSpace`, `noMemory`.
@@ -64,13 +63,10 @@ extension Device {
     {
       return DMAAddress(address)
     }
-    if let address = mapKept(first, size, direction.rawValue, attributes.rawValue) {
-      return DMAAddress(address)
-    }
     return try mapAny(memory, direction, attributes)
   }
 
-  /// As `map`, of what is no page and not kept at slots, or needs more than is at hand.
+  /// As `map`, of what is no page, or needs more than is at hand.
   @inline(never)
   public func mapAny(
     _ memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes
@@ -82,6 +78,7 @@ extension Device {
       return range.first
     }
     if let address = mapTagged(memory, direction, attributes, limit) { return address }
+    if let address = mapKept(memory, direction, attributes) { return address }
     return try mapRecorded(memory, direction, attributes, limit).address
   }
 
@@ -151,8 +148,7 @@ extension Device {
     }
   }
 
-  /// Ends a mapping, as strictly as its domain wants it: for Swift what `unmapPage`, `unmapKept` and `unmapAny`
-  /// are together.
+  /// Ends a mapping, as strictly as its domain wants it: for Swift what `unmapPage` and `unmapAny` are together.
   ///
   /// - Throws: `invalidArgument` when the device has no such mapping. That is reported too.
   @inline(__always)
@@ -167,16 +163,16 @@ extension Device {
     {
       return
     }
-    if unmapKept(first, size, direction.rawValue, attributes.rawValue) { return }
     try unmapAny(range, direction, attributes)
   }
 
-  /// As `unmap`, of what is no page and not kept at slots, or needs more than is at hand.
+  /// As `unmap`, of what is no page, or needs more than is at hand.
   @inline(never)
   public func unmapAny(
     _ range: DMARange, _ direction: Direction, _ attributes: MappingAttributes
   ) throws(Failure) {
     if endWholeTagged(range, direction, attributes) { return }
+    if unmapKept(range, direction, attributes) { return }
     if !isUntracked || mappings.mayBeBounced(at: range.first.rawValue) {
       try unmapRecorded(range, direction, attributes)
     }
