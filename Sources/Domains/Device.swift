@@ -388,9 +388,17 @@ public struct Device: ~Copyable, Held {
     noteLimits()
   }
 
-  /// Lets calls for single pages know: none is mapped at once whose address has to keep more bits than a page has.
+  /// Lets calls for single pages know. None is mapped at once whose address has to keep more bits than a page has; and
+  /// no copy is kept at slots if it might cross a boundary.
   func noteLimits() {
-    mappings.noteHighest { limits.minAlignMask <= Self.granule.mask ? highestStreaming : 0 }
+    mappings.noteLimits {
+      let highest = highestStreaming
+      return (
+        page: limits.minAlignMask <= Self.granule.mask ? highest : 0, copy: highest,
+        above: limits.segmentBoundaryMask < Self.granule.mask
+          ? UInt64.max : bouncesAll ? 0 : highest
+      )
+    }
   }
 
   /// The device's address of memory for which nothing has to be asked but whether it is in reach, and

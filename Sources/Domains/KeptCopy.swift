@@ -90,19 +90,18 @@ extension Device {
   private func keepCopy(
     _ first: UInt64, _ size: UInt64, _ direction: UInt32, _ attributes: UInt32, atOnce: Bool
   ) -> UInt64? {
-    let (page, highest, last) = (Self.granule.mask, highestStreaming, first &+ (size &- 1))
-    guard mappings.keepsCopies,
-      let empty = MappingTag(mappings.tagBase, inPage: 0, size, direction, attributes),
-      last >= first, bouncesAll || last > highest, !hasDetours,
-      limits.segmentBoundaryMask >= page,
+    let last = first &+ (size &- 1)
+    guard let empty = MappingTag(mappings.tagBase, inPage: 0, size, direction, attributes),
+      last >= first, mappings.copies(last), !hasDetours,
       let call = unsafe atOnce ? mappings.calls.enterAtOnce() : system.pointee.calls.enter()
     else { return nil }
     let mask = alignment(of: size)
     // In the section: whoever adds a peer or changes the domain waits for it before looking at what is mapped.
     guard mappings.leadsDirectly, unsafe system.pointee.peers.isEmpty,
       let pool = unsafe poolInUse,
-      let (slot, address) = unsafe pool.pointee.takeAtHand(call, first, size, mask, highest)
-        ?? (atOnce ? nil : takeSlots(for: first, size, of: pool, highest))
+      let (slot, address) = unsafe pool.pointee.takeAtHand(
+        call, first, size, mask, mappings.copyLimit)
+        ?? (atOnce ? nil : takeSlots(for: first, size, of: pool, highestStreaming))
     else {
       mappings.calls.leave(call)
       return nil
@@ -199,9 +198,8 @@ extension Device {
   /// Copies between a copy and its original, where both addresses are those of the process.
   private func copyKept(_ copy: UInt64, _ original: UInt64, _ size: UInt64, forCPU: Bool) {
     // SAFETY: the slots are the mapping's, and who maps memory says that it is some.
-    guard let copy = unsafe UnsafeMutableRawPointer(bitPattern: UInt(copy)),
-      let original = unsafe UnsafeMutableRawPointer(bitPattern: UInt(original))
-    else { return }
+    guard let original = unsafe UnsafeMutableRawPointer(bitPattern: UInt(original)) else { return }
+    let copy = unsafe UnsafeMutableRawPointer(bitPattern: UInt(copy)).unsafelyUnwrapped
     let (target, source) = unsafe forCPU ? (original, copy) : (copy, original)
     unsafe cplatform_copy_page(
       target, source, Int(truncatingIfNeeded: size), system.pointee.copiesWide)

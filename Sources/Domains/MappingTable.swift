@@ -101,6 +101,9 @@ public struct MappingTable: ~Copyable {
   // The lowest and the highest page of its that the device may be given at once: none where more than a look says so.
   private let lowestPage = Atomic<UInt64>(1)
   private let highestPage = Atomic<UInt64>(0)
+  // See `noteLimits`.
+  private let copiedAbove = Atomic<UInt64>(UInt64.max)
+  private let highestCopy = Atomic<UInt64>(0)
 
   private enum DomainBits {
     static var identity: UInt { 1 }
@@ -237,14 +240,28 @@ public struct MappingTable: ~Copyable {
     page >= lowestPage.load(ordering: .relaxed) && page <= highestPage.load(ordering: .relaxed)
   }
 
-  /// Takes note of the highest address that a page may have which is mapped at once, or of 0 for none.
+  /// Whether memory that ends there is to be copied, as far as limits say it, and may be kept at slots.
+  @inline(__always)
+  func copies(_ last: UInt64) -> Bool { last > copiedAbove.load(ordering: .relaxed) }
+
+  /// The highest address that a copy may have.
+  @inline(__always)
+  var copyLimit: UInt64 { highestCopy.load(ordering: .relaxed) }
+
+  /// Takes note of what limits mean for calls that are over in a moment.
   ///
-  /// - Parameter highest: asked under the lock, so that of two calls the last takes note of what both changed.
+  /// - Parameters: asked under the lock, so that of two calls the last takes note of what both changed.
+  ///   - page: the highest address that a page may have which is mapped at once, 0 for none.
+  ///   - copy: the highest address that a copy may have which is kept at its slots.
+  ///   - above: the highest address of memory that is not copied so: the highest of all, if none is.
   @inline(never)
-  func noteHighest(_ highest: () -> UInt64) {
+  func noteLimits(_ limits: () -> (page: UInt64, copy: UInt64, above: UInt64)) {
     state.withLock { state in
-      state.highest = highest()
-      setPages(state.highest)
+      let limits = limits()
+      state.highest = limits.page
+      setPages(limits.page)
+      highestCopy.store(limits.copy, ordering: .relaxed)
+      copiedAbove.store(keepsCopies ? limits.above : UInt64.max, ordering: .relaxed)
     }
   }
 
