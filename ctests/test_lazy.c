@@ -259,11 +259,11 @@ static void unmap__frees_pages_without_a_flush_where_no_access_is_in_flight(void
 	for (unsigned i = 0; i < 1000; i++) {
 		(void)map_and_unmap(machine);
 		/* Some for each processor that the thread has been on. */
-		assert_in_range(domain_statistics(machine->domain).queued_count, 1, 100);
+		assert_in_range(domain_statistics(machine->domain).queued_count, 0, 100);
 	}
 	assert_int_equal(domain_statistics(machine->domain).flush_count, 0);
 	assert_ok(dmacore_domain_flush(machine->domain));
-	assert_queued(machine->domain, 0, 1);
+	assert_int_equal(domain_statistics(machine->domain).queued_count, 0);
 }
 
 static void unmap__queues_nothing_in_batches_of_one(void **state)

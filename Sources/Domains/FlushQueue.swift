@@ -353,21 +353,28 @@ public struct FlushQueue: ~Copyable, Held {
     guard isLazy else { return false }
     if arrive(call, page) { return true }
     guard !stash.addresses.isSearched else { return false }
-    if settleArrivals(call), arrive(call, page) { return true }
-    return unsafe queueArrivals(arrivals.of(call), page)
+    return unsafe settle(call, page) || queueArrivals(arrivals.of(call), page)
   }
 
-  /// Has the pages of a cell at hand again, if there is room for all and nobody has to be waited for or told.
-  private func settleArrivals(_ call: Int) -> Bool {
+  /// Has pages of a cell and one more at hand again, if there is room for some and nobody has to be waited for or told.
+  /// For what there is none, it waits on. Returns whether there is any.
+  @inline(__always)
+  private func settle(_ call: Int, _ page: UInt64) -> Bool {
     let line = unsafe arrivals.of(call)
     let count = unsafe Int(truncatingIfNeeded: cplatform_load_relaxed(line))
-    guard count > 0, backend.cachesNothing else { return false }
     // Each page's words were cleared before it arrived, and so before the caller's fence: a reader that is not seen
     // here does not find them.
-    guard unsafe system.pointee.readers.areNone,
-      unsafe stash.addresses.put(call, UnsafeBufferPointer(start: line + 2, count: count))
-    else { return false }
-    unsafe cplatform_store_release(line, 0)
+    guard count > 0, backend.cachesNothing, unsafe system.pointee.readers.areNone else {
+      return false
+    }
+    // There are not so many that the line has no room for it.
+    unsafe line[count &+ 2] = page
+    let settled = unsafe stash.addresses.put(
+      call, UnsafeBufferPointer(start: line + 2, count: count &+ 1))
+    let rest = count &+ 1 &- settled
+    for index in 0..<rest { unsafe line[index &+ 2] = line[index &+ 2 &+ settled] }
+    guard settled > 0 else { return false }
+    unsafe cplatform_store_release(line, UInt64(rest))
     return true
   }
 

@@ -69,17 +69,17 @@ public struct CallStash: ~Copyable, @unchecked Sendable {
     return true
   }
 
-  /// Puts things in, if there is room for all.
+  /// Puts in as many of some things as there is room for, from the first on. Returns how many.
   @inline(__always)
-  public func put(_ call: Int, _ things: UnsafeBufferPointer<UInt64>) -> Bool {
+  public func put(_ call: Int, _ things: UnsafeBufferPointer<UInt64>) -> Int {
     let line = unsafe words.of(call)
     let count = unsafe Int(truncatingIfNeeded: cplatform_load_relaxed(line))
-    guard things.count <= Self.capacity &- count, !isSearched else { return false }
-    for index in 0..<things.count {
+    let putCount = isSearched ? 0 : min(things.count, Self.capacity &- count)
+    for index in 0..<putCount {
       unsafe line[count &+ index &+ 1] = things[index]
     }
-    unsafe cplatform_store_release(line, UInt64(count &+ things.count))
-    return true
+    unsafe cplatform_store_release(line, UInt64(count &+ putCount))
+    return putCount
   }
 
   /// Lets `fill` put up to half of what there is room for into a cell that is empty, and takes the last of it.

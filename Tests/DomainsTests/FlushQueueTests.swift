@@ -304,15 +304,20 @@ struct FlushQueueTests {
     try withArrivals { _, stage in
       try stage.demandArrivals(7)
       #expect((stage.queuedCount, stage.stashedCount) == (7, 0))
-      // The eighth finds the others settled. There is room for one row more, but not for a third.
+      // The eighth settles them all.
       try stage.demandArrivals(1)
-      #expect((stage.queuedCount, stage.stashedCount) == (1, 7))
+      #expect((stage.queuedCount, stage.stashedCount) == (0, 8))
       try stage.demandArrivals(7)
-      #expect((stage.queuedCount, stage.stashedCount) == (1, 14))
-      try stage.demandArrivals(7)
-      #expect((stage.queuedCount, stage.stashedCount) == (8, 14))
+      #expect((stage.queuedCount, stage.stashedCount) == (7, 8))
+      // Seven more fill the place where they are at hand, and then there is no room.
+      try stage.demandArrivals(1)
+      #expect((stage.queuedCount, stage.stashedCount) == (1, 15))
+      try stage.demandArrivals(6)
+      #expect((stage.queuedCount, stage.stashedCount) == (7, 15))
+      try stage.demandArrivals(1)
+      #expect((stage.queuedCount, stage.stashedCount) == (8, 15))
       stage.queue.pointee.flush()
-      #expect((stage.queuedCount, stage.stashedCount) == (0, 14))
+      #expect((stage.queuedCount, stage.stashedCount) == (0, 15))
       #expect(stage.queue.pointee.counts.flushes == 1)
     }
   }

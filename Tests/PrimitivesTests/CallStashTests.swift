@@ -23,6 +23,28 @@ struct CallStashTests {
     try demand(stash.next(call) == nil, "it is empty again")
   }
 
+  @Test func ofMoreThanThereIsRoomForTheFirstArePutIn() throws {
+    let calls = try CallSections()
+    let stash = try CallStash(for: calls)
+    let call = calls.enter()
+    defer { calls.leave(call) }
+    let things = Array(UInt64(1)...10)
+    let room = CallStash.capacity - 10
+    try things.withUnsafeBufferPointer { things in
+      try demandSame(stash.put(call, things), 10, "how many were put in")
+      stash.countSearch(1)
+      try demandSame(stash.put(call, things), 0, "how many were put in while it is searched")
+      stash.countSearch(-1)
+      try demandSame(stash.put(call, things), room, "how many there was room for")
+      try demandSame(stash.put(call, things), 0, "how many there was room for")
+    }
+    for thing in (1...UInt64(room)).reversed() + (1...10).reversed() {
+      try demandSame(stash.next(call), thing, "the last")
+      stash.takeNext(call)
+    }
+    try demand(stash.next(call) == nil, "it is empty again")
+  }
+
   @Test func kindsAndTheOwnersWordsAreKeptApart() throws {
     let calls = try CallSections()
     let stash = try CallStash(for: calls, kinds: 2, hasLine: true)
