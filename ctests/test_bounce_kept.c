@@ -390,6 +390,26 @@ static void map__keeps_the_bits_of_the_devices_mask(void **state)
 	unmap(bench, dma, 900, DMACORE_TO_DEVICE);
 }
 
+static void set_ranges__has_copies_where_the_bus_has_them(void **state)
+{
+	const struct dmacore_dma_range range = { .bus = PAGE,
+						 .phys = 0x20000000,
+						 .size = 0x80000000 };
+	struct bench *bench = *state;
+	dmacore_dma_t dma;
+
+	for (unsigned i = 0; i < 5; i++) {
+		dma = map_for(&bench->machine, bench->buffer, PAGE, DMACORE_TO_DEVICE);
+		unmap(bench, dma, PAGE, DMACORE_TO_DEVICE);
+	}
+	fill(bench->buffer, PAGE, 1);
+	assert_ok(dmacore_device_set_ranges(bench->machine.device, &range, 1));
+	dma = map_for(&bench->machine, bench->buffer, PAGE, DMACORE_TO_DEVICE);
+	assert_in_range(dma, range.bus, range.bus + range.size - PAGE);
+	assert_memory_equal(at(dma - range.bus + range.phys), bench->buffer, PAGE);
+	unmap(bench, dma, PAGE, DMACORE_TO_DEVICE);
+}
+
 static void unmap__beside_what_is_copied_needs_no_record(void **state)
 {
 	struct bench *bench = *state;
@@ -633,6 +653,7 @@ int main(void)
 		test_by_all(map__finds_slots_that_are_at_hand_elsewhere),
 		test_by_all(mappings__are_listed_and_reported_beyond_a_mask),
 		test_by_all(map__keeps_the_bits_of_the_devices_mask),
+		test_by_all(set_ranges__has_copies_where_the_bus_has_them),
 		test_by(0, unmap__beside_what_is_copied_needs_no_record),
 		test_by(IDENTITY, unmap__beside_what_is_copied_needs_no_record),
 		test_by(0, set_bounce_pool__leaves_mappings_in_theirs),

@@ -203,6 +203,18 @@ static void map_phys__keeps_the_bits_that_the_device_wants_kept(void **state)
 	}
 }
 
+static void set_ranges__leaves_pages_at_hand_that_the_bus_lacks(void **state)
+{
+	const struct dmacore_dma_range range = { .bus = 64 * PAGE, .size = 4 * PAGE };
+	struct machine *machine = *state;
+
+	for (unsigned i = 0; i < 5; i++)
+		assert_true(map_and_unmap(machine, LOW_BASE) > 68 * PAGE);
+	assert_ok(dmacore_device_set_ranges(machine->device, &range, 1));
+	for (unsigned i = 0; i < 5; i++)
+		assert_in_range(map_and_unmap(machine, LOW_BASE), 64 * PAGE, 67 * PAGE);
+}
+
 static void set_streaming_mask__needs_no_domain(void **state)
 {
 	struct dmacore_domain_options options = DMACORE_DOMAIN_OPTIONS_INIT;
@@ -339,6 +351,7 @@ int main(void)
 		test_on_translated(map_phys__finds_the_addresses_that_single_pages_had),
 		test_on_translated(map_phys__gives_high_pages_to_who_reaches_them),
 		test_on_translated(map_phys__keeps_the_bits_that_the_device_wants_kept),
+		test_on_translated(set_ranges__leaves_pages_at_hand_that_the_bus_lacks),
 		test_on_translated(set_streaming_mask__needs_no_domain),
 		test_on_translated(map_phys__refuses_memory_that_the_page_table_cannot_lead_to),
 		test_on_translated(unmap__reports_no_zero_copy_mapping_of_what_was_there_before),

@@ -336,7 +336,12 @@ public struct Device: ~Copyable, Held {
   public var meetsPeers: Bool { detours.load(ordering: .relaxed) & DetourBits.peers != 0 }
 
   /// Says that from now on it may.
-  func meetPeers() { detours.bitwiseOr(DetourBits.peers, ordering: .relaxed) }
+  func meetPeers() { addDetour(DetourBits.peers) }
+
+  private func addDetour(_ bit: UInt8) {
+    detours.bitwiseOr(bit, ordering: .relaxed)
+    noteLimits()
+  }
 
   /// Whether it was destroyed.
   var isGone: Bool { hasLeft.load(ordering: .relaxed) }
@@ -388,15 +393,16 @@ public struct Device: ~Copyable, Held {
     noteLimits()
   }
 
-  /// Lets calls for single pages know. None is mapped at once whose address has to keep more bits than a page has; and
-  /// no copy is kept at slots if it might cross a boundary.
+  /// Lets calls for single pages know. With detours none is over in a moment. No page is mapped at once whose address has
+  /// to keep more bits than a page has; and no copy is kept at slots if it might cross a boundary.
   func noteLimits() {
     mappings.noteLimits {
       let highest = highestStreaming
+      let pages = !hasDetours && limits.minAlignMask <= Self.granule.mask
+      let copies = !hasDetours && limits.segmentBoundaryMask >= Self.granule.mask
       return (
-        page: limits.minAlignMask <= Self.granule.mask ? highest : 0, copy: highest,
-        above: limits.segmentBoundaryMask < Self.granule.mask
-          ? UInt64.max : bouncesAll ? 0 : highest
+        page: pages ? highest : 0, copy: highest,
+        above: copies ? bouncesAll ? 0 : highest : UInt64.max
       )
     }
   }
@@ -469,7 +475,7 @@ public struct Device: ~Copyable, Held {
       unsafe try DMARanges(given, count: count)
     }
     // It stays, whatever comes later.
-    if unsafe !new.pointee.isEmpty { detours.bitwiseOr(DetourBits.ranges, ordering: .relaxed) }
+    if unsafe !new.pointee.isEmpty { addDetour(DetourBits.ranges) }
     var newest = newestRanges.load(ordering: .acquiring)
     while true {
       var next = unsafe Self.ranges(at: newest)

@@ -92,7 +92,7 @@ extension Device {
   ) -> UInt64? {
     let last = first &+ (size &- 1)
     guard let empty = MappingTag(mappings.tagBase, inPage: 0, size, direction, attributes),
-      last >= first, mappings.copies(last), !hasDetours,
+      last >= first, mappings.copies(last),
       let call = unsafe atOnce ? mappings.calls.enterAtOnce() : system.pointee.calls.enter()
     else { return nil }
     let mask = alignment(of: size)
@@ -107,7 +107,7 @@ extension Device {
       return nil
     }
     slot.keep(empty.at(address), first)
-    mappings.count(call, bytes: size)
+    mappings.count(call, extent: size &- 1)
     mappings.noteKept()
     mappings.calls.leave(call)
     return address
@@ -143,7 +143,7 @@ extension Device {
       mappings.calls.leave(call)
       return false
     }
-    mappings.uncount(call, bytes: size)
+    mappings.uncount(call, extent: size &- 1)
     let isAtHand = unsafe pool.pointee.put(call, slot)
     mappings.calls.leave(call)
     if !isAtHand { unsafe BouncePool.giveBack(slot.run) }
@@ -188,7 +188,7 @@ extension Device {
       call = unsafe system.pointee.calls.enter()
       unsafe pool.pointee.count(call, copied: tag.size, out: true)
     }
-    mappings.uncount(call, bytes: tag.size)
+    mappings.uncount(call, extent: tag.extent)
     let isAtHand = unsafe poolInUse == pool && pool.pointee.put(call, slot)
     mappings.calls.leave(call)
     if !isAtHand { unsafe BouncePool.giveBack(slot.run) }

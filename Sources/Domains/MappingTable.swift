@@ -126,7 +126,8 @@ public struct MappingTable: ~Copyable {
   private let tagging: Bool
   // Whether a copy of a page or less may be kept at its slots.
   let keepsCopies: Bool
-  // Of mappings that are kept as tags: how many were made, how many of them have ended, and the bytes of the others.
+  // Of mappings that are kept as tags: how many were made, how many of them have ended, and
+  // the bytes of the others but one each.
   private let numbers: CallWords
   // The device holds it.
   private let system: UnsafeMutablePointer<System>
@@ -164,21 +165,21 @@ public struct MappingTable: ~Copyable {
 
   /// Counts a mapping that is kept as a tag, by the call that makes it.
   @inline(__always)
-  func count(_ call: Int, bytes: UInt64) {
-    count(call, 0, bytes)
+  func count(_ call: Int, extent: UInt64) {
+    count(call, 0, extent)
   }
 
   /// Counts a mapping out, by the call that ends it.
   @inline(__always)
-  func uncount(_ call: Int, bytes: UInt64) {
-    count(call, 1, 0 &- bytes)
+  func uncount(_ call: Int, extent: UInt64) {
+    count(call, 1, 0 &- extent)
   }
 
   @inline(__always)
-  private func count(_ call: Int, _ word: Int, _ bytes: UInt64) {
+  private func count(_ call: Int, _ word: Int, _ extent: UInt64) {
     let line = unsafe numbers.of(call)
     unsafe CallWords.add(1, to: line + word)
-    unsafe CallWords.add(bytes, to: line + 2)
+    unsafe CallWords.add(extent, to: line + 2)
   }
 
   /// How many mappings are kept as tags: no fewer than those that live throughout.
@@ -701,8 +702,9 @@ public struct MappingTable: ~Copyable {
   var totals: (count: UInt64, bytes: UInt64, total: UInt64) {
     let kept = state.withLock { state in (UInt64(state.tree.count), state.bytes, state.total) }
     // It is a sum of differences: what is unmapped meanwhile may be taken from it, and not be in it.
-    let keptBytes = UInt64(max(0, Int64(bitPattern: numbers.sum(2))))
-    return (kept.0 &+ keptCount, kept.1 &+ keptBytes, kept.2 &+ numbers.sum(0))
+    let count = keptCount
+    let extents = UInt64(max(0, Int64(bitPattern: numbers.sum(2))))
+    return (kept.0 &+ count, kept.1 &+ extents &+ count, kept.2 &+ numbers.sum(0))
   }
 
   // MARK: - Declared memory

@@ -164,7 +164,7 @@ extension Device {
   @inline(__always)
   public func mapPage(_ start: UInt64, _ tag: MappingTag) -> UInt64? {
     let mask = Self.granule.mask
-    guard !hasDetours, let call = mappings.calls.enterAtOnce() else { return nil }
+    guard let call = mappings.calls.enterAtOnce() else { return nil }
     defer { mappings.calls.leave(call) }
     // In the section: as in `mapTagged`.
     guard unsafe system.pointee.peers.isEmpty,
@@ -174,7 +174,7 @@ extension Device {
       table.mapPage(page, to: start & ~mask, leaf: tag.rawDirection, tag: tag.word)
     else { return nil }
     unsafe queue.pointee.stash.addresses.takeNext(call)
-    mappings.count(call, bytes: tag.size)
+    mappings.count(call, extent: tag.extent)
     return page | start & mask
   }
 
@@ -202,7 +202,7 @@ extension Device {
     guard unsafe isOverAtOnce(call, domain, queue, page) else {
       return unsafe .unfinished(call, domain, queue)
     }
-    mappings.uncount(call, bytes: tag.size)
+    mappings.uncount(call, extent: tag.extent)
     mappings.calls.leave(call)
     return .ended
   }
@@ -245,11 +245,11 @@ extension Device {
       : isUnreached(domain, queue)
     {
       if !isLazy { unsafe Self.giveBack(call, page, pageSize, queue) }
-      mappings.uncount(call, bytes: size)
+      mappings.uncount(call, extent: size &- 1)
       unsafe system.pointee.calls.leave(call)
       return false
     }
-    return unsafe conclude(call, domain, queue, page, pageSize, bytes: size)
+    return unsafe conclude(call, domain, queue, page, pageSize, extent: size &- 1)
   }
 
   /// Gives addresses back that nothing leads to any more, and at which no reader is.
@@ -324,7 +324,7 @@ extension Device {
       unsafe system.pointee.calls.leave(call)
       return nil
     }
-    mappings.count(call, bytes: extent &+ 1)
+    mappings.count(call, extent: extent)
     unsafe system.pointee.calls.leave(call)
     // The mapping keeps the domain.
     if unsafe !domain.pointee.notifiers.isEmpty {
@@ -410,7 +410,7 @@ extension Device {
     }
     let call = unsafe system.pointee.calls.enter()
     let isKept = unsafe translation.pointee.table.keepTag(tag.word, first)
-    if isKept { mappings.count(call, bytes: range.extent &+ 1) }
+    if isKept { mappings.count(call, extent: range.extent) }
     unsafe system.pointee.calls.leave(call)
     return isKept
   }
@@ -465,11 +465,11 @@ extension Device {
     if unsafe queue.pointee.isLazy && domain.pointee.isUnwatched
       && queue.pointee.queueAtOnce(first, size)
     {
-      mappings.uncount(call, bytes: range.extent &+ 1)
+      mappings.uncount(call, extent: range.extent)
       unsafe system.pointee.calls.leave(call)
       return .ended
     }
-    let isHeld = unsafe conclude(call, domain, queue, first, size, bytes: range.extent &+ 1)
+    let isHeld = unsafe conclude(call, domain, queue, first, size, extent: range.extent)
     return isHeld ? .endedWhileHeld : .ended
   }
 
@@ -479,7 +479,7 @@ extension Device {
   @inline(never)
   private func conclude(
     _ call: Int, _ domain: UnsafeMutablePointer<Domain>, _ queue: UnsafeMutablePointer<FlushQueue>,
-    _ first: UInt64, _ size: UInt64, bytes: UInt64
+    _ first: UInt64, _ size: UInt64, extent: UInt64
   ) -> Bool {
     // The mapping is counted, and so keeps the domain.
     unsafe system.pointee.calls.leave(call)
@@ -487,7 +487,7 @@ extension Device {
     let isHeld = unsafe finish(domain, queue, first, size, isLazy)
     let call = unsafe system.pointee.calls.enter()
     if !isLazy { unsafe Self.giveBack(call, first, size, queue) }
-    mappings.uncount(call, bytes: bytes)
+    mappings.uncount(call, extent: extent)
     unsafe system.pointee.calls.leave(call)
     return isHeld
   }

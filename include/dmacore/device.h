@@ -501,7 +501,7 @@ int dmacore_device_set_bus_limit(struct dmacore_device *device, dmacore_dma_t li
  * bus's to say, and so the new ranges' for its views. The memory of ranges that are set for the first time
  * is kept until the device ends.
  *
- * Context: any thread; takes no lock; calls nothing back.
+ * Context: any thread; locked (device mappings, rank 4); calls nothing back.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  @device is NULL, the ranges are none, as in dmacore_device_create(), or it has mapping functions.
