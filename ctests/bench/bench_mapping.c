@@ -254,50 +254,19 @@ static void measure_bounced(void)
 	free(pages);
 }
 
-struct worker {
-	pthread_t thread;
-	struct path *path;
-	uint64_t count;
-	unsigned int cpu;
-};
-
-static void *work(void *opaque)
-{
-	struct worker *worker = opaque;
-
-	/* A machine of one processor measures what it can. */
-	(void)bench_pin(worker->cpu);
-	run_pairs(worker->path, worker->count);
-	return NULL;
-}
-
-/* The pairs are shared out to two threads, so half the time is twice the throughput. */
-static void run_two_threads(void *context, uint64_t count)
-{
-	struct worker workers[2];
-
-	for (unsigned int i = 0; i < 2; i++) {
-		workers[i] = (struct worker){ .path = context, .count = count / 2, .cpu = i };
-		BENCH_CHECK(pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0);
-	}
-	for (unsigned int i = 0; i < 2; i++)
-		BENCH_CHECK(pthread_join(workers[i].thread, NULL) == 0);
-}
-
 /* Two threads that map for one device, as the queues of one network card do. */
-static void measure_threads(void)
+static void measure_threads(const char *name, uint32_t type)
 {
-	uint64_t count = bench_count(2000000, 100);
 	struct path path;
-	double one, two;
+	struct bench_two two = { run_pairs, { &path, &path } };
 
-	if (!bench_wants("mapping.iommu.threads2"))
+	if (!bench_wants(name))
 		return;
-	path = open_path(DMACORE_DOMAIN_DMA);
-	one = bench_time(run_pairs, &path, count);
-	two = bench_time(run_two_threads, &path, count);
+	path = open_path(type);
+	if (bench_open_second(NULL))
+		bench_row_two(name, &two, NULL, bench_count(1000000, 100), BENCH_RUNS);
+	bench_close_second();
 	BENCH_CHECK(live_mappings(&path) == 0);
-	bench_row("mapping.iommu.threads2", "x", one / two, NULL, 0);
 	close_path(&path);
 }
 
@@ -731,7 +700,8 @@ void bench_mapping(void)
 {
 	measure_pairs();
 	measure_bounced();
-	measure_threads();
+	measure_threads("mapping.iommu.threads2", DMACORE_DOMAIN_DMA);
+	measure_threads("mapping.iommu.threads2.lazy", DMACORE_DOMAIN_DMA_LAZY);
 	measure_beside_reader();
 	measure_live();
 	measure_coherent();
