@@ -43,8 +43,8 @@ struct IOVAStash: ~Copyable {
     let isEmpty = addresses.isEmpty(call)
     calls.leave(call)
     guard isEmpty else { return }
-    // Their leaves fill a line of the cache; and there stays room for what is given back.
-    let wanted = CallStash.capacity / 2
+    // With the one that was given, their leaves fill two lines of the cache, which processors fetch together.
+    let wanted = CallStash.capacity
     unsafe withUnsafeTemporaryAllocation(of: UInt64.self, capacity: CallStash.capacity) { found in
       var count = 0
       while count < wanted {
@@ -52,6 +52,11 @@ struct IOVAStash: ~Copyable {
           space, Device.granule.bytes, 0, limit, found.baseAddress! + count)
         guard code == 0 else { break }
         count &+= 1
+      }
+      // One goes to the caches of this processor, so that there is room for what is given back first.
+      if count == wanted {
+        count &-= 1
+        unsafe giveBack(found[count], to: space)
       }
       call = calls.enter()
       // What the space gave first is to go first.
