@@ -38,6 +38,10 @@ bool cplatform_copies_wide(void)
 {
 	unsigned int a, b, c, d;
 
+#ifdef CPLATFORM_THREAD_SANITIZER
+	/* It does not see what is copied so. */
+	return false;
+#endif
 	/* The processors before those that have AVX512-VBMI2 run slower after they have used such registers. */
 	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_AVX512F) &&
 	       (c & bit_AVX512VBMI2) && keeps_wide_registers();

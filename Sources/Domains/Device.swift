@@ -402,7 +402,7 @@ public struct Device: ~Copyable, Held {
       let copies = !hasDetours && limits.segmentBoundaryMask >= Self.granule.mask
       return (
         page: pages ? highest : 0, copy: highest,
-        above: copies ? bouncesAll ? 0 : highest : UInt64.max
+        above: !copies ? UInt64.max : bouncesAll ? 0 : highest
       )
     }
   }

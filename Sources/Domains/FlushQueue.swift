@@ -35,9 +35,9 @@ import Synchronization
 // 2.6 A tick holds the queue, not the domain, which its owner may destroy meanwhile without a word.
 // So the space lies here.
 // 2.7 A mapping call that ends one page in a section of the system's calls leaves it with the cell of
-// that section, as an arrival. The eighth finds no access in flight, mostly, and has them at hand again; else it
-// queues them all. So most lock nothing but their section, and processors do not wait for each other. Who flushes,
-// or ticks, comes to each cell first.
+// that section, as an arrival. The eighth finds no access in flight, mostly, and has them at hand again, as far as
+// there is room; else it queues them all. So most lock nothing but their section, and processors do not wait for
+// each other. Who flushes, or ticks, comes to each cell first.
 //
 // 3. Locking
 // The lock (rank 7) for a few loads and stores, also in a section; the list's (rank 6) while a tick
@@ -330,7 +330,7 @@ public struct FlushQueue: ~Copyable, Held {
   // MARK: - Arrivals
 
   /// Lets a page wait in the cell of a call for others to be queued with, while the queue is lazy. Returns whether it
-  /// has room: if not, `arriveOrQueue` has the pages queued.
+  /// has room: if not, `arriveOrQueue` does something about them.
   @inline(__always)
   func arrive(_ call: Int, _ page: UInt64) -> Bool {
     // Looked at in the section, as whether the queue is lazy: who changes one of the two comes to all sections afterwards.
@@ -353,13 +353,13 @@ public struct FlushQueue: ~Copyable, Held {
     guard isLazy else { return false }
     if arrive(call, page) { return true }
     guard !stash.addresses.isSearched else { return false }
-    return unsafe settle(call, page) || queueArrivals(arrivals.of(call), page)
+    return unsafe settleArrivals(call, page) || queueArrivals(arrivals.of(call), page)
   }
 
-  /// Has pages of a cell and one more at hand again, if there is room for some and nobody has to be waited for or told.
-  /// For what there is none, it waits on. Returns whether there is any.
+  /// Has pages of a cell and one more at hand again, if there is room for half of them and nobody has to be waited for or
+  /// told. Those that there is no room for wait on. Returns whether there is as much.
   @inline(__always)
-  private func settle(_ call: Int, _ page: UInt64) -> Bool {
+  private func settleArrivals(_ call: Int, _ page: UInt64) -> Bool {
     let line = unsafe arrivals.of(call)
     let count = unsafe Int(truncatingIfNeeded: cplatform_load_relaxed(line))
     // Each page's words were cleared before it arrived, and so before the caller's fence: a reader that is not seen
@@ -371,9 +371,9 @@ public struct FlushQueue: ~Copyable, Held {
     unsafe line[count &+ 2] = page
     let settled = unsafe stash.addresses.put(
       call, UnsafeBufferPointer(start: line + 2, count: count &+ 1))
+    guard settled > 0 else { return false }
     let rest = count &+ 1 &- settled
     for index in 0..<rest { unsafe line[index &+ 2] = line[index &+ 2 &+ settled] }
-    guard settled > 0 else { return false }
     unsafe cplatform_store_release(line, UInt64(rest))
     return true
   }

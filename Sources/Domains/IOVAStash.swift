@@ -53,7 +53,8 @@ struct IOVAStash: ~Copyable {
         guard code == 0 else { break }
         count &+= 1
       }
-      // One goes to the caches of this processor, so that there is room for what is given back first.
+      // One of them goes to the caches of this processor, so that there is room for what is given back first. Without it
+      // the next processor would start in these lines.
       if count == wanted {
         count &-= 1
         unsafe giveBack(found[count], to: space)

@@ -64,9 +64,8 @@ extension Device {
     guard let address = keepCopy(first, size, direction, attributes, atOnce: true) else {
       return false
     }
-    // Before the copying, so that nothing has to be kept meanwhile.
-    unsafe out.pointee = address
     copyKept(address, first, size, forCPU: false)
+    unsafe out.pointee = address
     return true
   }
 
@@ -101,7 +100,7 @@ extension Device {
       let pool = unsafe poolInUse,
       let (slot, address) = unsafe pool.pointee.takeAtHand(
         call, first, size, mask, mappings.copyLimit)
-        ?? (atOnce ? nil : takeSlots(for: first, size, of: pool, highestStreaming))
+        ?? (atOnce ? nil : takeSlots(for: first, size, of: pool))
     else {
       mappings.calls.leave(call)
       return nil
@@ -115,11 +114,11 @@ extension Device {
 
   /// Slots for a copy that are there, of which none is at hand.
   private func takeSlots(
-    for first: UInt64, _ size: UInt64, of pool: UnsafeMutablePointer<BouncePool>, _ highest: UInt64
+    for first: UInt64, _ size: UInt64, of pool: UnsafeMutablePointer<BouncePool>
   ) -> (slot: BounceSlot, address: UInt64)? {
     guard let memory = try? PhysicalRange(first: PhysicalAddress(first), size: size),
       let request = try? slots(for: memory),
-      let run = unsafe try? pool.pointee.take(request, memory, DMARanges(), highest)
+      let run = unsafe try? pool.pointee.take(request, memory, DMARanges(), mappings.copyLimit)
     else { return nil }
     return unsafe BouncePool.place(of: run)
   }
@@ -143,10 +142,7 @@ extension Device {
       mappings.calls.leave(call)
       return false
     }
-    mappings.uncount(call, extent: size &- 1)
-    let isAtHand = unsafe pool.pointee.put(call, slot)
-    mappings.calls.leave(call)
-    if !isAtHand { unsafe BouncePool.giveBack(slot.run) }
+    unsafe giveBack(call, slot, tag, to: pool, inUse: true)
     return true
   }
 
@@ -188,11 +184,21 @@ extension Device {
       call = unsafe system.pointee.calls.enter()
       unsafe pool.pointee.count(call, copied: tag.size, out: true)
     }
+    unsafe giveBack(call, slot, tag, to: pool, inUse: poolInUse == pool)
+    return true
+  }
+
+  /// Counts a mapping out and gives its slots back, so that they are at hand if their pool is in use, and leaves the
+  /// call's section.
+  @inline(__always)
+  private func giveBack(
+    _ call: Int, _ slot: BounceSlot, _ tag: MappingTag, to pool: UnsafeMutablePointer<BouncePool>,
+    inUse: Bool
+  ) {
     mappings.uncount(call, extent: tag.extent)
-    let isAtHand = unsafe poolInUse == pool && pool.pointee.put(call, slot)
+    let isAtHand = unsafe inUse && pool.pointee.put(call, slot)
     mappings.calls.leave(call)
     if !isAtHand { unsafe BouncePool.giveBack(slot.run) }
-    return true
   }
 
   /// Copies between a copy and its original, where both addresses are those of the process.

@@ -125,7 +125,7 @@ public struct MappingTable: ~Copyable {
   // Whether mappings in a page table may be kept as tags.
   private let tagging: Bool
   // Whether a copy of a page or less may be kept at its slots.
-  let keepsCopies: Bool
+  private let keepsCopies: Bool
   // Of mappings that are kept as tags: how many were made, how many of them have ended, and
   // the bytes of the others but one each.
   private let numbers: CallWords
@@ -251,10 +251,9 @@ public struct MappingTable: ~Copyable {
 
   /// Takes note of what limits mean for calls that are over in a moment.
   ///
-  /// - Parameters: asked under the lock, so that of two calls the last takes note of what both changed.
-  ///   - page: the highest address that a page may have which is mapped at once, 0 for none.
-  ///   - copy: the highest address that a copy may have which is kept at its slots.
-  ///   - above: the highest address of memory that is not copied so: the highest of all, if none is.
+  /// - Parameter limits: asked under the lock, so that of two calls the last takes note of what both changed. `page` is
+  ///   the highest address that a page may have which is mapped at once, 0 for none; `copy` that of a copy which is kept
+  ///   at its slots; and `above` the highest address of memory that is not copied so, the highest of all if none is.
   @inline(never)
   func noteLimits(_ limits: () -> (page: UInt64, copy: UInt64, above: UInt64)) {
     state.withLock { state in
@@ -701,8 +700,8 @@ public struct MappingTable: ~Copyable {
 
   var totals: (count: UInt64, bytes: UInt64, total: UInt64) {
     let kept = state.withLock { state in (UInt64(state.tree.count), state.bytes, state.total) }
-    // It is a sum of differences: what is unmapped meanwhile may be taken from it, and not be in it.
     let count = keptCount
+    // A sum of differences: what is unmapped meanwhile may be taken from it, and not be in it.
     let extents = UInt64(max(0, Int64(bitPattern: numbers.sum(2))))
     return (kept.0 &+ count, kept.1 &+ extents &+ count, kept.2 &+ numbers.sum(0))
   }

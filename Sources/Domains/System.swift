@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 import Addressing
-import CPlatform
 import CDMACore
+import CPlatform
 import MemoryMap
 import Primitives
 import Synchronization
@@ -67,7 +67,7 @@ public struct System: ~Copyable, Held {
   /// The address of the pool of devices that have none of their own, 0 for none.
   let bouncePool = Atomic<UInt>(0)
   let bounceChunks: BounceChunkList
-  /// What copies of pages ask for.
+  /// Whether pages are copied 64 bytes at once: asked here, because the answer takes long.
   let copiesWide = cplatform_copies_wide()
   private let allocator: dmacore_memory_allocator?
   private let uses = UseCount()

@@ -47,7 +47,8 @@ import Primitives
 // It does not look for other memory: what can neither be reached nor copied is refused.
 
 extension Device {
-  /// Maps memory for the device: for Swift what `mapPage` and `mapAny` are together, as C's functions have them.
+  /// Maps memory for the device: for Swift what `mapPage` and `mapAny` are together. C's functions also have
+  /// `mapKeptAtOnce`, and likewise where mappings end.
   ///
   /// - Throws: `noMask`, `notPermitted` when the device is blocked, `outOfRange` when it cannot
   ///   reach the memory, `notSupported` when it must not need syncing and does, `noSpace`, `noMemory`.

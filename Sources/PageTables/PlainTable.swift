@@ -363,7 +363,7 @@ public struct PlainTable {
       entry: entry, level: level(number), word: cplatform_load_acquire(entry))
   }
 
-  /// As `place`, of which nothing has been looked at.
+  /// The entry alone, whose word may be anything.
   @inline(__always)
   func entry(
     _ input: UInt64, level number: Int, isCommon: Bool = false

@@ -37,7 +37,7 @@ public struct CallSections: ~Copyable, @unchecked Sendable {
   private let processors = ProcessorCells(most: 256)
   // How many cells are taken by restartable sequences, which are the first.
   private let restartable: UInt32
-  /// By which calls come in that would have to ask for it here first.
+  /// What those keep a copy of who come to calls before they come here.
   public let entrance: CallEntrance
   private let placed = Placed()
 

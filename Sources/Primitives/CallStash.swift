@@ -69,12 +69,14 @@ public struct CallStash: ~Copyable, @unchecked Sendable {
     return true
   }
 
-  /// Puts in as many of some things as there is room for, from the first on. Returns how many.
+  /// Puts in as many of some things as there is room for, from the first on: none if that is less than half of them, or
+  /// while somebody searches. Returns how many.
   @inline(__always)
   public func put(_ call: Int, _ things: UnsafeBufferPointer<UInt64>) -> Int {
     let line = unsafe words.of(call)
     let count = unsafe Int(truncatingIfNeeded: cplatform_load_relaxed(line))
-    let putCount = isSearched ? 0 : min(things.count, Self.capacity &- count)
+    let putCount = min(things.count, Self.capacity &- count)
+    guard putCount &* 2 >= things.count, !isSearched else { return 0 }
     for index in 0..<putCount {
       unsafe line[count &+ index &+ 1] = things[index]
     }

@@ -23,7 +23,7 @@ struct CallStashTests {
     try demand(stash.next(call) == nil, "it is empty again")
   }
 
-  @Test func ofMoreThanThereIsRoomForTheFirstArePutIn() throws {
+  @Test func ofMoreThanThereIsRoomForTheFirstHalfAtLeastIsPutIn() throws {
     let calls = try CallSections()
     let stash = try CallStash(for: calls)
     let call = calls.enter()
@@ -35,6 +35,10 @@ struct CallStashTests {
       stash.countSearch(1)
       try demandSame(stash.put(call, things), 0, "how many were put in while it is searched")
       stash.countSearch(-1)
+      try demand(stash.put(call, 11), "there is room for one more")
+      try demandSame(
+        stash.put(call, things), 0, "how many of which there is room for less than half")
+      stash.takeNext(call)
       try demandSame(stash.put(call, things), room, "how many there was room for")
       try demandSame(stash.put(call, things), 0, "how many there was room for")
     }
