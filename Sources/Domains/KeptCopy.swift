@@ -123,15 +123,14 @@ extension Device {
     return unsafe BouncePool.place(of: run)
   }
 
-  /// Ends a mapping that is kept at slots of the pool that the device uses, of memory that it only reads. Returns
-  /// whether there was one.
+  /// Ends a mapping that is kept at slots of the pool that the device uses. Returns whether there was one.
   ///
   /// - Parameters: as C gives them.
   @inline(__always)
   public func unmapKeptAtOnce(
     _ first: UInt64, _ size: UInt64, _ direction: UInt32, _ attributes: UInt32
   ) -> Bool {
-    guard direction == Direction.toDevice.rawValue, mappings.hasEverKept,
+    guard mappings.hasEverKept,
       unsafe system.pointee.bounceChunks.mayHave(first, through: first),
       let tag = MappingTag(mappings.tagBase, inPage: 0, size, direction, attributes),
       let call = mappings.calls.enterAtOnce()
@@ -142,7 +141,11 @@ extension Device {
       mappings.calls.leave(call)
       return false
     }
-    unsafe giveBack(call, slot, tag, to: pool, inUse: true)
+    if direction != Direction.toDevice.rawValue {
+      unsafe copyBack(call, first, slot, tag, to: pool)
+    } else {
+      unsafe giveBack(call, slot, tag, to: pool, inUse: true)
+    }
     return true
   }
 
@@ -162,7 +165,7 @@ extension Device {
   /// - Parameter copiesBack: whether what the device wrote is wanted, but for mappings that leave that out.
   @inline(never)
   func endKept(_ first: UInt64, _ tag: MappingTag, copiesBack: Bool) -> Bool {
-    var call = unsafe system.pointee.calls.enter()
+    let call = unsafe system.pointee.calls.enter()
     let known = unsafe poolInUse?.pointee.chunk(with: first)
     guard let chunk = unsafe known ?? system.pointee.bounceChunks.hold(with: first) else {
       mappings.calls.leave(call)
@@ -176,16 +179,29 @@ extension Device {
       return false
     }
     // The slots hold the pool, until they are given back.
-    let copiesBack = copiesBack && !tag.attributes.contains(.skipCPUSync)
     if copiesBack {
+      unsafe copyBack(call, first, slot, tag, to: pool)
+    } else {
+      unsafe giveBack(call, slot, tag, to: pool, inUse: poolInUse == pool)
+    }
+    return true
+  }
+
+  /// Copies what the device wrote, unless the mapping leaves that out, and gives the slots back, as `giveBack`.
+  @inline(never)
+  private func copyBack(
+    _ call: Int, _ first: UInt64, _ slot: BounceSlot, _ tag: MappingTag,
+    to pool: UnsafeMutablePointer<BouncePool>
+  ) {
+    var call = call
+    if !tag.attributes.contains(.skipCPUSync) {
       // The mapping is counted, and so keeps the domain.
       mappings.calls.leave(call)
       copyKept(first, slot.original, tag.size, forCPU: true)
-      call = unsafe system.pointee.calls.enter()
+      call = unsafe mappings.calls.enterAtOnce() ?? system.pointee.calls.enter()
       unsafe pool.pointee.count(call, copied: tag.size, out: true)
     }
     unsafe giveBack(call, slot, tag, to: pool, inUse: poolInUse == pool)
-    return true
   }
 
   /// Counts a mapping out and gives its slots back, so that they are at hand if their pool is in use, and leaves the
