@@ -208,6 +208,8 @@ static void require_coherent__refuses_a_device_that_is_not(void **state)
 static void no_warn__keeps_a_refusal_quiet(void **state)
 {
 	struct machine *machine = *state;
+	const struct dmacore_memory_segment *segments;
+	size_t count;
 	dmacore_dma_t dma;
 
 	assert_fails(
@@ -216,6 +218,9 @@ static void no_warn__keeps_a_refusal_quiet(void **state)
 	assert_reported(machine, DMACORE_REPORT_ERROR);
 	assert_fails(dmacore_map_single(machine->device, machine->low, 1, DMACORE_TO_DEVICE,
 					DMACORE_ATTR_NO_WARN, &dma),
+		     EPERM);
+	assert_fails(dmacore_alloc_noncontiguous(machine->device, PAGE, DMACORE_TO_DEVICE,
+						 DMACORE_ATTR_NO_WARN, &dma, &segments, &count),
 		     EPERM);
 	assert_no_reports(&machine->reports);
 }

@@ -819,6 +819,42 @@ static void map__hides_the_neighbours_of_a_buffer(void **state)
 	}
 }
 
+static void map__bounces_all_of_an_untrusted_device_behind_no_iommu(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_mapping_limits limits = { .struct_size = sizeof(limits) };
+	uint8_t *buffers[] = { machine->low + 5, machine->low + PAGE };
+	dmacore_dma_t dma;
+
+	use_narrow(machine, DMACORE_DEVICE_UNTRUSTED, NULL);
+	for (unsigned i = 0; i < 2; i++)
+		assert_fails(dmacore_map_single(machine->device, buffers[i], PAGE,
+						DMACORE_TO_DEVICE, 0, &dma),
+			     ERANGE);
+	assert_ok(dmacore_device_mapping_limits(machine->device, &limits));
+	assert_int_equal(limits.max_size, 0);
+	use_pool(machine, 2 * PAGE, 5 * PAGE);
+	assert_ok(dmacore_device_mapping_limits(machine->device, &limits));
+	assert_int_equal(limits.max_size, 3 * PAGE);
+	for (unsigned i = 0; i < 2; i++) {
+		struct dmacore_explanation explanation = { .struct_size = sizeof(explanation) };
+		dmacore_phys_t phys;
+
+		assert_ok(dmacore_memory_host_to_phys(machine->system, buffers[i], 1, &phys));
+		assert_ok(dmacore_device_explain(machine->device, phys, PAGE, DMACORE_STREAMING, 0,
+						 &explanation));
+		assert_int_equal(explanation.path, DMACORE_PATH_BOUNCED);
+		assert_int_equal(explanation.reasons,
+				 DMACORE_REASON_NO_IOMMU | DMACORE_REASON_FORCED_BOUNCE);
+		fill(buffers[i], PAGE, i);
+		dma = map_for(machine, buffers[i], PAGE, DMACORE_TO_DEVICE);
+		assert_true(dma != phys);
+		if (!(machine->path & FLAT))
+			assert_true(is_in_pool(dma, PAGE));
+		unmap(machine, dma, PAGE, DMACORE_TO_DEVICE);
+	}
+}
+
 static void sync__copies_exactly_its_part_of_the_ends(void **state)
 {
 	struct machine *machine = *state;
@@ -956,6 +992,8 @@ int main(void)
 		test_on(DIRECT, pool_statistics__count_slots_and_bytes),
 		test_on(DIRECT, pools__are_those_of_their_system),
 		test_on(DIRECT, set_bounce_pool__leaves_mappings_in_theirs),
+		test_on(DIRECT, map__bounces_all_of_an_untrusted_device_behind_no_iommu),
+		test_on(FLAT, map__bounces_all_of_an_untrusted_device_behind_no_iommu),
 		test_on(DIRECT, map__copies_what_the_device_does_not_reach),
 		test_on(TRACKED, map__copies_what_the_device_does_not_reach),
 		test_on(IDENTITY, map__copies_what_the_device_does_not_reach),

@@ -315,6 +315,58 @@ static void map__compares_the_bus_limit_with_bus_addresses(void **state)
 	dmacore_device_destroy(device);
 }
 
+static void map__bounces_what_the_bus_moves_off_the_bits_that_are_to_be_kept(void **state)
+{
+	struct machine *machine = *state;
+	const struct dmacore_dma_range ranges[] = {
+		{ BUS_LOW + PAGE, LOW_BASE, RAM_SIZE },
+		{ BUS_POOL, phys_of(machine, machine->pool.bytes), POOL_SIZE },
+	};
+	struct dmacore_bounce_pool_options options = DMACORE_BOUNCE_POOL_OPTIONS_INIT;
+	struct dmacore_explanation explanation = { .struct_size = sizeof(explanation) };
+	struct dmacore_device_limits limits = DMACORE_DEVICE_LIMITS_INIT;
+	struct dmacore_bounce_pool *pool;
+	struct dmacore_sg list[2];
+	dmacore_dma_t dma;
+	size_t count;
+
+	use_ranges(machine, ranges, COUNT(ranges));
+	limits.min_align_mask = 0xffff;
+	assert_ok(dmacore_device_set_limits(machine->device, &limits));
+	assert_unreachable(machine, LOW_BASE + 3 * PAGE, PAGE);
+	options.size = options.size_max = 32 * PAGE;
+	options.limit = UINT32_MAX;
+	assert_ok(dmacore_bounce_pool_create(machine->system, &options, &pool));
+	assert_ok(dmacore_system_set_bounce_pool(machine->system, pool));
+	assert_ok(dmacore_device_explain(machine->device, LOW_BASE + 3 * PAGE, PAGE,
+					 DMACORE_STREAMING, 0, &explanation));
+	assert_int_equal(explanation.path, DMACORE_PATH_BOUNCED);
+	assert_true(explanation.reasons & DMACORE_REASON_MISALIGNED);
+	fill(machine->low, RAM_SIZE, 1);
+	dma = map(machine, LOW_BASE + 3 * PAGE, PAGE, DMACORE_TO_DEVICE);
+	assert_int_equal((dma ^ (LOW_BASE + 3 * PAGE)) & 0xffff, 0);
+	assert_reads(machine, dma, machine->low + 3 * PAGE, PAGE);
+	assert_ok(dmacore_unmap(machine->device, dma, PAGE, DMACORE_TO_DEVICE, 0));
+	dmacore_sg_init(list, 2);
+	dmacore_sg_set(&list[0], LOW_BASE + 5 * PAGE, 100, 0);
+	dmacore_sg_set(&list[1], LOW_BASE + 7 * PAGE + 10, 100, 0);
+	assert_ok(dmacore_map_list(machine->device, list, 2, DMACORE_TO_DEVICE, 0, 0, &count));
+	assert_int_equal(count, 2);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal((list[i].dma ^ list[i].phys) & 0xffff, 0);
+		assert_reads(machine, list[i].dma, machine->low + (list[i].phys - LOW_BASE), 100);
+	}
+	assert_ok(dmacore_unmap_list(machine->device, list, 2, DMACORE_TO_DEVICE, 0));
+	/* Below a page the bus keeps them. */
+	limits.min_align_mask = PAGE - 1;
+	assert_ok(dmacore_device_set_limits(machine->device, &limits));
+	dma = map(machine, LOW_BASE + 3, PAGE, DMACORE_TO_DEVICE);
+	assert_int_equal(dma, BUS_LOW + PAGE + 3);
+	assert_ok(dmacore_unmap(machine->device, dma, PAGE, DMACORE_TO_DEVICE, 0));
+	assert_ok(dmacore_system_set_bounce_pool(machine->system, NULL));
+	dmacore_bounce_pool_destroy(pool);
+}
+
 static void view__finds_nothing_mapped_in_holes(void **state)
 {
 	struct machine *machine = *state;
@@ -710,6 +762,7 @@ int main(void)
 		test_on_bus(map__takes_what_lies_in_one_range_or_in_several_in_a_row),
 		test_on_bus(map__compares_limits_with_bus_addresses),
 		test_on_bus(map__compares_the_bus_limit_with_bus_addresses),
+		test_on_bus(map__bounces_what_the_bus_moves_off_the_bits_that_are_to_be_kept),
 		test_on_bus(view__finds_nothing_mapped_in_holes),
 		test_on(FLAT | TRACKED, view__finds_nothing_mapped_in_holes),
 		test_on(DIRECT, view_translate__ends_with_the_range),

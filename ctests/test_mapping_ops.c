@@ -782,6 +782,7 @@ static void window__is_obeyed_for_each_range(void **state)
 {
 	struct stage *stage = *state;
 	struct machine *machine = &stage->machine;
+	struct dmacore_device_limits limits = DMACORE_DEVICE_LIMITS_INIT;
 	dmacore_dma_t low, high;
 
 	/* One bank of memory is in it, and the other is not. */
@@ -810,11 +811,46 @@ static void window__is_obeyed_for_each_range(void **state)
 			 DMACORE_REASON_IN_WINDOW);
 	assert_explained(stage, LOW_BASE, 51, DMACORE_STREAMING, DMACORE_PATH_OPS,
 			 DMACORE_REASON_ABOVE_LIMIT);
+	assert_ok(dmacore_device_set_bus_limit(machine->device, 0, NULL));
+	/* It keeps all bits but those of its offset. */
+	limits.min_align_mask = (WINDOW_OFFSET & -WINDOW_OFFSET) - 1;
+	assert_ok(dmacore_device_set_limits(machine->device, &limits));
+	assert_explained(stage, LOW_BASE, 50, DMACORE_STREAMING, DMACORE_PATH_DIRECT,
+			 DMACORE_REASON_IN_WINDOW);
+	limits.min_align_mask = 2 * limits.min_align_mask + 1;
+	assert_ok(dmacore_device_set_limits(machine->device, &limits));
+	assert_explained(stage, LOW_BASE, 50, DMACORE_STREAMING, DMACORE_PATH_OPS,
+			 DMACORE_REASON_MISALIGNED);
+	assert_explained(stage, LOW_BASE, 50, DMACORE_COHERENT, DMACORE_PATH_DIRECT,
+			 DMACORE_REASON_IN_WINDOW);
 	/* Registers are in no window. */
 	assert_int_equal(explain(stage, LOW_BASE, 1, DMACORE_STREAMING, DMACORE_ATTR_MMIO).reasons,
 			 DMACORE_REASON_OPS | DMACORE_REASON_OUTSIDE_WINDOW);
 	unmap(stage, low, PAGE, DMACORE_BIDIRECTIONAL);
 	unmap(stage, high, PAGE, DMACORE_BIDIRECTIONAL);
+}
+
+static void functions__map_whole_pages_alone_for_an_untrusted_device(void **state)
+{
+	struct stage *stage = *state;
+	struct dmacore_device_options options;
+	struct dmacore_explanation found;
+	dmacore_dma_t dma;
+
+	stage->grants.ops.flags = 0;
+	options = grants_options(&stage->grants);
+	options.flags |= DMACORE_DEVICE_UNTRUSTED;
+	grants_use(&stage->grants, options);
+	set_masks(stage, 64, 64);
+	found = explain(stage, LOW_BASE + 5, 8, DMACORE_STREAMING, 0);
+	assert_int_equal(found.path, DMACORE_PATH_REFUSED);
+	assert_int_equal(found.reasons, DMACORE_REASON_OPS | DMACORE_REASON_UNTRUSTED_PAGE |
+						DMACORE_REASON_NO_POOL);
+	assert_fails(dmacore_map_phys(stage->machine.device, LOW_BASE + 5, 8, DMACORE_TO_DEVICE, 0,
+				      &dma),
+		     ERANGE);
+	dma = map_low(stage, PAGE, PAGE, DMACORE_TO_DEVICE);
+	unmap(stage, dma, PAGE, DMACORE_TO_DEVICE);
 }
 
 static void window__is_nowhere_without_the_flag(void **state)
@@ -1391,6 +1427,7 @@ int main(void)
 		test_with(DIRECT, coherent_is_direct__with_streaming_by_the_functions),
 		test_with(DIRECT, masks__go_up_and_down_under_what_lives),
 		test_with(DIRECT, window__is_obeyed_for_each_range),
+		test_with(DIRECT, functions__map_whole_pages_alone_for_an_untrusted_device),
 		test_with(DIRECT, window__is_nowhere_without_the_flag),
 		test_with(DIRECT, window__is_all_memory_where_nobody_is_asked),
 		test_with(DIRECT, window__is_not_where_another_mapping_is),

@@ -364,6 +364,33 @@ static void mapping_limits__are_those_of_the_path(void **state)
 	assert_int_equal(limits.max_size, 0);
 }
 
+static void mapping_limits__of_a_hybrid_domain_promise_no_merging(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_mapping_limits limits = { .struct_size = sizeof(limits) };
+
+	machine_use(machine, DMACORE_DOMAIN_HYBRID);
+	assert_ok(dmacore_device_mapping_limits(machine->device, &limits));
+	assert_int_equal(limits.merge_boundary_mask, 0);
+	assert_true(limits.max_size > 0);
+}
+
+static void map_single__without_a_mask_fails_alike_wherever_the_buffer_is(void **state)
+{
+	struct machine *machine = *state;
+	uint8_t byte;
+	dmacore_dma_t dma;
+
+	assert_fails(dmacore_map_single(machine->device, &byte, 1, DMACORE_TO_DEVICE, 0, &dma),
+		     EFAULT);
+	assert_ok(dmacore_device_set_mask(machine->device, 0, NULL));
+	assert_fails(dmacore_map_single(machine->device, &byte, 1, DMACORE_TO_DEVICE, 0, &dma),
+		     ENXIO);
+	assert_fails(
+		dmacore_map_single(machine->device, machine->low, 1, DMACORE_TO_DEVICE, 0, &dma),
+		ENXIO);
+}
+
 static void mapping_limits__rejects_what_is_nothing(void **state)
 {
 	struct machine *machine = *state;
@@ -397,6 +424,8 @@ int main(void)
 		test_on(IDENTITY, mapping_limits__are_those_of_the_path),
 		test_on_translated(mapping_limits__are_those_of_the_path),
 		test_on(FLAT, mapping_limits__are_those_of_the_path),
+		test_on(TRANSLATED, mapping_limits__of_a_hybrid_domain_promise_no_merging),
+		test_on(DIRECT, map_single__without_a_mask_fails_alike_wherever_the_buffer_is),
 		test_on(DIRECT, mapping_limits__rejects_what_is_nothing),
 	};
 

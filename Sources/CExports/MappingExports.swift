@@ -106,6 +106,8 @@ private func mapSingle(
     let attributes = try MappingAttributes(
       checking: attributes, among: MappingAttributes.all.subtracting(.mmio))
     guard let buffer = unsafe buffer, size > 0 else { throw .invalidArgument }
+    // Without a mask it fails alike wherever the buffer is.
+    _ = unsafe try device.pointee.limit(for: .streaming)
     let memory = unsafe try device.pointee.system.pointee.physicalRange(of: buffer, size: size)
     unsafe out.pointee = try device.pointee.mapAny(memory, direction, attributes).rawValue
   }

@@ -107,6 +107,18 @@ public struct BouncePool: ~Copyable, Held {
     unsafe UnsafeMutablePointer(bitPattern: address)
   }
 
+  /// The most bytes that it has room for in a row while nothing is mapped, or can grow by.
+  @inline(never)
+  fileprivate var longest: UInt64 {
+    var longest = sizeMax &- size.load(ordering: .relaxed)
+    var chunk = unsafe Self.chunk(newest.load(ordering: .acquiring))
+    while let this = unsafe chunk {
+      longest = max(longest, unsafe this.pointee.range.extent &+ 1)
+      unsafe chunk = this.pointee.next
+    }
+    return longest
+  }
+
   // MARK: - Slots at hand
 
   /// The chunk that an address is in.
@@ -449,6 +461,11 @@ extension Device {
   /// Whether there is a pool for what it does not reach.
   public var hasBouncePool: Bool {
     unsafe bouncePool != nil || system.pointee.bouncePool.load(ordering: .relaxed) != 0
+  }
+
+  /// The most bytes that can be copied in a row. The caller is inside a read section.
+  public var bounceMax: UInt64 {
+    unsafe (bouncePool ?? system.pointee.currentBouncePool)?.pointee.longest ?? 0
   }
 
   /// Slots for a copy of memory in the device's pool, or the system's.

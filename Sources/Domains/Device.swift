@@ -217,12 +217,16 @@ public struct Device: ~Copyable, Held {
     let name = unsafe try Name(description.name, fallback: "device")
     let faults = try FaultRing(capacity: description.faultCapacity)
     let pins = try PinTable()
+    // Without an IOMMU a device that is not trusted gets nothing but copies.
+    let bouncesAll =
+      unsafe description.bouncesAll
+      || (description.isUntrusted && description.iommu == nil && description.mappingOps == nil)
     let mappings = unsafe try MappingTable(
       system: system,
       tagging: description.iommu != nil && description.isCoherent && !description.isUntrusted
-        && !description.bouncesAll,
+        && !bouncesAll,
       isDirect: description.iommu == nil,
-      recordsDirect: description.tracksDirect || !description.isCoherent || description.bouncesAll
+      recordsDirect: description.tracksDirect || !description.isCoherent || bouncesAll
         || description.mappingOps != nil,
       keepsCopies: system.pointee.memory.isFlat && description.isCoherent
         && !description.tracksDirect && description.mappingOps == nil)
@@ -268,7 +272,7 @@ public struct Device: ~Copyable, Held {
     detours = Atomic(unsafe ranges.pointee.isEmpty ? 0 : DetourBits.ranges)
     busLimit = Atomic(description.busLimit)
     unsafe bouncePool = description.bouncePool
-    bouncesAll = description.bouncesAll
+    self.bouncesAll = bouncesAll
     streamingMask = Atomic(description.streamingMask)
     coherentMask = Atomic(description.coherentMask)
     ownName = name
@@ -450,6 +454,18 @@ public struct Device: ~Copyable, Held {
   }
 
   // MARK: - DMA ranges
+
+  /// Where the bus has memory, if it is in reach there, with the low bits that the device asks for.
+  @inline(never)
+  public func reached(_ memory: PhysicalRange, under highest: UInt64) -> DMARange? {
+    guard let range = ranges.bus(of: memory), range.last.rawValue <= highest,
+      keepsBits(memory.first.rawValue ^ range.first.rawValue)
+    else { return nil }
+    return range
+  }
+
+  /// Whether memory may be moved by as much: see `DeviceLimits.minAlignMask`.
+  public func keepsBits(_ difference: UInt64) -> Bool { difference & limits.minAlignMask == 0 }
 
   /// Which physical memory the bus has now, and where.
   @inline(__always)

@@ -40,7 +40,7 @@ extension Device {
     let limit = try limit(for: kind)
     let (cell, domain) = unsafe try mappings.take()
     do throws(Failure) {
-      unsafe try requireMappingCalls(in: domain)
+      unsafe try requireMappingCalls(in: domain, attributes)
       let allocation = unsafe try allocateMemory(size, kind, limit, in: domain, isOfPool: isOfPool)
       do throws(Failure) {
         let translating = unsafe translating(domain)

@@ -29,11 +29,12 @@ extension Device {
     case .direct:
       limits.requiredMask = mask
       limits.isAddressingLimited = !isReached
-      if highest > 0 { limits.maxSize = UInt64.max }
+      if highest > 0 { limits.maxSize = bouncesAll ? bounceMax : UInt64.max }
     case .translated(let translation, let domain)
     where unsafe domain.pointee.kind.isForMappingCalls:
       limits.requiredMask = unsafe domain.pointee.kind == .hybrid ? mask : UInt64(UInt32.max)
-      limits.mergeBoundaryMask = Self.granule.mask
+      // What is mapped directly in between stays where it is.
+      if unsafe domain.pointee.kind != .hybrid { limits.mergeBoundaryMask = Self.granule.mask }
       unsafe limits.maxSize = translation.pointee.room(under: highest, in: ranges)
     case .translated, .nested, .blocked:
       break

@@ -74,7 +74,7 @@ extension Device {
   ) throws(Failure) -> DMAAddress {
     let limit = try limit(for: .streaming)
     if isUntracked, unsafe system.pointee.peers.isEmpty,
-      let range = ranges.bus(of: memory), range.last.rawValue <= limit.highest
+      let range = reached(memory, under: limit.highest)
     {
       return range.first
     }
@@ -349,13 +349,15 @@ extension Device {
 
   /// - Throws: `notPermitted` when the device is blocked, or its domain's owner maps by itself, which is
   ///   reported.
-  func requireMappingCalls(in domain: UnsafeMutablePointer<Domain>?) throws(Failure) {
+  func requireMappingCalls(
+    in domain: UnsafeMutablePointer<Domain>?, _ attributes: MappingAttributes = []
+  ) throws(Failure) {
     switch unsafe path(with: domain) {
     case .direct: return
     case .translated(_, let domain) where unsafe domain.pointee.kind.isForMappingCalls: return
     case .blocked: throw .notPermitted
     case .translated, .nested:
-      reportRefusal()
+      if !attributes.contains(.noWarn) { reportRefusal() }
       throw .notPermitted
     }
   }

@@ -29,6 +29,8 @@ extension Device {
       against = .outsideWindow
     } else if last > limit.highest {
       against = .aboveLimit
+    } else if kind == .streaming && !keepsBits(window.offset) {
+      against = .misaligned
     } else if meetsPeers, unsafe system.pointee.peerBus(first, last, of: group) != nil {
       against = [.outsideWindow, .peer]
     }

@@ -10,7 +10,8 @@ import Primitives
 // 1. Concepts
 // One decision says which path memory takes to a device: `decide`. Mapping calls act on it, and
 // `explain` tells it. It is made for a range of memory, from the mask that concerns the call, the
-// bus limit, the device's DMA ranges, whether it is coherent and trusted, and the domain that it has.
+// bus limit, the device's DMA ranges, the bits that addresses have to keep, whether it is coherent and trusted, and
+// the domain that it has.
 //
 // 2. Implementation
 // The decision has every reason that spoke for it; those of `device.h`. A path that fails only when it is
@@ -45,7 +46,9 @@ struct PathReasons: OptionSet {
   static var ops: PathReasons { PathReasons(rawValue: 1 << 18) }
   static var notConfigured: PathReasons { PathReasons(rawValue: 1 << 19) }
 
-  static var all: PathReasons { PathReasons(rawValue: (1 << 20) - 1) }
+  static var misaligned: PathReasons { PathReasons(rawValue: 1 << 20) }
+
+  static var all: PathReasons { PathReasons(rawValue: (1 << 21) - 1) }
 
   /// One of them in words, which go on behind "because ".
   private func append(to text: inout TextBuffer) {
@@ -70,6 +73,7 @@ struct PathReasons: OptionSet {
       text.append("the device does not reach the peer, or only a part is of it")
     case .noBypass: text.append("bypass is turned off, or not offered")
     case .ops: text.append("the device has mapping functions")
+    case .misaligned: text.append("it has other low bits there than the device asks for")
     default: text.append("nobody has configured the device")
     }
   }
@@ -195,10 +199,13 @@ extension Device {
     case .nested:
       return .refused(.notPermitted, .owned)
     case .direct where unsafe ops != nil:
+      guard !isStreaming || !isUntrusted || memory.isAligned(to: Self.granule) else {
+        return .refused(.outOfRange, known.union([.ops, .untrustedPage, .noBounce]))
+      }
       return decideByOps(memory, attributes, limit, kind, known)
     case .direct:
       let reasons = known.union(unsafe iommu == nil ? .noIOMMU : .identity)
-      let reach = reach(of: memory, limit, known)
+      let reach = reach(of: memory, limit, known, isStreaming)
       if bouncesAll && isStreaming && known.isEmpty {
         return bounced(.bounced, attributes, reasons.union(reach).union(.bounceForced))
       }
@@ -213,7 +220,7 @@ extension Device {
       var reasons = known.union(.translates)
       if unsafe domain.pointee.kind == .hybrid {
         // A bus that moves addresses has no window on them.
-        var against = ranges.isEmpty ? reach(of: memory, limit, known) : .outsideRanges
+        var against = ranges.isEmpty ? reach(of: memory, limit, known, isStreaming) : .outsideRanges
         if unsafe !domain.pointee.isInWindow(memory) { against.insert(.outsideWindow) }
         if unsafe !domain.pointee.bypasses { against.insert(.noBypass) }
         if bouncesAll && isStreaming && known.isEmpty { against.insert(.bounceForced) }
@@ -268,7 +275,7 @@ extension Device {
 
   /// Why the device does not reach memory by itself; nothing if it does.
   private func reach(
-    of memory: PhysicalRange, _ limit: AddressLimit, _ known: PathReasons
+    of memory: PhysicalRange, _ limit: AddressLimit, _ known: PathReasons, _ isStreaming: Bool
   ) -> PathReasons {
     guard let range = ranges.bus(of: memory) else { return .outsideRanges }
     // Other memory at the bus addresses of a peer would lead the device to that.
@@ -277,6 +284,8 @@ extension Device {
     {
       return [.outsideRanges, .peer]
     }
-    return range.last.rawValue <= limit.highest ? [] : .aboveLimit
+    guard range.last.rawValue <= limit.highest else { return .aboveLimit }
+    return !isStreaming || keepsBits(memory.first.rawValue ^ range.first.rawValue)
+      ? [] : .misaligned
   }
 }

@@ -252,7 +252,7 @@ extension Device {
       size = 0
     }
     while let (memory, _) = try reader.stepApart() {
-      guard let bus = ranges.bus(of: memory), bus.last.rawValue <= limit.highest else { return nil }
+      guard reached(memory, under: limit.highest) != nil else { return nil }
       size = try Transfer.sum(size, memory)
     }
     guard size > 0 else { throw .invalidArgument }

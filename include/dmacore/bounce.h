@@ -24,7 +24,10 @@
  *   page of a buffer, where it does not fill them, so that its neighbours there stay out of reach. What
  *   the device finds around the buffer is zero;
  * - all that is mapped directly for a device with DMACORE_DEVICE_FORCE_BOUNCE, and through an IOMMU, the
- *   pages that are not filled.
+ *   pages that are not filled;
+ * - all that is mapped for a device that is not trusted and behind no IOMMU;
+ * - what the bus moves so that it loses low bits that the device asks for (@min_align_mask of struct
+ *   dmacore_device_limits).
  *
  * What is bounced is copied to the pool when it is mapped, in every direction, so that what the device
  * does not write keeps its content; and back when it is unmapped, if the device writes. Syncing copies the
@@ -32,7 +35,8 @@
  * not there reads as zeroes, and is not written.
  *
  * The address that the device gets has the lowest 12 bits of the buffer's if that is as large as a page
- * or mapped through an IOMMU. Otherwise it starts at a multiple of 2048.
+ * or mapped through an IOMMU, and those that the device asks for (@min_align_mask). Where it need keep none
+ * it starts at a multiple of 2048.
  *
  * A pool consists of chunks, runs of memory that it gets from the system's memory allocator (system.h),
  * and of 2048-byte slots in them. A copy takes slots in a row. A processor keeps a few that were given

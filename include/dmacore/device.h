@@ -74,7 +74,8 @@ enum dmacore_device_flags {
 	DMACORE_DEVICE_TRACK_DIRECT = 1,
 	/*
 	 * Nobody vouches for it: a device on an external port, say. Its group never has an identity,
-	 * a hybrid or a lazy domain, and a driver is bound to it only behind an IOMMU.
+	 * a hybrid or a lazy domain, and a driver is bound to it only behind an IOMMU. Without one, whatever
+	 * is mapped for it is bounced; by mapping functions, whole pages alone are mapped.
 	 */
 	DMACORE_DEVICE_UNTRUSTED = 2,
 	/*
@@ -220,7 +221,7 @@ enum dmacore_path_reason {
 	DMACORE_REASON_NOT_COHERENT = 2048,
 	/* The device is not trusted, and others may have something on the pages at the buffer's ends. */
 	DMACORE_REASON_UNTRUSTED_PAGE = 4096,
-	/* The device is made with DMACORE_DEVICE_FORCE_BOUNCE. */
+	/* The device is made with DMACORE_DEVICE_FORCE_BOUNCE, or is not trusted and behind no IOMMU. */
 	DMACORE_REASON_FORCED_BOUNCE = 8192,
 	/* There is no bounce pool (bounce.h). */
 	DMACORE_REASON_NO_POOL = 16384,
@@ -234,6 +235,8 @@ enum dmacore_path_reason {
 	DMACORE_REASON_OPS = 1 << 18,
 	/* They are an empty table: nobody has configured the device. */
 	DMACORE_REASON_NOT_CONFIGURED = 1 << 19,
+	/* Its low bits there are not those that the device asks for (@min_align_mask). */
+	DMACORE_REASON_MISALIGNED = 1 << 20,
 };
 
 /**
@@ -303,11 +306,13 @@ struct dmacore_mapping_info {
 /**
  * struct dmacore_mapping_limits - what mapping calls of a device can do
  * @struct_size: set to sizeof(struct dmacore_mapping_limits) before the call
- * @max_size: the most bytes of one mapping
- * @optimal_size: up to so many bytes a mapping costs least: through an IOMMU, what is cached of freed
- *   addresses; else @max_size
+ * @max_size: the most bytes of one mapping; of a device for which all is bounced, what its pool has room
+ *   for in a row while nothing is mapped
+ * @optimal_size: up to so many bytes a mapping costs least: @max_size, if mapping functions do not say
+ *   otherwise, as freed addresses of every size are kept at hand
  * @merge_boundary_mask: buffers that end and begin at multiples of this plus one become one segment of
- *   a list; 0: none do that are not contiguous
+ *   a list; 0: none do that are not contiguous, or, in a hybrid domain, not all. Of mapping functions what
+ *   they say of theirs
  * @required_mask: the smallest mask, a power of two less one, with which nothing is out of reach: of
  *   all memory that has bytes in this process, on a direct path; of the lowest 4 GiB of addresses,
  *   through an IOMMU; or what mapping functions say. On a flat system memory is where processes have it:
