@@ -157,6 +157,67 @@ static void memory_add__beside_hybrid_domains_needs_none_of_their_memory(void **
 	}
 }
 
+/* Whether each of these leads to itself, as a bit of the result. */
+static unsigned parts_of_window(struct stage *stage, const uint64_t *bases, unsigned count)
+{
+	unsigned parts = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		parts |= (unsigned)leads_to_itself(stage->domains[0], bases[i]) << i;
+	return parts;
+}
+
+/*
+ * Memory that has come while bypass was off has no pieces of the window yet. Bypass is on even so, and what is
+ * missing comes when it is turned on once more.
+ */
+static void set_bypass__without_memory_is_on_and_fills_the_window_later(void **state)
+{
+	const uint64_t bases[] = { LOW_BASE, HIGH_BASE, UINT64_C(1) << 40, ELSEWHERE };
+	unsigned live = oom.live_count, seen = 0;
+	static struct stage stage;
+	int error = -ENOMEM;
+
+	(void)state;
+	for (long permitted = 0; error; permitted++) {
+		unsigned parts;
+
+		assert_true(permitted < 100);
+		stage_start(&stage);
+		assert_int_equal(parts_of_window(&stage, bases, 4), 3);
+		assert_needs_no_memory(
+			assert_ok(dmacore_domain_set_bypass(stage.domains[0], false)));
+		for (unsigned i = 2; i < 4; i++)
+			assert_ok(add(&stage, bases[i], -1));
+		assert_int_equal(parts_of_window(&stage, bases, 4), 0);
+		oom.left = permitted;
+		error = dmacore_domain_set_bypass(stage.domains[0], true);
+		oom.left = -1;
+		assert_true(error == 0 || error == -ENOMEM);
+		parts = parts_of_window(&stage, bases, 4);
+		assert_int_equal(error == 0, parts == 15);
+		seen |= 1U << parts;
+		for (unsigned i = 0; i < 4; i++)
+			assert_mapped_as_window_says(&stage, bases[i]);
+		assert_int_equal(parts_of_window(&stage, bases, 4), parts);
+		assert_ok(dmacore_domain_set_bypass(stage.domains[0], true));
+		for (unsigned i = 0; i < 4; i++) {
+			assert_true(leads_to_itself(stage.domains[0], bases[i]));
+			assert_mapped_as_window_says(&stage, bases[i]);
+		}
+		/* Whatever there was no memory for at first, all of it goes. */
+		assert_needs_no_memory(
+			assert_ok(dmacore_domain_set_bypass(stage.domains[0], false)));
+		assert_int_equal(parts_of_window(&stage, bases, 4), 0);
+		for (unsigned i = 2; i < 4; i++)
+			assert_ok(dmacore_memory_remove(stage.machine.system, bases[i], RAM_SIZE));
+		stage_stop(&stage);
+		assert_int_equal(oom.live_count, live);
+	}
+	/* All of the new memory was missing, and nothing, and only a part. The old needs none. */
+	assert_int_equal(seen, 1U << 3 | 1U << 11 | 1U << 15);
+}
+
 static void iommu_create__with_a_backend_unwinds_every_failed_allocation(void **state)
 {
 	const uint32_t types[] = { DMACORE_DOMAIN_IDENTITY, DMACORE_DOMAIN_DMA,
@@ -281,6 +342,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(hybrid_domain_create__unwinds_every_failed_allocation),
 		cmocka_unit_test(memory_add__beside_hybrid_domains_needs_none_of_their_memory),
+		cmocka_unit_test(set_bypass__without_memory_is_on_and_fills_the_window_later),
 		cmocka_unit_test(iommu_create__with_a_backend_unwinds_every_failed_allocation),
 		cmocka_unit_test(map__with_a_backend_changes_nothing_when_an_allocation_fails),
 		cmocka_unit_test(view_map__through_a_nested_domain_unwinds_every_failed_allocation),

@@ -555,6 +555,68 @@ static void device_destroy__needs_no_memory(void **state)
 	}
 }
 
+/* Mapped where the bus has it, by ranges that are at @bus. */
+static void assert_on_bus(struct machine *machine, uint64_t bus)
+{
+	dmacore_dma_t dma = map_for(machine, machine->low, 100, DMACORE_TO_DEVICE);
+	uint8_t byte = 0;
+
+	machine->low[5] = 77;
+	assert_int_equal(dma, bus);
+	assert_ok(dmacore_view_read(machine->view, dma + 5, &byte, 1));
+	assert_int_equal(byte, 77);
+	assert_ok(dmacore_unmap(machine->device, dma, 100, DMACORE_TO_DEVICE, 0));
+}
+
+/* Its first ranges, others in their place, none, and some that it has had before. */
+static void set_ranges__changes_nothing_when_an_allocation_fails(void **state)
+{
+	const enum path all[] = { DIRECT, TRACKED, IDENTITY, IDENTITY | TRACKED };
+	const struct dmacore_dma_range one = { 0x10000000, LOW_BASE, RAM_SIZE };
+	const struct dmacore_dma_range two[] = { { 0x30000000, NEXT_BASE, RAM_SIZE },
+						 { 0x20000000, LOW_BASE, RAM_SIZE } };
+	const struct step {
+		const struct dmacore_dma_range *ranges;
+		size_t count;
+		uint64_t bus;
+	} steps[] = { { NULL, 0, LOW_BASE }, { &one, 1, one.bus },   { two, 2, two[1].bus },
+		      { NULL, 0, LOW_BASE }, { two, 2, two[1].bus }, { &one, 1, one.bus } };
+	unsigned live = oom.live_count;
+	static struct machine machine;
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++) {
+		struct dmacore_device *device;
+		dmacore_dma_t kept;
+
+		machine_start(&machine, all[i]);
+		device = machine.device;
+		kept = map_for(&machine, machine.low, 100, DMACORE_TO_DEVICE);
+		for (unsigned n = 1; n < sizeof(steps) / sizeof(*steps); n++) {
+			const struct step *step = &steps[n];
+			struct snapshot before = take_snapshot(&machine);
+			unsigned live_before = oom.live_count;
+			unsigned long failures = oom.failures;
+
+			assert_survives_failures(
+				dmacore_device_set_ranges(device, step->ranges, step->count), {
+					assert_int_equal(oom.live_count, live_before);
+					assert_unchanged(&machine, &before);
+					assert_on_bus(&machine, step[-1].bus);
+					/* Which counts what has been mapped so far. */
+					before = take_snapshot(&machine);
+				});
+			assert_true(oom.failures > failures);
+			assert_on_bus(&machine, step->bus);
+			/* Of ranges that it has had before nothing is kept twice. */
+			assert_true(n < 3 || oom.live_count == live_before);
+		}
+		assert_ok(dmacore_unmap(device, kept, 100, DMACORE_TO_DEVICE, 0));
+		machine_stop(&machine);
+		assert_int_equal(oom.live_count, live);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -569,6 +631,7 @@ int main(void)
 		cmocka_unit_test(domain_unmap__splits_nothing_when_an_allocation_fails),
 		cmocka_unit_test(domain_map__frees_what_waits_for_readers_before_it_fails),
 		cmocka_unit_test(unmap__needs_no_memory_in_a_lazy_domain),
+		cmocka_unit_test(set_ranges__changes_nothing_when_an_allocation_fails),
 		cmocka_unit_test(device_destroy__needs_no_memory),
 	};
 
