@@ -769,6 +769,118 @@ static void sync__does_not_join_mappings(void **state)
 	unmap_for(machine, high, PAGE, DMACORE_TO_DEVICE);
 }
 
+/* One of the mappings that live over one buffer, on the direct path. */
+struct overlap {
+	/* By dmacore_map_phys(), or by dmacore_map_single(). */
+	bool is_by_phys;
+	uint64_t first;
+	uint64_t size;
+	uint32_t direction;
+	bool is_live;
+};
+
+/* The buffer starts here in the memory, so that there is some before it. */
+#define OVERLAP_AT PAGE
+
+static const struct overlap overlaps[] = {
+	{ false, 0, 100, DMACORE_TO_DEVICE, false },
+	{ true, 0, 5000, DMACORE_FROM_DEVICE, false },
+	{ false, 0, 9000, DMACORE_TO_DEVICE, false },
+	/* As the first one, but for the call. */
+	{ true, 0, 100, DMACORE_TO_DEVICE, false },
+	{ false, 0, 100, DMACORE_BIDIRECTIONAL, false },
+	/* Inside of others, and over an end of others. */
+	{ true, 4000, 200, DMACORE_BIDIRECTIONAL, false },
+	{ false, 4990, 20, DMACORE_FROM_DEVICE, false },
+	{ true, 8999, 1000, DMACORE_TO_DEVICE, false },
+	{ false, 3, 1, DMACORE_FROM_DEVICE, false },
+};
+
+enum { OVERLAPS = sizeof(overlaps) / sizeof(*overlaps) };
+
+static bool is_in_one(const struct overlap *at, uint64_t first, uint64_t last, uint32_t direction)
+{
+	for (unsigned i = 0; i < OVERLAPS; i++)
+		if (at[i].is_live && at[i].direction == direction && first >= at[i].first &&
+		    last < at[i].first + at[i].size)
+			return true;
+	return false;
+}
+
+/* Syncs between any two of these places: what lies in one of the mappings is found, nothing else is. */
+static void assert_synced_over_whole_ranges(struct machine *machine, const struct overlap *at,
+					    dmacore_dma_t dma)
+{
+	/* The ends of all, the bytes beside those, and some in the middle. */
+	const uint64_t places[] = { 0,	  1,	2,    3,    4,	  50,	99,   100,  101,
+				    3999, 4000, 4100, 4199, 4200, 4989, 4990, 4999, 5000,
+				    5009, 5010, 8998, 8999, 9000, 9500, 9998, 9999 };
+	enum { PLACES = sizeof(places) / sizeof(*places) };
+
+	for (unsigned i = 0; i < PLACES; i++)
+		for (unsigned j = i; j < PLACES; j++)
+			for (uint32_t direction = 0; direction < 3; direction++)
+				for (unsigned k = 0; k < 2; k++) {
+					bool is_found =
+						is_in_one(at, places[i], places[j], direction);
+
+					assert_result(syncs[k](machine->device, dma + places[i],
+							       places[j] - places[i] + 1,
+							       direction),
+						      is_found ? 0 : -EINVAL);
+					assert_int_equal(machine->reports.count, !is_found);
+					reports_forget(&machine->reports);
+				}
+	assert_misuse(machine,
+		      dmacore_sync_for_cpu(machine->device, dma - 1, 2, DMACORE_TO_DEVICE));
+	reports_forget(&machine->reports);
+}
+
+static void mappings_of_one_buffer__are_each_known_over_their_whole_ranges(void **state)
+{
+	struct machine *machine = *state;
+	uint8_t *buffer = machine->low + OVERLAP_AT;
+	dmacore_dma_t dma = phys_of(machine, buffer);
+	uint64_t seed = 5;
+
+	for (unsigned round = 0; round < 5; round++) {
+		struct overlap at[OVERLAPS];
+		unsigned order[OVERLAPS];
+
+		memcpy(at, overlaps, sizeof(at));
+		for (unsigned i = 0; i < OVERLAPS; i++) {
+			dmacore_dma_t got = 0;
+
+			order[i] = i;
+			if (at[i].is_by_phys)
+				assert_ok(dmacore_map_phys(machine->device, dma + at[i].first,
+							   at[i].size, at[i].direction, 0, &got));
+			else
+				got = map_for(machine, buffer + at[i].first, at[i].size,
+					      at[i].direction);
+			assert_int_equal(got, dma + at[i].first);
+			at[i].is_live = true;
+		}
+		assert_synced_over_whole_ranges(machine, at, dma);
+		/* In any order, and in none does one end another. */
+		for (unsigned i = OVERLAPS; i-- > 0;) {
+			unsigned j = random_next(&seed) % (i + 1);
+			struct overlap *which = &at[order[j]];
+
+			order[j] = order[i];
+			unmap_for(machine, dma + which->first, which->size, which->direction);
+			which->is_live = false;
+			assert_int_equal(device_statistics(machine->device).mapping_count, i);
+			assert_no_reports(&machine->reports);
+			assert_synced_over_whole_ranges(machine, at, dma);
+		}
+		for (unsigned i = 0; i < OVERLAPS; i++)
+			assert_misuse(machine, dmacore_unmap(machine->device, dma + at[i].first,
+							     at[i].size, at[i].direction, 0));
+		reports_forget(&machine->reports);
+	}
+}
+
 /*
  * A random history of one device: many mappings come and go, each is read back through the view,
  * and at the end nothing is left.
@@ -926,6 +1038,11 @@ int main(void)
 		test_on_recorded(sync__refuses_what_lies_in_no_mapping),
 		test_on_all(sync__rejects_what_is_impossible),
 		test_on_translated(sync__does_not_join_mappings),
+		test_on(TRACKED, mappings_of_one_buffer__are_each_known_over_their_whole_ranges),
+		test_on(IDENTITY | TRACKED,
+			mappings_of_one_buffer__are_each_known_over_their_whole_ranges),
+		test_on(FLAT | TRACKED,
+			mappings_of_one_buffer__are_each_known_over_their_whole_ranges),
 	};
 
 	return run_group("mapping", tests);

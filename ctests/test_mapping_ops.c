@@ -1394,6 +1394,170 @@ static void peer__s_bus_addresses_are_no_others(void **state)
 	dmacore_peer_destroy(peer);
 }
 
+/* Where there is no memory: below 4 GiB, and above. */
+#define PEER_BUS UINT64_C(0xc0000000)
+#define PEER_BUS_HIGH (UINT64_C(1) << 33)
+
+/* What a client has been told about a page of a peer, is what it gets. */
+static void assert_mapped_as_explained(struct stage *stage, dmacore_phys_t phys, uint32_t path,
+				       uint32_t reasons, dmacore_dma_t dma)
+{
+	struct dmacore_explanation found = explain(stage, phys, PAGE, DMACORE_STREAMING, 0);
+	unsigned map_count = stage->grants.map_count;
+	dmacore_dma_t got;
+
+	assert_int_equal(found.path, path);
+	assert_int_equal(found.reasons, reasons);
+	assert_ok(dmacore_map_phys(stage->machine.device, phys, PAGE, DMACORE_BIDIRECTIONAL, 0,
+				   &got));
+	assert_int_equal(got, dma);
+	assert_int_equal(info_of(stage, got).path, path);
+	assert_int_equal(stage->grants.map_count - map_count, path == DMACORE_PATH_OPS);
+	assert_reaches(stage, got, memory_at(&stage->machine, phys), 64);
+	unmap(stage, got, PAGE, DMACORE_BIDIRECTIONAL);
+	assert_int_equal(stage->grants.unmap_count, stage->grants.map_count);
+}
+
+/* The functions are not asked either. */
+static void assert_refused_as_explained(struct stage *stage, dmacore_phys_t phys, uint32_t reasons,
+					int error)
+{
+	struct dmacore_explanation found = explain(stage, phys, PAGE, DMACORE_STREAMING, 0);
+	unsigned map_count = stage->grants.map_count;
+	dmacore_dma_t dma;
+
+	assert_int_equal(found.path, DMACORE_PATH_REFUSED);
+	assert_int_equal(found.reasons, reasons);
+	assert_int_equal(found.error, error);
+	assert_fails_untouched(
+		dmacore_map_phys(stage->machine.device, phys, PAGE, DMACORE_BIDIRECTIONAL, 0, &dma),
+		error, dma);
+	assert_int_equal(stage->grants.map_count, map_count);
+}
+
+/* A page of memory, and behind it one of a peer that the device reaches by bus address. */
+static void assert_list_goes_both_ways(struct stage *stage, uint32_t path, dmacore_dma_t dma)
+{
+	struct machine *machine = &stage->machine;
+	struct dmacore_sg list[2];
+	size_t count;
+
+	dmacore_sg_init(list, 2);
+	dmacore_sg_set(&list[0], LOW_BASE, PAGE, 0);
+	dmacore_sg_set(&list[1], NEXT_BASE, PAGE, 0);
+	assert_ok(dmacore_map_list(machine->device, list, 2, DMACORE_BIDIRECTIONAL, 0, 0, &count));
+	assert_int_equal(count, 2);
+	assert_int_equal(list[0].dma, dma);
+	assert_int_equal(info_of(stage, list[0].dma).path, path);
+	assert_int_equal(list[1].dma, PEER_BUS);
+	assert_int_equal(info_of(stage, list[1].dma).path, DMACORE_PATH_BUS_ADDRESS);
+	assert_reaches(stage, list[0].dma, machine->low, 64);
+	assert_reaches(stage, list[1].dma, machine->next, 64);
+	assert_ok(dmacore_unmap_list(machine->device, list, 2, DMACORE_BIDIRECTIONAL, 0));
+}
+
+/*
+ * Whether a client with functions may have a peer's memory is the route's to say, and how it has it is the
+ * path's: not whether there are functions, nor whether a window is offered that all of it lies in.
+ */
+static void peer__is_mapped_by_the_path_that_is_taken(void **state)
+{
+	struct stage *stage = *state;
+	struct machine *machine = &stage->machine;
+	const uint32_t isolates = DMACORE_BRIDGE_ISOLATES;
+	struct dmacore_bridge *hub = make_bridge(machine, NULL, 0);
+	struct dmacore_bridge *across =
+		make_bridge(machine, NULL, isolates | DMACORE_BRIDGE_HOST_PASSES_ACROSS);
+	struct dmacore_bridge *over =
+		make_bridge(machine, NULL, isolates | DMACORE_BRIDGE_HOST_PASSES_ACROSS);
+	struct dmacore_bridge *plain = make_bridge(machine, NULL, isolates);
+	struct dmacore_device_options options = device_options(machine);
+	struct dmacore_peer_options memory = DMACORE_PEER_OPTIONS_INIT;
+	struct dmacore_device *provider, *twin;
+	struct dmacore_peer *peers[2];
+	uint32_t route;
+	dmacore_dma_t dma;
+
+	/* By bus address, as another client beside it has it, which has no functions. */
+	options.bridge = hub;
+	assert_ok(dmacore_device_create(machine->system, &options, &provider));
+	assert_ok(dmacore_device_create(machine->system, &options, &twin));
+	memory.phys = NEXT_BASE;
+	memory.size = PAGE;
+	memory.bus = PEER_BUS;
+	assert_ok(dmacore_peer_create(provider, &memory, &peers[0]));
+	memory.phys = HIGH_BASE;
+	memory.bus = PEER_BUS_HIGH;
+	assert_ok(dmacore_peer_create(provider, &memory, &peers[1]));
+	options = grants_options(&stage->grants);
+	options.bridge = hub;
+	grants_use(&stage->grants, options);
+	assert_ok(dmacore_peer_route(peers[0], machine->device, &route, NULL));
+	assert_int_equal(route, DMACORE_PEER_BUS_ADDRESS);
+	/* Under 32 bits, without a window, and with one, which both pages lie in. */
+	for (unsigned i = 0; i < 4; i++) {
+		set_masks(stage, i % 2 ? 64 : 32, i % 2 ? 64 : 32);
+		assert_int_equal(explain(stage, LOW_BASE, PAGE, DMACORE_STREAMING, 0).path,
+				 i % 2 ? DMACORE_PATH_DIRECT : DMACORE_PATH_OPS);
+		assert_mapped_as_explained(stage, NEXT_BASE, DMACORE_PATH_BUS_ADDRESS,
+					   DMACORE_REASON_PEER, PEER_BUS);
+		assert_ok(dmacore_map_phys(twin, NEXT_BASE, PAGE, DMACORE_TO_DEVICE, 0, &dma));
+		assert_int_equal(dma, PEER_BUS);
+		assert_ok(dmacore_unmap(twin, dma, PAGE, DMACORE_TO_DEVICE, 0));
+		if (i % 2)
+			assert_mapped_as_explained(stage, HIGH_BASE, DMACORE_PATH_BUS_ADDRESS,
+						   DMACORE_REASON_PEER, PEER_BUS_HIGH);
+		else
+			assert_refused_as_explained(
+				stage, HIGH_BASE, DMACORE_REASON_PEER | DMACORE_REASON_ABOVE_LIMIT,
+				ERANGE);
+		assert_list_goes_both_ways(stage, i % 2 ? DMACORE_PATH_DIRECT : DMACORE_PATH_OPS,
+					   i % 2 ? WINDOW_OFFSET + LOW_BASE : GRANT_BASE);
+	}
+
+	/* Not at all: neither by the window nor by functions that would map it. */
+	options.bridge = plain;
+	grants_use(&stage->grants, options);
+	for (unsigned i = 0; i < 2; i++) {
+		set_masks(stage, i ? 64 : 32, i ? 64 : 32);
+		assert_refused_as_explained(stage, NEXT_BASE, DMACORE_REASON_PEER_UNREACHABLE,
+					    EREMOTEIO);
+	}
+	dmacore_device_destroy(twin);
+	dmacore_peer_destroy(peers[0]);
+	dmacore_peer_destroy(peers[1]);
+	dmacore_device_destroy(provider);
+
+	/* Through the host bridge. */
+	options = device_options(machine);
+	options.bridge = across;
+	assert_ok(dmacore_device_create(machine->system, &options, &provider));
+	memory.phys = NEXT_BASE;
+	memory.bus = PEER_BUS;
+	assert_ok(dmacore_peer_create(provider, &memory, &peers[0]));
+	options = grants_options(&stage->grants);
+	options.bridge = over;
+	grants_use(&stage->grants, options);
+	assert_ok(dmacore_peer_route(peers[0], machine->device, &route, NULL));
+	assert_int_equal(route, DMACORE_PEER_HOST_BRIDGE);
+	assert_mapped_as_explained(
+		stage, NEXT_BASE, DMACORE_PATH_OPS,
+		DMACORE_REASON_OPS | DMACORE_REASON_NO_BYPASS | DMACORE_REASON_PEER, GRANT_BASE);
+	/* Unless the functions refuse. */
+	stage->grants.map_result = -EREMOTEIO;
+	assert_fails_untouched(
+		dmacore_map_phys(machine->device, NEXT_BASE, PAGE, DMACORE_BIDIRECTIONAL, 0, &dma),
+		EREMOTEIO, dma);
+	stage->grants.map_result = 0;
+	dmacore_peer_destroy(peers[0]);
+	dmacore_device_destroy(provider);
+	grants_use(&stage->grants, grants_options(&stage->grants));
+	dmacore_bridge_destroy(plain);
+	dmacore_bridge_destroy(over);
+	dmacore_bridge_destroy(across);
+	dmacore_bridge_destroy(hub);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1444,6 +1608,7 @@ int main(void)
 		test_with(DIRECT, functions__may_call_the_library),
 		cmocka_unit_test(caches__are_maintained_between_cpu_and_functions),
 		test_with(DIRECT, peer__s_bus_addresses_are_no_others),
+		test_with(DIRECT, peer__is_mapped_by_the_path_that_is_taken),
 	};
 
 	return run_group("mapping_ops", tests);
