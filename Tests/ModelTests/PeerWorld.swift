@@ -178,7 +178,8 @@ final class PeerWorld: World {
   }
 
   private func isRecorded(_ mapping: Mapping) -> Bool {
-    mapping.isByBus || devices.first { $0.number == mapping.device }!.tracks
+    mapping.isByBus || model.devices[mapping.device]!.isUntrusted
+      || devices.first { $0.number == mapping.device }!.tracks
   }
 
   private func route(_ device: Device, _ peer: Int) -> PeerModel.Route? {
@@ -194,10 +195,13 @@ final class PeerWorld: World {
       return
     }
     // It is plain memory, at addresses that are those of a peer which is still mapped.
+    // And what is plain memory is copied for devices that nobody trusts, for which there is no pool.
     let isKept =
-      route == nil && Self.bus(peer) == Self.phys(peer)
-      && groups[peer] == topology.devices[device.number]!.group
-      && mappings.contains { $0.peer == peer && $0.isByBus }
+      route == nil
+      && (model.devices[device.number]!.isUntrusted
+        || Self.bus(peer) == Self.phys(peer)
+          && groups[peer] == topology.devices[device.number]!.group
+          && mappings.contains { $0.peer == peer && $0.isByBus })
     var dma: UInt64 = 0
     try demandSame(
       dmacore_map_phys(
