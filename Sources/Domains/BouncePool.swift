@@ -210,7 +210,7 @@ public struct BouncePool: ~Copyable, Held {
     // Acquiring: pairs with the release in `publish`, so that the chunk is made whole.
     var chunk = unsafe Self.chunk(newest.load(ordering: .acquiring))
     while let this = unsafe chunk, unsafe found == nil {
-      if let base = unsafe ranges.base(of: this.pointee.range, under: highest) {
+      if let base = unsafe base(of: this.pointee.range, ranges, highest) {
         isInReach = true
         unsafe found = this.pointee.slots.take(request, original: original, base: base)
       }
@@ -226,6 +226,17 @@ public struct BouncePool: ~Copyable, Held {
       most = now
     }
     return unsafe run
+  }
+
+  /// The bus address of memory of the pool, if all of it is in reach and nothing else can be mapped there.
+  @inline(__always)
+  private func base(
+    of memory: PhysicalRange, _ ranges: borrowing DMARanges, _ highest: UInt64
+  ) -> UInt64? {
+    guard let base = ranges.base(of: memory, under: highest),
+      unsafe !ranges.mayClash(memory, at: base, in: system)
+    else { return nil }
+    return base
   }
 
   /// As `take`, after having grown. The caller holds the pool.
@@ -356,7 +367,8 @@ public struct BouncePool: ~Copyable, Held {
     let memory = unsafe try system.pointee.allocateMemory(size: bytes, limit: limit)
     do throws(Failure) {
       let range = try unsafe memory.pointee.memory(0)
-      guard range.last.rawValue <= limit, ranges.base(of: range, under: highest) != nil
+      guard range.last.rawValue <= limit,
+        unsafe pool.pointee.base(of: range, ranges, highest) != nil
       else { throw .outOfRange }
       let chunk = unsafe try Box<BounceChunk>.place { () throws(Failure) in
         unsafe BounceChunk(

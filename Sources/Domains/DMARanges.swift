@@ -3,6 +3,7 @@
 import Addressing
 import CDMACore
 import Primitives
+import Synchronization
 
 /// The DMA ranges of a device: which physical memory its bus has, and at which addresses.
 ///
@@ -79,9 +80,10 @@ public struct DMARanges: ~Copyable {
   // Invariant: sorted by bus address; no two overlap, or adjoin on both sides. Nil if there are none.
   private let windows: UnsafeMutablePointer<Window>?
   private let count: Int
-  /// Those that the device had before, for whoever frees them.
-  var older: UnsafeMutablePointer<DMARanges>? = nil
-  private let placed = Placed()
+  // Of those that a device ever had, the first ones; nil if no direct mapping of it is without a record. And the
+  // address of those that came next, 0 for none.
+  var first: UnsafeMutablePointer<DMARanges>? = nil
+  private let nextAddress = Atomic<UInt>(0)
 
   /// All memory, where it is.
   public init() {
@@ -183,6 +185,19 @@ public struct DMARanges: ~Copyable {
     return nil
   }
 
+  /// The bus addresses of memory in a run, if it has some there.
+  @inline(never)
+  func run(_ index: Int, of memory: PhysicalRange) -> (first: UInt64, last: UInt64)? {
+    guard let windows = unsafe windows else { return (memory.first.rawValue, memory.last.rawValue) }
+    let window = unsafe windows[index]
+    let (first, last) = (
+      max(memory.first, window.physical.first), min(memory.last, window.physical.last)
+    )
+    // Inside the window on the other side too.
+    let bus = window.bus.first.rawValue &- window.physical.first.rawValue
+    return first <= last ? (first.rawValue &+ bus, last.rawValue &+ bus) : nil
+  }
+
   /// The window that a bus address lies in; or the last address of the hole that it lies in. There are
   /// windows.
   public func find(_ address: UInt64) -> (window: Window?, holeLast: UInt64) {
@@ -207,6 +222,56 @@ public struct DMARanges: ~Copyable {
       highest = max(highest ?? 0, window.physical.first.rawValue &+ extent)
     }
     return highest
+  }
+
+  // MARK: - Those that a device ever had
+
+  /// Those that the device had next.
+  var next: UnsafeMutablePointer<DMARanges>? {
+    // SAFETY: only `append` writes this, with the address of ranges that live as long as the device.
+    // Acquiring: pairs with the release there.
+    unsafe UnsafeMutablePointer(bitPattern: nextAddress.load(ordering: .acquiring))
+  }
+
+  /// Lets others be the next ones, if there are none. Returns those that are.
+  func append(_ new: UnsafeMutablePointer<DMARanges>) -> UnsafeMutablePointer<DMARanges> {
+    // Releasing: so that who finds them finds them whole. Acquiring: so do we.
+    _ = nextAddress.compareExchange(
+      expected: 0, desired: UInt(bitPattern: new), ordering: .acquiringAndReleasing)
+    return unsafe next!
+  }
+
+  /// Whether direct mappings without a record may be where memory has its bus address now: of other memory, which
+  /// the bus had there at another time.
+  func mayClash(
+    _ memory: PhysicalRange, at base: UInt64, in system: UnsafeMutablePointer<System>
+  ) -> Bool {
+    guard let first = unsafe first, unsafe first.pointee.next != nil else { return false }
+    return unsafe Self.mayClash(from: first, memory, at: base, in: system)
+  }
+
+  @inline(never)
+  private static func mayClash(
+    from first: UnsafeMutablePointer<DMARanges>, _ memory: PhysicalRange, at base: UInt64,
+    in system: UnsafeMutablePointer<System>
+  ) -> Bool {
+    var other: PhysicalRange? = nil
+    while let (there, _, _) = unsafe system.pointee.hostMemory(after: other) {
+      other = there
+      var next: UnsafeMutablePointer<DMARanges>? = unsafe first
+      while let ranges = unsafe next {
+        let isSame = unsafe ranges.pointee.base(of: memory, under: UInt64.max) == base
+        for index in 0..<(isSame ? 0 : unsafe ranges.pointee.runCount) {
+          if let run = unsafe ranges.pointee.run(index, of: there), run.last >= base,
+            run.first <= base &+ memory.extent
+          {
+            return true
+          }
+        }
+        unsafe next = ranges.pointee.next
+      }
+    }
+    return false
   }
 
   /// How many runs of bus addresses there are; all of them are one where there are no ranges.

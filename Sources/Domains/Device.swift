@@ -161,10 +161,10 @@ public struct Device: ~Copyable, Held {
   public let reserved: ReservedRegions
   /// The zero-copy mappings of a device that is mapped directly.
   public let pins: PinTable
-  // The addresses of the DMA ranges that hold now, and of those that were made last. All that were ever
-  // made are there until the device ends: who reads them takes no lock.
+  // The address of the DMA ranges that hold now, and the first ones. All that were ever made are there until the
+  // device ends: who reads them takes no lock.
   private let currentRanges: Atomic<UInt>
-  private let newestRanges: Atomic<UInt>
+  let firstRanges: UnsafeMutablePointer<DMARanges>
   let seat: Seat
   // How addresses may lead elsewhere than its path says; `DetourBits`.
   private let detours: Atomic<UInt8>
@@ -267,7 +267,8 @@ public struct Device: ~Copyable, Held {
     self.reserved = reserved
     self.pins = pins
     currentRanges = Atomic(UInt(bitPattern: ranges))
-    newestRanges = Atomic(UInt(bitPattern: ranges))
+    unsafe firstRanges = ranges
+    if !self.mappings.recordsDirect { unsafe ranges.pointee.first = ranges }
     seat = description.topology.seat
     detours = Atomic(unsafe ranges.pointee.isEmpty ? 0 : DetourBits.ranges)
     busLimit = Atomic(description.busLimit)
@@ -315,9 +316,9 @@ public struct Device: ~Copyable, Held {
     if let pool = unsafe bouncePool { unsafe BouncePool.leave(pool) }
     if let ops = unsafe ops { unsafe Box.destroy(ops) }
     unsafe Box.letGo(system)
-    var next = unsafe Self.ranges(at: newestRanges.load(ordering: .relaxed))
+    var next: UnsafeMutablePointer<DMARanges>? = unsafe firstRanges
     while let ranges = unsafe next {
-      unsafe next = ranges.pointee.older
+      unsafe next = ranges.pointee.next
       unsafe Box.destroy(ranges)
     }
   }
@@ -490,25 +491,16 @@ public struct Device: ~Copyable, Held {
     let new = unsafe try Box<DMARanges>.place { () throws(Failure) in
       unsafe try DMARanges(given, count: count)
     }
+    unsafe new.pointee.first = firstRanges.pointee.first
     // It stays, whatever comes later.
     if unsafe !new.pointee.isEmpty { addDetour(DetourBits.ranges) }
-    var newest = newestRanges.load(ordering: .acquiring)
-    while true {
-      var next = unsafe Self.ranges(at: newest)
-      while let old = unsafe next {
-        if unsafe old.pointee.isEqual(to: new.pointee) {
-          unsafe Box.destroy(new)
-          return currentRanges.store(UInt(bitPattern: old), ordering: .releasing)
-        }
-        unsafe next = old.pointee.older
-      }
-      unsafe new.pointee.older = Self.ranges(at: newest)
-      let (isDone, now) = newestRanges.compareExchange(
-        expected: newest, desired: UInt(bitPattern: new), ordering: .acquiringAndReleasing)
-      if isDone { break }
-      newest = now
+    var last = unsafe firstRanges
+    while unsafe last != new && !last.pointee.isEqual(to: new.pointee) {
+      unsafe last = last.pointee.append(new)
     }
-    currentRanges.store(UInt(bitPattern: new), ordering: .releasing)
+    if unsafe last != new { unsafe Box.destroy(new) }
+    // Releasing: pairs with the acquire in `ranges`.
+    currentRanges.store(UInt(bitPattern: last), ordering: .releasing)
   }
 
   // MARK: - Attachment

@@ -34,6 +34,37 @@ extension Domain.Translation {
     }
   }
 
+  /// Keeps addresses from being given out that direct mappings of a device may have without a record.
+  ///
+  /// - Parameter reserving: false: looks whether they are.
+  /// - Throws: `busy` when one of them is given out, or could be; `noMemory`.
+  @inline(never)
+  func keepClear(of device: borrowing Device, reserving: Bool) throws(Failure) {
+    guard let queue = unsafe queue, device.mayHaveUntracked else { return }
+    if reserving { unsafe queue.pointee.giveBackAll() }
+    let space = unsafe queue.pointee.space
+    let (bounds, mask) = unsafe (space.pointee.bounds, Device.granule.mask)
+    var memory: PhysicalRange? = nil
+    while let (there, _, _) = unsafe device.system.pointee.hostMemory(after: memory) {
+      memory = there
+      var next: UnsafeMutablePointer<DMARanges>? = unsafe device.firstRanges
+      while let ranges = unsafe next {
+        for index in 0..<(unsafe ranges.pointee.runCount) {
+          guard let run = unsafe ranges.pointee.run(index, of: there),
+            let part = try? IOVARange(
+              first: max(IOVA(run.first & ~mask), bounds.first),
+              last: min(IOVA(run.last | mask), bounds.last))
+          else { continue }
+          while let rest = unsafe space.pointee.unreserved(in: part) {
+            guard reserving else { throw .busy }
+            try unsafe space.pointee.reserve(rest)
+          }
+        }
+        unsafe next = ranges.pointee.next
+      }
+    }
+  }
+
   /// The alignment of an IOVA that lets a range of memory have the largest leaves it can: the
   /// largest leaf size that fits the range and that it starts at a multiple of.
   private func preferredAlignment(for pages: PhysicalRange) -> UInt64 {

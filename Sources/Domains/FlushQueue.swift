@@ -506,6 +506,13 @@ public struct FlushQueue: ~Copyable, Held {
     return try allocate()
   }
 
+  /// Frees all that no mapping has.
+  func giveBackAll() {
+    _ = unsafe stash.drain(to: space, system.pointee.calls)
+    if hasBatches { flush() }
+    unsafe space.pointee.drain()
+  }
+
   /// Frees what is stashed and what is queued. Returns whether something was queued.
   ///
   /// - Throws: `noSpace` when there is nothing of either.

@@ -95,8 +95,15 @@ extension Group {
     _ type: DefaultType, _ iommu: UnsafeMutablePointer<IOMMU>,
     for group: UnsafeMutablePointer<Group>
   ) throws(Failure) -> UnsafeMutablePointer<Domain> {
-    unsafe try Domain.place(
+    let domain = unsafe try Domain.place(
       iommu, DomainDescription(type.kind, isLazy: type.isLazy, for: group))
+    do throws(Failure) {
+      try unsafe group.pointee.clear(domain)
+    } catch {
+      unsafe Box.letGo(domain)
+      throw error
+    }
+    return unsafe domain
   }
 
   /// Makes a domain the default domain that the group has chosen, if it is of the kind.
@@ -158,7 +165,9 @@ extension Group {
       // One that is there contains devices that are not trusted: else they could not have come.
       let current = unsafe state.defaultDomain?.pointee.kind
       if current == nil || (driver.wish != nil && current != driver.wish?.kind) {
-        let user = unsafe first(in: state) { $0.uses > 0 || $0.isUsedByDriver }
+        let user = unsafe first(in: state) {
+          unsafe $0.pointee.uses > 0 || $0.pointee.isUsedByDriver
+        }
         guard state.uses == 0, current == nil || state.isDefaultChosen else {
           return unsafe refuse(.busy, user)
         }

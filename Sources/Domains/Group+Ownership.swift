@@ -72,6 +72,14 @@ extension Group {
   ///
   /// - Throws: `notPermitted` when this is not the owner, and as `change`.
   public func release(_ token: UnsafeRawPointer) throws(Failure) {
+    let next = unsafe state.withLock { state in
+      let domain = unsafe state.owner == token ? state.defaultDomain : nil
+      if let domain = unsafe domain { unsafe Box.hold(domain) }
+      return unsafe domain
+    }
+    defer { if let next = unsafe next { unsafe Box.letGo(next) } }
+    // Where there is no memory for it the domain is busy.
+    if let next = unsafe next { try? unsafe clear(next) }
     let left = try state.withLock { (state) throws(Failure) -> Left in
       guard unsafe state.owner == token else { throw .notPermitted }
       if state.claims > 1 {
@@ -96,6 +104,9 @@ extension Group {
   public func attach(
     _ domain: UnsafeMutablePointer<Domain>?, by token: UnsafeRawPointer
   ) throws(Failure) {
+    if let domain = unsafe domain, state.withLock({ unsafe $0.owner == token }) {
+      try unsafe clear(domain)
+    }
     let left = try state.withLock { (state) throws(Failure) -> Left in
       guard unsafe state.owner == token else { throw .notPermitted }
       if let domain = unsafe domain {

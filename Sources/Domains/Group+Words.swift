@@ -50,7 +50,7 @@ extension Group {
   private static func describeMappings(_ state: borrowing State, _ text: inout TextBuffer) {
     var next = unsafe state.members
     while let member = unsafe next {
-      let device = unsafe member.pointee.device!
+      let device = unsafe member.pointee.attached
       let count = unsafe device.pointee.mappings.totals.count
       if count > 0 {
         text.append("; ")

@@ -19,7 +19,10 @@ import Primitives
 // domain. The tables are thawed when all have it: so what is mapped for one device leads all of them there.
 // 2.2 What was left, a domain that may end with its last device, is let go of when the lock is free and
 // no read section that found it is open. Then what was pending there is answered (PageRequests.swift).
-// 2.3 An owner is known by an address of the caller's that is never looked at again.
+// 2.3 A direct mapping may have no record but its address, which nothing else may get then. So before a
+// device goes to a DMA domain that may have some, the domain reserves the bus addresses of memory. That may
+// take memory, and is done before the lock is taken, under which it is looked at again.
+// 2.4 An owner is known by an address of the caller's that is never looked at again.
 //
 // 3. Locking
 // One lock a group (rank 3), with each device's mapping table's (rank 4) inside it, one after another.
@@ -36,6 +39,8 @@ public struct Group: ~Copyable, Held {
   @safe
   struct Member {
     var device: UnsafeMutablePointer<Device>? = nil
+    /// The device, while the group has it.
+    var attached: UnsafeMutablePointer<Device> { unsafe device.unsafelyUnwrapped }
     var next: UnsafeMutablePointer<Member>? = nil
     /// How often somebody said that its driver uses the DMA API.
     var uses: UInt64 = 0
@@ -193,8 +198,8 @@ public struct Group: ~Copyable, Held {
     try state.withLock { (state) throws(Failure) in
       state.meetsPeers = true
       let inTheWay = unsafe Self.first(in: state) { member in
-        unsafe member.device!.pointee.meetPeers()
-        return unsafe !member.device!.pointee.mappings.isClear(of: bus)
+        unsafe member.pointee.attached.pointee.meetPeers()
+        return unsafe !member.pointee.attached.pointee.mappings.isClear(of: bus)
       }
       guard unsafe inTheWay == nil else { throw .busy }
     }
@@ -223,7 +228,7 @@ public struct Group: ~Copyable, Held {
     var needed = 0
     var next = unsafe members
     while let member = unsafe next {
-      let device = unsafe member.pointee.device!
+      let device = unsafe member.pointee.attached
       let count = unsafe device.pointee.reserved.count
       for index in 0..<count where !regions.isFull {
         unsafe regions.append(device.pointee.reserved[index])
@@ -241,7 +246,7 @@ public struct Group: ~Copyable, Held {
       unsafe Box.hold(domain)
       unsafe domain.pointee.countDevice()
     }
-    unsafe member.pointee.device!.pointee.mappings.setDomain(domain)
+    unsafe member.pointee.attached.pointee.mappings.setDomain(domain)
   }
 
   // MARK: - The domain
@@ -257,13 +262,21 @@ public struct Group: ~Copyable, Held {
     guard unsafe domain != state.domain else { return Left() }
     var next = unsafe state.members
     while let member = unsafe next {
-      guard unsafe member.pointee.device!.pointee.mappings.freeze() else {
+      guard unsafe member.pointee.attached.pointee.mappings.freeze() else {
         unsafe thaw(state.members, until: member)
         throw .busy
       }
       unsafe next = member.pointee.next
     }
     do throws(Failure) {
+      if let translation = unsafe domain?.pointee.dynamic {
+        unsafe next = state.members
+        while let member = unsafe next {
+          try unsafe translation.pointee.keepClear(
+            of: member.pointee.attached.pointee, reserving: false)
+          unsafe next = member.pointee.next
+        }
+      }
       try unsafe tellBackend(state, of: domain, insteadOf: state.domain)
     } catch {
       unsafe thaw(state.members, until: nil)
@@ -282,12 +295,40 @@ public struct Group: ~Copyable, Held {
     return left
   }
 
+  /// Lets a domain, to which the devices are about to go, give out no address where one of them may have
+  /// mapped directly without a record.
+  ///
+  /// - Throws: as `Translation.keepClear`.
+  @inline(never)
+  func clear(_ domain: UnsafeMutablePointer<Domain>) throws(Failure) {
+    guard let translation = unsafe domain.pointee.dynamic else { return }
+    var index = 0
+    // Each of them, as long as none comes or goes; `change` looks whether one has come.
+    while let device = unsafe hold(index) {
+      defer { unsafe Box.letGo(device) }
+      try unsafe translation.pointee.keepClear(of: device.pointee, reserving: true)
+      index += 1
+    }
+  }
+
+  private func hold(_ index: Int) -> UnsafeMutablePointer<Device>? {
+    unsafe state.withLock { state in
+      var left = index
+      let device = unsafe Self.first(in: state) { _ in
+        left -= 1
+        return left < 0
+      }
+      if let device = unsafe device { unsafe Box.hold(device) }
+      return unsafe device
+    }
+  }
+
   private static func thaw(
     _ members: UnsafeMutablePointer<Member>?, until end: UnsafeMutablePointer<Member>?
   ) {
     var next = unsafe members
     while let member = unsafe next, unsafe member != end {
-      unsafe member.pointee.device!.pointee.mappings.thaw()
+      unsafe member.pointee.attached.pointee.mappings.thaw()
       unsafe next = member.pointee.next
     }
   }
@@ -329,28 +370,28 @@ public struct Group: ~Copyable, Held {
   static func suitsAll(
     _ domain: UnsafeMutablePointer<Domain>, in state: borrowing State
   ) -> Bool {
-    unsafe first(in: state) { unsafe !suits(domain, $0.device!) } == nil
+    unsafe first(in: state) { unsafe !suits(domain, $0.pointee.attached) } == nil
   }
 
   /// The first device that must reach some memory at all times.
   static func direct(in state: borrowing State) -> UnsafeMutablePointer<Device>? {
-    unsafe first(in: state) { unsafe $0.device!.pointee.reserved.direct != nil }
+    unsafe first(in: state) { unsafe $0.pointee.attached.pointee.reserved.direct != nil }
   }
 
   /// The first device that passes.
   static func first(
-    in state: borrowing State, where passes: (Member) -> Bool
+    in state: borrowing State, where passes: (UnsafeMutablePointer<Member>) -> Bool
   ) -> UnsafeMutablePointer<Device>? {
     var next = unsafe state.members
     while let member = unsafe next {
-      if unsafe passes(member.pointee) { return unsafe member.pointee.device }
+      if unsafe passes(member) { return unsafe member.pointee.device }
       unsafe next = member.pointee.next
     }
     return nil
   }
 
   static func untrusted(in state: borrowing State) -> UnsafeMutablePointer<Device>? {
-    unsafe first(in: state) { unsafe $0.device!.pointee.isUntrusted }
+    unsafe first(in: state) { unsafe $0.pointee.attached.pointee.isUntrusted }
   }
 
   // MARK: - The default domain
@@ -359,11 +400,12 @@ public struct Group: ~Copyable, Held {
   ///
   /// - Throws: `invalidArgument` for a domain of another IOMMU, `notPermitted` when the group is owned,
   ///   `busy` when it is in use, when it has a default domain unless that is to be replaced, and as
-  ///   `change`.
+  ///   `clear` and `change`.
   @inline(never)
   public func setDefault(
     _ domain: UnsafeMutablePointer<Domain>, replacing: Bool
   ) throws(Failure) {
+    try unsafe clear(domain)
     let left = try state.withLock { (state) throws(Failure) -> Left in
       unsafe try Self.check(domain, state)
       try Self.requireFree(state)

@@ -398,19 +398,19 @@ extension Domain {
     }
     guard unsafe window.pointee.isOpen else { return nil }
     var change: DomainChange? = nil
-    var address: UInt64? = 0
-    while let from = address, change == nil,
-      let (memory, access, number) = unsafe iommu.pointee.system.pointee.hostMemory(from: from)
+    var memory: PhysicalRange? = nil
+    while change == nil,
+      let (there, access, number) = unsafe iommu.pointee.system.pointee.hostMemory(after: memory)
     {
+      memory = there
       do throws(Failure) {
-        try forEachPart(of: memory) { (part) throws(Failure) in
+        try forEachPart(of: there) { (part) throws(Failure) in
           if change != nil { return }
           change = try unsafe add(part, access, number, to: window, translation)
         }
       } catch {
         failure = error
       }
-      address = memory.last.rawValue < UInt64.max ? memory.last.rawValue &+ 1 : nil
     }
     return change
   }

@@ -110,7 +110,9 @@ extension Group {
     let slot = unsafe try slot(of: pasid)
     let hasLeft = try state.withLock { (state) throws(Failure) -> Bool in
       guard unsafe state.owner == token else { throw .notPermitted }
-      guard unsafe Self.first(in: state, where: { unsafe !$0.device!.pointee.allows(pasid) }) == nil
+      guard
+        unsafe Self.first(in: state, where: { unsafe !$0.pointee.attached.pointee.allows(pasid) })
+          == nil
       else { throw .invalidArgument }
       unsafe try Self.check(domain, state)
       guard unsafe domain.pointee.isOwners else { throw .notPermitted }

@@ -174,6 +174,15 @@ public struct System: ~Copyable, Held {
     }
   }
 
+  /// The first such region; or the next one behind another.
+  public func hostMemory(
+    after last: PhysicalRange?
+  ) -> (PhysicalRange, Access, number: UInt64)? {
+    // It wraps behind the highest address of all.
+    let first = last.map { $0.last.rawValue &+ 1 } ?? 0
+    return last != nil && first == 0 ? nil : hostMemory(from: first)
+  }
+
   public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }
 
   /// The group that whoever made the system puts a device into, if it knows one.

@@ -248,6 +248,19 @@ extension IOVASpace {
     return true
   }
 
+  /// The first part of a range that nobody has reserved, and that is all free or all in use.
+  @_optimize(size)
+  public func unreserved(in range: IOVARange) -> IOVARange? {
+    var next = range.first
+    while true {
+      let (found, use) = use(at: next)
+      let last = min(found.last, range.last)
+      if use != .reserved { return try? IOVARange(first: next, last: last) }
+      guard last < range.last else { return nil }
+      next = IOVA(last.rawValue &+ 1)
+    }
+  }
+
   /// Lets a range be allocated again that `reserve` was given.
   ///
   /// - Throws: `invalidArgument` when there is no such reservation.

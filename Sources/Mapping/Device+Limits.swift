@@ -52,11 +52,10 @@ extension Device {
       return (mask, limit >= mask && ranges.isEmpty)
     }
     var (highest, isReached) = (UInt64(0), limit > 0)
-    var next: UInt64? = 0
-    while let from = next, let (memory, _, _) = unsafe system.pointee.hostMemory(from: from) {
-      let last = memory.last.rawValue
-      next = last < UInt64.max ? last &+ 1 : nil
-      guard let range = ranges.bus(of: memory) else {
+    var memory: PhysicalRange? = nil
+    while let (there, _, _) = unsafe system.pointee.hostMemory(after: memory) {
+      memory = there
+      guard let range = ranges.bus(of: there) else {
         isReached = false
         continue
       }

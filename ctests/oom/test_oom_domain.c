@@ -218,6 +218,63 @@ static void set_bypass__without_memory_is_on_and_fills_the_window_later(void **s
 	assert_int_equal(seen, 1U << 3 | 1U << 11 | 1U << 15);
 }
 
+#define SCATTERED 200
+
+/* Regions of a page each, with as large holes, so that keeping them takes memory. */
+static void add_scattered(struct stage *stage, bool is_odd)
+{
+	static uint8_t memory[2 * SCATTERED * PAGE] __attribute__((aligned(PAGE)));
+
+	for (unsigned i = is_odd; i < 2 * SCATTERED; i += 2)
+		add_host_region(stage->machine.system, ELSEWHERE + i * PAGE, PAGE,
+				memory + i * PAGE, 0);
+}
+
+/* To which a device comes that may have direct mappings without a record. */
+static void domain_replace__by_a_dma_domain_survives_every_failed_allocation(void **state)
+{
+	const struct dmacore_dma_owner owner = DMACORE_DMA_OWNER_INIT;
+	unsigned live = oom.live_count;
+	unsigned long failed = oom.failures;
+	static struct stage stage;
+	struct dmacore_domain *domain;
+	struct dmacore_group *group;
+	dmacore_dma_t dma;
+
+	(void)state;
+	stage_start(&stage);
+	add_scattered(&stage, false);
+	domain = make_domain(&(struct machine){ .iommu = stage.iommu }, DMACORE_DOMAIN_DMA,
+			     ELSEWHERE, ELSEWHERE + 2 * SCATTERED * PAGE - 1);
+	assert_survives_failures(dmacore_domain_replace(domain, stage.device), {
+		assert_ok(dmacore_map_phys(stage.device, LOW_BASE, 1, DMACORE_TO_DEVICE, 0, &dma));
+		assert_int_equal(dma, LOW_BASE);
+		assert_ok(dmacore_unmap(stage.device, dma, 1, DMACORE_TO_DEVICE, 0));
+	});
+	assert_true(oom.failures > failed);
+	assert_ok(dmacore_map_phys(stage.device, LOW_BASE, 1, DMACORE_TO_DEVICE, 0, &dma));
+	assert_true((dma - ELSEWHERE) / PAGE % 2 == 1);
+	assert_ok(dmacore_unmap(stage.device, dma, 1, DMACORE_TO_DEVICE, 0));
+
+	/* Memory that comes while the group is owned is kept when it goes back, or that waits. */
+	assert_ok(dmacore_device_group(stage.device, &group));
+	assert_needs_no_memory(assert_ok(dmacore_group_claim_dma_owner(group, &owner)));
+	add_scattered(&stage, true);
+	oom.left = 0;
+	assert_fails(dmacore_group_release_dma_owner(group, &owner), EBUSY);
+	oom.left = -1;
+	assert_ok(dmacore_group_release_dma_owner(group, &owner));
+	assert_fails(dmacore_map_phys(stage.device, LOW_BASE, 1, DMACORE_TO_DEVICE, 0, &dma),
+		     ENOSPC);
+	dmacore_group_destroy(group);
+	assert_needs_no_memory({
+		assert_ok(dmacore_domain_detach(domain, stage.device));
+		dmacore_domain_destroy(domain);
+	});
+	stage_stop(&stage);
+	assert_int_equal(oom.live_count, live);
+}
+
 static void iommu_create__with_a_backend_unwinds_every_failed_allocation(void **state)
 {
 	const uint32_t types[] = { DMACORE_DOMAIN_IDENTITY, DMACORE_DOMAIN_DMA,
@@ -343,6 +400,7 @@ int main(void)
 		cmocka_unit_test(hybrid_domain_create__unwinds_every_failed_allocation),
 		cmocka_unit_test(memory_add__beside_hybrid_domains_needs_none_of_their_memory),
 		cmocka_unit_test(set_bypass__without_memory_is_on_and_fills_the_window_later),
+		cmocka_unit_test(domain_replace__by_a_dma_domain_survives_every_failed_allocation),
 		cmocka_unit_test(iommu_create__with_a_backend_unwinds_every_failed_allocation),
 		cmocka_unit_test(map__with_a_backend_changes_nothing_when_an_allocation_fails),
 		cmocka_unit_test(view_map__through_a_nested_domain_unwinds_every_failed_allocation),

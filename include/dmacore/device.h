@@ -504,7 +504,8 @@ int dmacore_device_set_bus_limit(struct dmacore_device *device, dmacore_dma_t li
  *
  * Live mappings are synced and unmapped as they were made. Whether the device still reaches them is the
  * bus's to say, and so the new ranges' for its views. The memory of ranges that are set for the first time
- * is kept until the device ends.
+ * is kept until the device ends. A device that may have direct mappings without a record (see
+ * DMACORE_DEVICE_TRACK_DIRECT) gets no copies where other memory was mapped by other ranges.
  *
  * Context: any thread; locked (device mappings, rank 4); calls nothing back.
  * Ownership: nothing changes hands.

@@ -280,13 +280,22 @@ void dmacore_domain_destroy(struct dmacore_domain *domain);
  * All devices of the group (group.h) are attached; a device that was made without saying otherwise is
  * alone in its group.
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4); calls nothing back.
+ * A direct mapping that no record is kept of has its address to itself for as long as the device lives:
+ * a DMA domain to which a device comes that may have some (see DMACORE_DEVICE_TRACK_DIRECT) gives out no
+ * bus addresses of memory from then on, to no device. For that it is flushed first. (On a flat system,
+ * which does not say what is memory, it gives them out.)
+ *
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; for a DMA domain flush queue, rank 7,
+ *   and as iova.h); may wait for accesses in flight to end; calls nothing back.
  * Ownership: the group and its devices hold on to the domain until it is detached, or they are
  *   destroyed.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or the device is not behind the domain's IOMMU. Never succeeds if
  *            retried.
- *   -EBUSY   the group has a default domain, this one or another. Succeeds once it is detached.
+ *   -EBUSY   the group has a default domain, this one or another. Succeeds once it is detached. Or an
+ *            address that is to be kept from being given out is given out, for which other devices have
+ *            to unmap it.
+ *   -ENOMEM  no memory to keep them. May succeed later.
  *   -EPERM   the group is owned; not until it is released. Or a device of the group may not have such a
  *            domain: it is an identity, a hybrid or a lazy domain, and the device is not trusted
  *            (DMACORE_DEVICE_UNTRUSTED), or it does not honour the device's reserved regions
@@ -312,7 +321,8 @@ int dmacore_domain_attach(struct dmacore_domain *domain, struct dmacore_device *
  *   -EINVAL  a pointer is NULL, or the device is not behind the domain's IOMMU. Never succeeds if
  *            retried.
  *   -EBUSY   the group is in use by the DMA API, or a device of it has live mappings or a mapping
- *            call running. Succeeds once that has ended.
+ *            call running, or as there about addresses. Succeeds once that has ended.
+ *   -ENOMEM  as there.
  *   -EPERM   as there.
  */
 DMACORE_MUST_CHECK

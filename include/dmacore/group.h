@@ -214,7 +214,8 @@ int dmacore_device_claim_dma_owner(struct dmacore_device *device,
  *   -EINVAL  a pointer is NULL. Never succeeds if retried.
  *   -EPERM   @owner does not own the group. Never, unless it claims it.
  *   -EBUSY   the last claim, and a device of the group has live mappings or a mapping call running, or
- *            a domain is just being taken from a PASID of it. Succeeds once that has ended.
+ *            a domain is just being taken from a PASID of it, or as for dmacore_domain_attach() about
+ *            addresses of the default domain. Succeeds once that has ended.
  */
 DMACORE_MUST_CHECK
 int dmacore_device_release_dma_owner(struct dmacore_device *device,
@@ -272,8 +273,9 @@ int dmacore_group_release_dma_owner(struct dmacore_group *group,
  *   -EINVAL  a pointer is NULL, or the domain is of another IOMMU. Never succeeds if retried.
  *   -EPERM   @owner does not own the group, or may not have such a domain, or a device of the group
  *            may not (see dmacore_domain_attach()). Never, unless it claims it.
- *   -EBUSY   a device of the group has live mappings or a mapping call running. Succeeds once that
- *            has ended.
+ *   -EBUSY   a device of the group has live mappings or a mapping call running, or as for
+ *            dmacore_domain_attach() about addresses. Succeeds once that has ended.
+ *   -ENOMEM  as there.
  */
 DMACORE_MUST_CHECK
 int dmacore_device_attach(struct dmacore_device *device, struct dmacore_domain *domain,
