@@ -546,6 +546,38 @@ static void map__crosses_no_boundary_of_the_device(void **state)
 		unmap(machine, dma[i], 3 * SLOT, DMACORE_TO_DEVICE);
 }
 
+/* A copy that has to keep low bits with which any place crosses a boundary crosses it as its memory does. */
+static void map__crosses_a_boundary_where_kept_bits_do(void **state)
+{
+	const uint64_t boundaries[] = { 1023, PAGE - 1, 2 * PAGE - 1, 4 * PAGE - 1 };
+	const uint64_t masks[] = { 0, 511, PAGE - 1, 4 * PAGE - 1 };
+	struct machine *machine = *state;
+
+	use_narrow(machine, 0, NULL);
+	use_pool(machine, 16 * PAGE, 16 * PAGE);
+	for (unsigned i = 0; i < 16; i++) {
+		struct dmacore_device_limits limits = DMACORE_DEVICE_LIMITS_INIT;
+		uint64_t boundary = boundaries[i / 4];
+
+		limits.segment_boundary_mask = boundary;
+		limits.min_align_mask = masks[i % 4];
+		assert_ok(dmacore_device_set_limits(machine->device, &limits));
+		for (uint64_t size = 256; size <= 2 * PAGE; size *= 2) {
+			for (uint64_t offset = 0; offset < 4 * PAGE; offset += 700) {
+				uint64_t kept = masks[i % 4] | (size >= PAGE ? PAGE - 1 : 0);
+				uint64_t low = (HIGH_BASE + offset) & kept & boundary;
+				dmacore_dma_t dma = map_for(machine, machine->high + offset, size,
+							    DMACORE_TO_DEVICE);
+
+				assert_true(((dma ^ (HIGH_BASE + offset)) & kept) == 0);
+				if (low + size - 1 <= boundary)
+					assert_true((dma & boundary) + size - 1 <= boundary);
+				unmap(machine, dma, size, DMACORE_TO_DEVICE);
+			}
+		}
+	}
+}
+
 static void map__copies_as_much_as_the_pool_holds(void **state)
 {
 	struct machine *machine = *state;
@@ -1008,6 +1040,7 @@ int main(void)
 		test_on_translated(map__coherent_memory_is_never_copied),
 		test_on(DIRECT, map__keeps_the_bits_of_the_devices_mask),
 		test_on(DIRECT, map__crosses_no_boundary_of_the_device),
+		test_on(DIRECT, map__crosses_a_boundary_where_kept_bits_do),
 		test_on(TRACKED, map__copies_as_much_as_the_pool_holds),
 		test_on(DIRECT, unmap__finds_misuse_of_what_is_copied),
 		test_on(TRACKED, unmap__finds_misuse_of_what_is_copied),

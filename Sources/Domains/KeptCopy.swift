@@ -34,10 +34,10 @@ extension Device {
   ///
   /// - Throws: `noSpace` for a size that no memory has.
   public func slots(for memory: PhysicalRange) throws(Failure) -> BounceRequest {
-    let (size, boundary) = (memory.extent &+ 1, limits.segmentBoundaryMask)
+    let size = memory.extent &+ 1
     return try BounceRequest(
       size: size, low: memory.first.rawValue, mask: alignment(of: size),
-      boundary: memory.extent <= boundary ? boundary : UInt64.max)
+      boundary: limits.segmentBoundaryMask)
   }
 
   /// The bits of an address that its copy keeps.
