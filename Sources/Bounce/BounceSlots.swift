@@ -136,16 +136,17 @@ public struct BounceSlots: ~Copyable, @unchecked Sendable {
   public init(
     _ host: UnsafeMutableRawPointer, size: Int, areas: Int? = nil
   ) throws(Failure) {
-    let count = size >> Self.granule.shift
-    let wordCount = (count + 63) >> 6
+    // Nothing wraps: no pool is larger than 2^41 bytes.
+    let count = size &>> Self.granule.shift
+    let wordCount = (count &+ 63) &>> 6
     let wanted = max(1, areas ?? Int(cplatform_cpu_count()))
     var shift = 0
-    while (wordCount + (1 << shift) - 1) >> shift > wanted { shift += 1 }
-    let areaCount = (wordCount + (1 << shift) - 1) >> shift
-    let runsOffset = areaCount * Self.areaStride
-    let wordsOffset = runsOffset + count * MemoryLayout<BounceRun>.stride
-    let keptOffset = wordsOffset + wordCount * MemoryLayout<UInt64>.stride
-    let byteCount = keptOffset + 2 * count * MemoryLayout<UInt64>.stride
+    while (wordCount &+ (1 &<< shift) &- 1) &>> shift > wanted { shift &+= 1 }
+    let areaCount = (wordCount &+ (1 &<< shift) &- 1) &>> shift
+    let runsOffset = areaCount &* Self.areaStride
+    let wordsOffset = runsOffset &+ count &* MemoryLayout<BounceRun>.stride
+    let keptOffset = wordsOffset &+ wordCount &* MemoryLayout<UInt64>.stride
+    let byteCount = keptOffset &+ 2 &* count &* MemoryLayout<UInt64>.stride
     let memory = unsafe try RawMemory.allocate(byteCount, alignment: Self.areaStride)
     unsafe self.host = host
     self.count = count
@@ -157,20 +158,24 @@ public struct BounceSlots: ~Copyable, @unchecked Sendable {
     // slot, all of which are aligned to a word.
     unsafe runs = (memory + runsOffset).bindMemory(to: BounceRun.self, capacity: count)
     unsafe words = (memory + wordsOffset).bindMemory(to: UInt64.self, capacity: wordCount)
-    unsafe kept = (memory + keptOffset).bindMemory(to: UInt64.self, capacity: 2 * count)
+    unsafe kept = (memory + keptOffset).bindMemory(to: UInt64.self, capacity: 2 &* count)
     // Those that are kept follow.
-    unsafe RawMemory.clear(memory + wordsOffset, size: byteCount - wordsOffset)
-    if count & 63 != 0 { unsafe words[wordCount - 1] = UInt64.max << UInt64(count & 63) }
-    for index in 0..<areaCount {
+    unsafe RawMemory.clear(memory + wordsOffset, size: byteCount &- wordsOffset)
+    if count & 63 != 0 {
+      unsafe words[wordCount &- 1] = UInt64.max &<< UInt64(truncatingIfNeeded: count)
+    }
+    var index = 0
+    while index < areaCount {
       // SAFETY: the allocation has room for the areas at its start, each of which fits its stride behind
       // a lock's word.
-      let start = unsafe memory + index * Self.areaStride
+      let start = unsafe memory + index &* Self.areaStride
       unsafe start.bindMemory(to: UInt64.self, capacity: 1).initialize(to: 0)
       // SAFETY: as above.
       unsafe (start + Self.lockSize).bindMemory(to: Area.self, capacity: 1)
-        .initialize(to: Area(hint: index << shift))
-      let end = min((index + 1) << (shift + 6), count)
-      unsafe area(index).pointee.free = end - index << (shift + 6)
+        .initialize(to: Area(hint: index &<< shift))
+      let end = min((index &+ 1) &<< (shift &+ 6), count)
+      unsafe area(index).pointee.free = end &- index &<< (shift &+ 6)
+      index &+= 1
     }
   }
 

@@ -31,6 +31,9 @@ public struct FaultRing: ~Copyable {
 
   deinit { unsafe RawMemory.free(faults) }
 
+  // Where in the ring a place is that is at most once around.
+  private func place(_ place: Int) -> Int { place < capacity ? place : place &- capacity }
+
   /// Numbers a fault and keeps it if there is room.
   func record(_ fault: inout dmacore_fault) {
     state.withLock { state in
@@ -40,8 +43,8 @@ public struct FaultRing: ~Copyable {
         state.lost &+= 1
         return
       }
-      unsafe faults[(state.start + state.count) % capacity] = fault
-      state.count += 1
+      unsafe faults[place(state.start &+ state.count)] = fault
+      state.count &+= 1
     }
   }
 
@@ -52,9 +55,13 @@ public struct FaultRing: ~Copyable {
     state.withLock { state in
       guard let target = unsafe target else { return (0, state.lost) }
       let count = min(countMax, state.count)
-      for index in 0..<count { unsafe target[index] = faults[(state.start + index) % capacity] }
-      state.start = (state.start + count) % capacity
-      state.count -= count
+      var index = 0
+      while index < count {
+        unsafe target[index] = faults[place(state.start &+ index)]
+        index &+= 1
+      }
+      state.start = place(state.start &+ count)
+      state.count &-= count
       return (count, state.lost)
     }
   }

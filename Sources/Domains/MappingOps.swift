@@ -25,8 +25,8 @@ import Synchronization
 // functions are called under none.
 //
 // 4. What this does not do
-// It has no function for lists: each range has a record of its own, so that a list would be taken apart
-// here all the same.
+// It hands no list over as a whole: each range has a record of its own. Functions that want to do all of
+// a list at once collect what they are asked between its begin and its end.
 
 /// The mapping functions of a device, and which memory bypasses them.
 @safe
@@ -64,10 +64,11 @@ public struct MappingOps: ~Copyable {
   init(_ ops: dmacore_mapping_ops, opaque: UnsafeMutableRawPointer?) throws(Failure) {
     let hasOthers =
       unsafe ops.flags != 0 || ops.sync != nil || ops.supported != nil || ops.required_mask != nil
-      || ops.limits != nil || ops.alloc != nil
+      || ops.limits != nil || ops.alloc != nil || ops.begin_list != nil
     guard ops.flags & ~DMACORE_OPS_BYPASS.rawValue == 0 && ops.reserved == 0,
       unsafe (ops.map == nil) == (ops.unmap == nil),
       unsafe (ops.alloc == nil) == (ops.free == nil),
+      unsafe (ops.begin_list == nil) == (ops.end_list == nil),
       unsafe ops.map != nil || !hasOthers
     else { throw .invalidArgument }
     lock = try Lock(.deviceMappings)
@@ -192,6 +193,24 @@ public struct MappingOps: ~Copyable {
     var mapping = unsafe describe(first, extent, record)
     ThreadRules.willCallBack()
     unsafe ops.unmap?(device, &mapping, opaque)
+  }
+
+  /// Says that a list is about to be mapped or unmapped.
+  @inline(never)
+  public func beginList(isMapping: Bool) {
+    ThreadRules.willCallBack()
+    unsafe ops.begin_list?(device, isMapping, opaque)
+  }
+
+  /// Says that there is no more of it.
+  ///
+  /// - Throws: what the function fails with.
+  @inline(never)
+  public func endList(isMapping: Bool) throws(Failure) {
+    ThreadRules.willCallBack()
+    if let endList = unsafe ops.end_list {
+      try unsafe Failure.check(endList(device, isMapping, opaque))
+    }
   }
 
   /// - Throws: what the function fails with.

@@ -67,7 +67,11 @@ public struct ReservedRegions: ~Copyable {
 
   deinit { if let regions = unsafe regions { unsafe RawMemory.free(regions) } }
 
-  public subscript(index: Int) -> Region { unsafe regions![index] }
+  /// - Precondition: there are more.
+  public private(set) subscript(index: Int) -> Region {
+    get { unsafe regions.unsafelyUnwrapped[index] }
+    set { unsafe regions.unsafelyUnwrapped[index] = newValue }
+  }
 
   var isFull: Bool { count == capacity }
 
@@ -87,9 +91,9 @@ public struct ReservedRegions: ~Copyable {
       if kept > 0, self[kept - 1].type == region.type,
         region.first == 0 || self[kept - 1].last >= region.first &- 1
       {
-        unsafe regions![kept - 1].last = max(self[kept - 1].last, region.last)
+        self[kept - 1].last = max(self[kept - 1].last, region.last)
       } else {
-        unsafe regions![kept] = region
+        self[kept] = region
         kept += 1
       }
     }
@@ -102,7 +106,7 @@ public struct ReservedRegions: ~Copyable {
   /// - Parameter byKind: whether addresses decide between regions of one kind only; else kinds decide
   ///   between those of one address.
   @inline(never)
-  private func sort(byKind: Bool) {
+  private mutating func sort(byKind: Bool) {
     func key(_ region: Region) -> (UInt64, UInt64) {
       byKind ? (UInt64(region.type), region.first) : (region.first, UInt64(region.type))
     }
@@ -110,10 +114,10 @@ public struct ReservedRegions: ~Copyable {
       let region = self[end]
       var place = end
       while place > 0, key(region) < key(self[place - 1]) {
-        unsafe regions![place] = self[place - 1]
+        self[place] = self[place - 1]
         place -= 1
       }
-      unsafe regions![place] = region
+      self[place] = region
     }
   }
 

@@ -166,6 +166,8 @@ extension Device {
     let translating = unsafe translating(domain)
     let stamp = unsafe withPins(of: translating) { $0.stamp }
     var translated = Translated()
+    unsafe ops?.pointee.beginList(isMapping: true)
+    var hasEnded = false
     do throws(Failure) {
       unsafe try read(list, direction, attributes, limit, segmentLimits, in: domain, &parts)
       guard parts.count > 0 else { throw .invalidArgument }
@@ -177,6 +179,8 @@ extension Device {
       let (count, digest) = try parts.segments(sizeMax: sizeMax, boundary: boundary, into: nil)
       // What had more room another time might become fewer.
       guard count <= most else { throw parts.shortage ?? .tooBig }
+      hasEnded = true
+      try unsafe ops?.pointee.endList(isMapping: true)
       _ = try parts.segments(sizeMax: sizeMax, boundary: boundary, into: list)
       guard let range = translated.mapping else {
         unsafe mappings.giveBack(cell)
@@ -193,6 +197,7 @@ extension Device {
       }
       unsafe BouncePool.giveBackAll(translated.runs)
       undo(parts, direction, attributes)
+      if !hasEnded { try? unsafe ops?.pointee.endList(isMapping: true) }
       unsafe mappings.giveBack(cell)
       throw error
     }
@@ -490,6 +495,7 @@ extension Device {
     }
     var failure: Failure? = nil
     let isMaintaining = !isCoherent && !attributes.contains(.skipCPUSync)
+    unsafe ops?.pointee.beginList(isMapping: false)
     do throws(Failure) {
       unsafe try visit(list, count) { (segment, path, isMMIO) throws(Failure) in
         if !Self.isTranslated(path) {
@@ -509,6 +515,7 @@ extension Device {
     } catch {
       failure = error
     }
+    try? unsafe ops?.pointee.endList(isMapping: false)
     if let node = unsafe node {
       let isHeld = unsafe node.pointee.payload.bounce == nil ? undo(node) : undoBounced(node)
       if isHeld, let range = found.range { reportHeld(range) }

@@ -20,6 +20,15 @@ struct slot {
 static struct slot slots[SLOTS_MAX];
 static size_t slot_count;
 
+/* Lists that have begun, each inside of the one before, as functions may map lists themselves. */
+#define OPEN_LISTS 64
+
+static struct open_list {
+	const struct dmacore_device *device;
+	bool is_mapping;
+} open_lists[OPEN_LISTS];
+static size_t open_list_count;
+
 static int failure(void)
 {
 	static const int errors[] = { EIO, ENOMEM, ENOSPC, ERANGE };
@@ -176,6 +185,24 @@ static void release(struct dmacore_device *device, const struct dmacore_ops_mapp
 	free_pool(mapping->cpu, mapping->size, &world);
 }
 
+static void begin_list(struct dmacore_device *device, bool is_mapping, void *opaque)
+{
+	CHECK(opaque == &world && device != NULL);
+	open_lists[open_list_count++ % OPEN_LISTS] = (struct open_list){ device, is_mapping };
+	step_in_callback();
+}
+
+static int end_list(struct dmacore_device *device, bool is_mapping, void *opaque)
+{
+	const struct open_list *began;
+
+	CHECK(opaque == &world && device != NULL && open_list_count > 0);
+	began = &open_lists[--open_list_count % OPEN_LISTS];
+	CHECK(began->device == device && began->is_mapping == is_mapping);
+	step_in_callback();
+	return failure();
+}
+
 void choose_ops(struct dmacore_device_options *options)
 {
 	static union storage ops;
@@ -190,6 +217,8 @@ void choose_ops(struct dmacore_device_options *options)
 		ops.mapping_ops.supported = how & 32 ? supported : NULL;
 		ops.mapping_ops.required_mask = how & 64 ? required_mask : NULL;
 		ops.mapping_ops.limits = how & 64 ? limits : NULL;
+		ops.mapping_ops.begin_list = how & 64 ? begin_list : NULL;
+		ops.mapping_ops.end_list = how & 64 ? end_list : NULL;
 		ops.mapping_ops.alloc = how & 128 ? alloc : NULL;
 		ops.mapping_ops.free = how & 128 ? release : NULL;
 	}
@@ -209,10 +238,12 @@ void choose_ops(struct dmacore_device_options *options)
 void begin_ops(void)
 {
 	slot_count = 0;
+	open_list_count = 0;
 }
 
 void end_ops(void)
 {
+	CHECK(open_list_count == 0);
 	for (size_t i = 0; i < slot_count; i++)
 		CHECK(slots[i].is_allocated && world.may_leak);
 }

@@ -153,7 +153,15 @@ struct dmacore_ops_limits {
  * @free: frees what @alloc gave. Never called for memory that a zero-copy mapping still holds when the
  *   device is destroyed or its driver leaves
  *
- * @map and @unmap need each other, so do @alloc and @free, and all other members and flags need @map.
+ * @begin_list: a list (scatterlist.h), or a transfer (transfer.h), is about to be mapped, or unmapped. What @map and @unmap do for it until @end_list, on the same thread, may take effect with that:
+ *   one call of a hypervisor then does for all. Another list does not begin on the thread before. NULL: each
+ *   range is by itself
+ * @end_list: there is no more of the list. If it fails after mapping, all that @map gave is unmapped again,
+ *   of which nothing may have taken effect, and the library's call fails likewise. After one that has failed,
+ *   and after unmapping, what it returns is ignored
+ *
+ * @map and @unmap need each other, so do @alloc and @free, and @begin_list and @end_list. All other members
+ * and flags need @map.
  */
 struct dmacore_mapping_ops {
 	size_t struct_size;
@@ -173,12 +181,14 @@ struct dmacore_mapping_ops {
 		     void **out_cpu, dmacore_dma_t *out_dma, void *opaque);
 	void (*free)(struct dmacore_device *device, const struct dmacore_ops_mapping *mapping,
 		     void *opaque);
+	void (*begin_list)(struct dmacore_device *device, bool is_mapping, void *opaque);
+	int (*end_list)(struct dmacore_device *device, bool is_mapping, void *opaque);
 };
 
 #define DMACORE_MAPPING_OPS_INIT                                                              \
 	{                                                                                     \
 		sizeof(struct dmacore_mapping_ops), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, \
-			NULL, NULL                                                            \
+			NULL, NULL, NULL, NULL                                                \
 	}
 
 DMACORE_END_DECLS
