@@ -692,6 +692,12 @@ static void assert_taken(struct stand *stand, const struct taken *taken, bool is
 				 taken->path == DMACORE_PATH_BOUNCED ||
 					 taken->path == DMACORE_PATH_IOMMU_BOUNCED);
 	assert_int_equal(stand->grants.map_count, taken->path == DMACORE_PATH_OPS);
+	/* There is a copy, or a function to ask. */
+	if (!(taken->flags & DMACORE_DEVICE_NONCOHERENT))
+		assert_int_equal(dmacore_need_sync(stand->device, dma),
+				 taken->path == DMACORE_PATH_BOUNCED ||
+					 taken->path == DMACORE_PATH_IOMMU_BOUNCED ||
+					 taken->path == DMACORE_PATH_OPS);
 	use_and_unmap(stand, taken, dma);
 	assert_int_equal(device_statistics(stand->device).mapping_count, 0);
 }
