@@ -2,7 +2,7 @@
 
 /* What attributes of mapping calls do, and who needs to sync and unmap. */
 
-#include "support/machine.h"
+#include "support/pools.h"
 
 static unsigned maintained;
 
@@ -284,6 +284,36 @@ static void set_limits__takes_powers_of_two_less_one(void **state)
 	assert_fails(dmacore_device_set_limits(machine->device, &longer.known), E2BIG);
 }
 
+/* Copies have to be made at its ends, and nothing has where it has all of its pages. */
+static void need_sync__is_for_what_is_copied_behind_an_iommu(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_bounce_pool *pool;
+	struct dmacore_mapping_info info;
+	dmacore_dma_t part, whole;
+	size_t count;
+
+	use_device(machine, DMACORE_DEVICE_UNTRUSTED, UINT64_MAX, 8 * PAGE, &pool);
+	whole = map_for(machine, machine->low + 8 * PAGE, PAGE, DMACORE_BIDIRECTIONAL);
+	assert_false(dmacore_need_sync(machine->device, whole));
+	part = map_for(machine, machine->low + 100, 3 * PAGE, DMACORE_BIDIRECTIONAL);
+	assert_ok(dmacore_device_list_mappings(machine->device, part, part, &info, 1, &count));
+	assert_int_equal(count, 1);
+	assert_int_equal(info.path, DMACORE_PATH_IOMMU_BOUNCED);
+	/* It is one mapping, whichever byte is asked about. */
+	for (uint64_t i = 0; i < 3 * PAGE; i += PAGE / 2)
+		assert_true(dmacore_need_sync(machine->device, part + i));
+	assert_true(dmacore_need_sync(machine->device, part + 3 * PAGE - 1));
+	/* The other's answer stays what it was. */
+	assert_ok(dmacore_device_list_mappings(machine->device, whole, whole, &info, 1, &count));
+	assert_int_equal(info.path, DMACORE_PATH_IOMMU);
+	assert_false(dmacore_need_sync(machine->device, whole));
+	assert_ok(dmacore_unmap(machine->device, part, 3 * PAGE, DMACORE_BIDIRECTIONAL, 0));
+	assert_false(dmacore_need_sync(machine->device, part));
+	assert_ok(dmacore_unmap(machine->device, whole, PAGE, DMACORE_BIDIRECTIONAL, 0));
+	end_pool(machine, pool);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -303,6 +333,7 @@ int main(void)
 		test_on_all(need_sync__is_for_devices_past_the_caches),
 		test_on_all(need_unmap__is_false_where_nothing_is_kept),
 		test_on(DIRECT, set_limits__takes_powers_of_two_less_one),
+		test_on_translated(need_sync__is_for_what_is_copied_behind_an_iommu),
 	};
 
 	return run_group("attributes", tests);

@@ -29,7 +29,13 @@ struct stage {
 	struct cache cache;
 	uint8_t *memory;
 	bool is_used;
+	/* Memory for a bounce pool, if there is one. */
+	uint8_t *copies;
+	struct dmacore_bounce_pool *pool;
 };
+
+#define COPIES_BASE UINT64_C(0x10000000)
+#define COPIES_SIZE (32 * PAGE)
 
 static void cache_record(dmacore_phys_t phys, uint64_t size, uint32_t direction, bool is_for_cpu,
 			 void *opaque)
@@ -44,7 +50,11 @@ static void *pool_allocate(uint64_t size, uint64_t alignment, dmacore_phys_t lim
 	struct stage *stage = opaque;
 
 	(void)limit;
-	assert_true(alignment == PAGE && size == PAGE && !stage->is_used);
+	assert_int_equal(alignment, PAGE);
+	/* A bounce pool's, all at once. */
+	if (size == COPIES_SIZE)
+		return stage->copies;
+	assert_true(size == PAGE && !stage->is_used);
 	stage->is_used = true;
 	return stage->memory + RAM_SIZE - PAGE;
 }
@@ -53,8 +63,9 @@ static void pool_free(void *host, uint64_t size, void *opaque)
 {
 	struct stage *stage = opaque;
 
-	(void)host, (void)size;
-	stage->is_used = false;
+	(void)host;
+	if (size == PAGE)
+		stage->is_used = false;
 }
 
 static void stage_start(struct stage *stage, uint32_t type, bool has_ranges)
@@ -273,6 +284,248 @@ static void caches__are_maintained_for_what_is_replaced(void **state)
 	}
 }
 
+/* A device that has copies: of all that is not whole pages, or of what lies above a mask. */
+static void bouncing_start(struct stage *stage, uint32_t type, uint64_t mask)
+{
+	struct dmacore_bounce_pool_options pool = DMACORE_BOUNCE_POOL_OPTIONS_INIT;
+	struct dmacore_device_options options = DMACORE_DEVICE_OPTIONS_INIT;
+
+	stage_start(stage, type, false);
+	dmacore_device_destroy(stage->device);
+	stage->copies = aligned_alloc(PAGE, COPIES_SIZE);
+	assert_non_null(stage->copies);
+	add_host_region(stage->system, COPIES_BASE, COPIES_SIZE, stage->copies, 0);
+	pool.size = pool.size_max = COPIES_SIZE;
+	assert_ok(dmacore_bounce_pool_create(stage->system, &pool, &stage->pool));
+	options.iommu = stage->iommu;
+	options.flags = DMACORE_DEVICE_NONCOHERENT;
+	if (mask == UINT64_MAX)
+		options.flags |= DMACORE_DEVICE_FORCE_BOUNCE;
+	options.streaming_mask = mask;
+	options.bounce_pool = stage->pool;
+	assert_ok(dmacore_device_create(stage->system, &options, &stage->device));
+	if (type)
+		assert_ok(dmacore_domain_attach(stage->domain, stage->device));
+	assert_nothing_maintained(stage);
+}
+
+static void bouncing_stop(struct stage *stage)
+{
+	assert_int_equal(device_statistics(stage->device).mapping_count, 0);
+	dmacore_device_destroy(stage->device);
+	stage->device = NULL;
+	dmacore_bounce_pool_destroy(stage->pool);
+	stage_stop(stage);
+	free(stage->copies);
+}
+
+#define SPANS_MAX 16
+
+/* Runs of memory that a device's addresses lead to. */
+struct spans {
+	struct dmacore_phys_range at[SPANS_MAX];
+	unsigned count;
+};
+
+static uint64_t phys_of(struct stage *stage, dmacore_dma_t dma)
+{
+	struct dmacore_translation found;
+
+	if (!stage->domain || dmacore_domain_translate(stage->domain, dma, 0, &found) == -ENOENT)
+		return dma;
+	return found.target + (dma - found.first);
+}
+
+/* Those of a mapping or of a segment, which go on where the last ones ended only if they are of it too. */
+static void add_spans(struct stage *stage, struct spans *spans, dmacore_dma_t dma, uint64_t size)
+{
+	bool is_first = true;
+
+	while (size > 0) {
+		uint64_t part = PAGE - dma % PAGE < size ? PAGE - dma % PAGE : size;
+		uint64_t phys = phys_of(stage, dma);
+		struct dmacore_phys_range *last = &spans->at[spans->count - 1];
+
+		if (!is_first && last->phys + last->size == phys) {
+			last->size += part;
+		} else {
+			assert_true(spans->count < SPANS_MAX);
+			spans->at[spans->count++] = (struct dmacore_phys_range){ phys, part, 0, 0 };
+		}
+		is_first = false;
+		dma += part;
+		size -= part;
+	}
+}
+
+/* One call for each run, in any order, and no other. */
+static void assert_spans_maintained(struct stage *stage, const struct spans *spans,
+				    uint32_t direction, bool is_for_cpu)
+{
+	assert_int_equal(stage->cache.count - stage->cache.taken, spans->count);
+	for (unsigned i = 0; i < spans->count; i++) {
+		unsigned found = 0;
+
+		for (unsigned j = stage->cache.taken; j < stage->cache.count; j++) {
+			const struct call *call = &stage->cache.at[j % 16];
+
+			assert_int_equal(call->direction, direction);
+			assert_int_equal(call->is_for_cpu, is_for_cpu);
+			found += call->phys == spans->at[i].phys && call->size == spans->at[i].size;
+		}
+		assert_int_equal(found, 1);
+	}
+	stage->cache.taken = stage->cache.count;
+}
+
+static bool is_in_copies(uint64_t phys)
+{
+	return phys - COPIES_BASE < COPIES_SIZE;
+}
+
+/*
+ * Makes one of calls each of which goes on where the one before ended: what a list has without copies is
+ * seen to leaf by leaf.
+ */
+static void join_calls(struct stage *stage)
+{
+	unsigned end = stage->cache.taken;
+
+	for (unsigned j = stage->cache.taken; j < stage->cache.count; j++) {
+		struct call call = stage->cache.at[j % 16];
+		struct call *last = &stage->cache.at[(end - 1) % 16];
+
+		if (end > stage->cache.taken && last->phys + last->size == call.phys &&
+		    !is_in_copies(call.phys))
+			last->size += call.size;
+		else
+			stage->cache.at[end++ % 16] = call;
+	}
+	stage->cache.count = end;
+}
+
+static const struct spans nothing;
+
+/* The device works on the copy, and processors alone on the original. */
+static void caches__are_maintained_for_copies_and_not_for_originals(void **state)
+{
+	static const struct {
+		uint32_t type;
+		uint64_t mask;
+		/* Of the three pages that it lies in: how many runs there are. */
+		unsigned spans;
+	} cases[] = {
+		{ 0, UINT64_MAX, 1 },
+		{ 0, LOW_BASE - 1, 1 },
+		{ DMACORE_DOMAIN_IDENTITY, UINT64_MAX, 1 },
+		{ DMACORE_DOMAIN_IDENTITY, LOW_BASE - 1, 1 },
+		/* The ends, and the page between them that is not copied. */
+		{ DMACORE_DOMAIN_DMA, UINT64_MAX, 3 },
+		{ DMACORE_DOMAIN_DMA_LAZY, UINT64_MAX, 3 },
+		{ DMACORE_DOMAIN_HYBRID, UINT64_MAX, 3 },
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct stage stage;
+		const uint64_t offset = PAGE + 100, size = 2 * PAGE + 5;
+
+		bouncing_start(&stage, cases[i].type, cases[i].mask);
+		for (uint32_t direction = 0; direction < 3; direction++) {
+			const bool writes = direction != DMACORE_TO_DEVICE;
+			struct spans all = { .count = 0 }, part = { .count = 0 };
+			dmacore_dma_t dma;
+
+			assert_ok(dmacore_map_single(stage.device, stage.memory + offset, size,
+						     direction, 0, &dma));
+			add_spans(&stage, &all, dma, size);
+			assert_int_equal(all.count, cases[i].spans);
+			for (unsigned j = 0; j < all.count; j++)
+				assert_int_equal(is_in_copies(all.at[j].phys), j != 1);
+			assert_spans_maintained(&stage, &all, direction, false);
+			/* The last bytes of the first page and the first ones of the next. */
+			add_spans(&stage, &part, dma + PAGE - 107, 20);
+			assert_int_equal(part.count, cases[i].spans == 1 ? 1 : 2);
+			assert_ok(dmacore_sync_for_cpu(stage.device, dma + PAGE - 107, 20,
+						       direction));
+			assert_spans_maintained(&stage, writes ? &part : &nothing, direction, true);
+			assert_ok(dmacore_sync_for_device(stage.device, dma + PAGE - 107, 20,
+							  direction));
+			assert_spans_maintained(&stage, &part, direction, false);
+			assert_ok(dmacore_unmap(stage.device, dma, size, direction, 0));
+			assert_spans_maintained(&stage, writes ? &all : &nothing, direction, true);
+			/* A copy in one page, too. */
+			all.count = 0;
+			assert_ok(dmacore_map_single(stage.device, stage.memory + 9, 50, direction,
+						     0, &dma));
+			add_spans(&stage, &all, dma, 50);
+			assert_true(all.count == 1 && is_in_copies(all.at[0].phys));
+			assert_spans_maintained(&stage, &all, direction, false);
+			assert_ok(dmacore_unmap(stage.device, dma, 50, direction, 0));
+			assert_spans_maintained(&stage, writes ? &all : &nothing, direction, true);
+		}
+		bouncing_stop(&stage);
+	}
+}
+
+/* Some of its entries are in reach and some are copied, or their ends are: each byte is seen to once. */
+static void caches__are_maintained_for_lists_that_are_copied_in_part(void **state)
+{
+	static const struct {
+		uint32_t type;
+		uint64_t mask;
+		unsigned copied, direct;
+	} cases[] = {
+		{ 0, UINT64_MAX, 3, 0 },
+		{ 0, LOW_BASE + 8 * PAGE - 1, 1, 2 },
+		{ DMACORE_DOMAIN_IDENTITY, LOW_BASE + 8 * PAGE - 1, 1, 2 },
+		/* Pages of which the list has all are not copied. */
+		{ DMACORE_DOMAIN_DMA, UINT64_MAX, 3, 2 },
+		{ DMACORE_DOMAIN_HYBRID, UINT64_MAX, 3, 2 },
+	};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct stage stage;
+
+		bouncing_start(&stage, cases[i].type, cases[i].mask);
+		for (uint32_t direction = 0; direction < 3; direction++) {
+			const bool writes = direction != DMACORE_TO_DEVICE;
+			struct spans all = { .count = 0 };
+			struct dmacore_sg list[4];
+			unsigned copied = 0;
+			size_t count;
+
+			dmacore_sg_init(list, 4);
+			dmacore_sg_set(&list[0], LOW_BASE + PAGE + 100, 200, 0);
+			dmacore_sg_set(&list[1], LOW_BASE + 4 * PAGE, 2 * PAGE, 0);
+			/* A page, and parts of the pages beside it. */
+			dmacore_sg_set(&list[2], LOW_BASE + 10 * PAGE - 50, PAGE + 100, 0);
+			assert_ok(dmacore_map_list(stage.device, list, 4, direction, 0, 0, &count));
+			for (size_t j = 0; j < count; j++)
+				add_spans(&stage, &all, list[j].dma, list[j].dma_size);
+			for (unsigned j = 0; j < all.count; j++)
+				copied += is_in_copies(all.at[j].phys);
+			assert_int_equal(copied, cases[i].copied);
+			assert_int_equal(all.count - copied, cases[i].direct);
+			join_calls(&stage);
+			assert_spans_maintained(&stage, &all, direction, false);
+			assert_ok(
+				dmacore_sync_list_for_cpu(stage.device, list, 4, 0, 0, direction));
+			join_calls(&stage);
+			assert_spans_maintained(&stage, writes ? &all : &nothing, direction, true);
+			assert_ok(dmacore_sync_list_for_device(stage.device, list, 4, 0, 0,
+							       direction));
+			join_calls(&stage);
+			assert_spans_maintained(&stage, &all, direction, false);
+			assert_ok(dmacore_unmap_list(stage.device, list, 4, direction, 0));
+			join_calls(&stage);
+			assert_spans_maintained(&stage, writes ? &all : &nothing, direction, true);
+		}
+		bouncing_stop(&stage);
+	}
+}
+
 static void caches__are_not_maintained_by_a_call_that_fails(void **state)
 {
 	struct stage stage;
@@ -370,6 +623,8 @@ int main(void)
 		cmocka_unit_test(caches__are_maintained_where_a_buffer_changes_hands),
 		cmocka_unit_test(caches__are_maintained_where_a_transfer_changes_hands),
 		cmocka_unit_test(caches__are_maintained_for_what_is_replaced),
+		cmocka_unit_test(caches__are_maintained_for_copies_and_not_for_originals),
+		cmocka_unit_test(caches__are_maintained_for_lists_that_are_copied_in_part),
 		cmocka_unit_test(caches__are_not_maintained_by_a_call_that_fails),
 		cmocka_unit_test(coherent_memory__is_maintained_once),
 		cmocka_unit_test(coherent_devices__need_nothing),

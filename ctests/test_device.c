@@ -204,6 +204,9 @@ static void device_set_streaming_mask__leaves_live_mappings_as_they_were_made(vo
 		assert_ok(dmacore_sync_for_device(device, dma, PAGE, DMACORE_BIDIRECTIONAL));
 		assert_ok(dmacore_view_read(machine->view, dma, &byte, 1));
 		assert_int_equal(byte, 1 + i);
+		byte = 11 + i;
+		assert_ok(dmacore_view_write(machine->view, dma, &byte, 1));
+		assert_int_equal(i ? machine->high[0] : machine->low[0], 11 + i);
 	}
 	assert_ok(dmacore_unmap(device, wide[0], PAGE, DMACORE_BIDIRECTIONAL, 0));
 	assert_ok(dmacore_device_set_streaming_mask(device, DMACORE_BIT_MASK(32), &beyond));

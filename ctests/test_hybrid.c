@@ -36,6 +36,19 @@ static void set_masks(struct machine *machine, uint64_t streaming, uint64_t cohe
 	assert_ok(dmacore_device_set_coherent_mask(machine->device, coherent, NULL));
 }
 
+/* That a byte goes both ways between an address and memory. */
+static void assert_reaches(struct machine *machine, dmacore_dma_t dma, uint8_t *memory)
+{
+	uint8_t byte = 0;
+
+	*memory = (uint8_t)(dma + 1);
+	assert_ok(dmacore_view_read(machine->view, dma, &byte, 1));
+	assert_int_equal(byte, (uint8_t)(dma + 1));
+	byte = (uint8_t)(dma + 2);
+	assert_ok(dmacore_view_write(machine->view, dma, &byte, 1));
+	assert_int_equal(*memory, (uint8_t)(dma + 2));
+}
+
 static void hybrid_domain__maps_memory_to_itself(void **state)
 {
 	struct machine *machine = *state;
@@ -126,22 +139,18 @@ static void streaming_direct_with_coherent_translated(void **state)
 {
 	struct machine *machine = *state;
 	dmacore_dma_t streaming, coherent;
-	uint8_t byte = 0;
 	void *cpu;
 
 	/* The allocator takes memory above 4 GiB first. */
 	set_masks(machine, DMACORE_BIT_MASK(64), DMACORE_BIT_MASK(31));
-	streaming = map_for(machine, machine->high, PAGE, DMACORE_FROM_DEVICE);
+	streaming = map_for(machine, machine->high, PAGE, DMACORE_BIDIRECTIONAL);
 	assert_int_equal(streaming, HIGH_BASE);
 	assert_ok(dmacore_alloc_coherent(machine->device, PAGE, &cpu, &coherent));
 	assert_true(coherent < UINT64_C(1) << 31);
-	byte = 5;
-	assert_ok(dmacore_view_write(machine->view, coherent, &byte, 1));
-	assert_int_equal(*(uint8_t *)cpu, 5);
-	assert_ok(dmacore_view_write(machine->view, streaming, &byte, 1));
-	assert_int_equal(machine->high[0], 5);
+	assert_reaches(machine, coherent, cpu);
+	assert_reaches(machine, streaming, machine->high);
 	assert_ok(dmacore_free_coherent(machine->device, PAGE, cpu, coherent));
-	assert_ok(dmacore_unmap(machine->device, streaming, PAGE, DMACORE_FROM_DEVICE, 0));
+	assert_ok(dmacore_unmap(machine->device, streaming, PAGE, DMACORE_BIDIRECTIONAL, 0));
 }
 
 /* 64 bits, 32 bits and back, with mappings of each time alive: each is undone as it was made. */
@@ -150,20 +159,25 @@ static void masks_may_change_with_live_mappings(void **state)
 	struct machine *machine = *state;
 	dmacore_dma_t wide, narrow, again;
 
-	wide = map_for(machine, machine->high, PAGE, DMACORE_TO_DEVICE);
+	wide = map_for(machine, machine->high, PAGE, DMACORE_BIDIRECTIONAL);
 	set_masks(machine, DMACORE_BIT_MASK(32), DMACORE_BIT_MASK(32));
-	narrow = map_for(machine, machine->high, PAGE, DMACORE_TO_DEVICE);
+	narrow = map_for(machine, machine->high, PAGE, DMACORE_BIDIRECTIONAL);
 	set_masks(machine, DMACORE_BIT_MASK(64), DMACORE_BIT_MASK(64));
-	again = map_for(machine, machine->high, PAGE, DMACORE_TO_DEVICE);
+	again = map_for(machine, machine->high, PAGE, DMACORE_BIDIRECTIONAL);
 	assert_int_equal(wide, HIGH_BASE);
 	assert_int_not_equal(narrow, HIGH_BASE);
 	assert_int_equal(again, HIGH_BASE);
 	set_masks(machine, DMACORE_BIT_MASK(32), DMACORE_BIT_MASK(32));
-	assert_ok(dmacore_sync_for_device(machine->device, wide, PAGE, DMACORE_TO_DEVICE));
-	assert_ok(dmacore_unmap(machine->device, wide, PAGE, DMACORE_TO_DEVICE, 0));
+	/* One page of memory, by three addresses of which two are alike. */
+	assert_reaches(machine, wide, machine->high);
+	assert_reaches(machine, narrow, machine->high);
+	assert_ok(dmacore_sync_for_device(machine->device, wide, PAGE, DMACORE_BIDIRECTIONAL));
+	assert_ok(dmacore_unmap(machine->device, wide, PAGE, DMACORE_BIDIRECTIONAL, 0));
 	set_masks(machine, DMACORE_BIT_MASK(64), DMACORE_BIT_MASK(64));
-	assert_ok(dmacore_unmap(machine->device, narrow, PAGE, DMACORE_TO_DEVICE, 0));
-	assert_ok(dmacore_unmap(machine->device, again, PAGE, DMACORE_TO_DEVICE, 0));
+	assert_reaches(machine, narrow, machine->high);
+	assert_reaches(machine, again, machine->high);
+	assert_ok(dmacore_unmap(machine->device, narrow, PAGE, DMACORE_BIDIRECTIONAL, 0));
+	assert_ok(dmacore_unmap(machine->device, again, PAGE, DMACORE_BIDIRECTIONAL, 0));
 	assert_int_equal(domain_statistics(machine->domain).mapping_count, 0);
 }
 
