@@ -185,6 +185,11 @@ static void map__tells_the_device_s_limits(void **state)
 						  PAGE, DMACORE_TO_DEVICE, 0, &dma),
 			       EIO, dma);
 	assert_reported(&stage->machine, DMACORE_REPORT_ERROR);
+	assert_fails_untouched(dmacore_map_single(stage->machine.device, stage->machine.low + PAGE,
+						  PAGE, DMACORE_TO_DEVICE, DMACORE_ATTR_NO_WARN,
+						  &dma),
+			       EIO, dma);
+	assert_no_reports(&stage->machine.reports);
 }
 
 static void view__reaches_what_is_mapped_alone(void **state)

@@ -40,7 +40,8 @@ extension Domain.Translation {
   /// - Throws: `busy` when one of them is given out, or could be; `noMemory`.
   @inline(never)
   func keepClear(of device: borrowing Device, reserving: Bool) throws(Failure) {
-    guard let queue = unsafe queue, device.mayHaveUntracked else { return }
+    guard let queue = unsafe queue, device.mappings.wasDirect && !device.mappings.recordsDirect
+    else { return }
     if reserving { unsafe queue.pointee.giveBackAll() }
     let space = unsafe queue.pointee.space
     let (bounds, mask) = unsafe (space.pointee.bounds, Device.granule.mask)

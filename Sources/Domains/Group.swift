@@ -306,6 +306,8 @@ public struct Group: ~Copyable, Held {
     // Each of them, as long as none comes or goes; `change` looks whether one has come.
     while let device = unsafe hold(index) {
       defer { unsafe Box.letGo(device) }
+      // Another one is refused.
+      guard unsafe device.pointee.iommu == domain.pointee.iommu else { return }
       try unsafe translation.pointee.keepClear(of: device.pointee, reserving: true)
       index += 1
     }

@@ -92,7 +92,7 @@ extension Device {
     guard unsafe allocation.pointee.count > 1, let domain = unsafe translating(domain) else {
       let memory = try unsafe allocation.pointee.memory(0)
       if unsafe allocation.pointee.ops != nil {
-        return (try unsafe check(allocation.pointee.address, of: memory, limit), .ops)
+        return (try unsafe check(allocation.pointee.address, of: memory, limit, attributes), .ops)
       }
       return unsafe try place(memory, access, attributes, in: domain, limit: limit, kind)
     }

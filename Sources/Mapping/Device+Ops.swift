@@ -58,7 +58,7 @@ extension Device {
       record, memory.extent, limit: limit.highest,
       alignMask: limits.minAlignMask | Self.granule.mask)
     do throws(Failure) {
-      return try check(first, of: memory, limit)
+      return try check(first, of: memory, limit, attributes)
     } catch {
       unsafe ops!.pointee.unmap(first, memory.extent, record)
       throw error
@@ -69,13 +69,14 @@ extension Device {
   ///
   /// - Throws: `ioError` when they may not, which is reported.
   func check(
-    _ first: UInt64, of memory: PhysicalRange, _ limit: AddressLimit
+    _ first: UInt64, of memory: PhysicalRange, _ limit: AddressLimit,
+    _ attributes: MappingAttributes
   ) throws(Failure) -> DMARange {
     let last = first &+ memory.extent
     guard last >= first, last <= limit.highest,
       (first ^ memory.first.rawValue) & (limits.minAlignMask | Self.granule.mask) == 0,
       unsafe !meetsPeers || system.pointee.peerBus(first, last, of: group) == nil
-    else { throw reportWrongAddress(first, memory.extent) }
+    else { throw wrongAddress(first, memory.extent, attributes) }
     return DMARange(DMAAddress(first), through: DMAAddress(last))
   }
 
@@ -94,7 +95,7 @@ extension Device {
       return
     }
     if record.path == .ops { unsafe ops!.pointee.unmap(range.first.rawValue, range.extent, record) }
-    throw reportWrongAddress(range.first.rawValue, range.extent)
+    throw wrongAddress(range.first.rawValue, range.extent, record.attributes)
   }
 
   /// Memory for a device that has it from its mapping functions, or from the system, if they can, where it
@@ -142,7 +143,10 @@ extension Device {
 
   @inline(never)
   @_optimize(size)
-  private func reportWrongAddress(_ first: UInt64, _ extent: UInt64) -> Failure {
+  private func wrongAddress(
+    _ first: UInt64, _ extent: UInt64, _ attributes: MappingAttributes
+  ) -> Failure {
+    if attributes.contains(.noWarn) { return .ioError }
     unsafe system.pointee.reporter.report(.error, .ioError, object: name) { text in
       text.append("its mapping functions have ")
       text.append(first, first &+ extent)

@@ -8,7 +8,7 @@ import PageTables
 import Primitives
 import TestSupport
 
-/// A flat system and an IOMMU, and what is made from them, which all ends with the test.
+/// A system, flat unless it is said, and an IOMMU, and what is made from them, which all ends with the test.
 package final class Machine: @unchecked Sendable {
   package let reports = Reports()
   package let memory = CoherentPages()
@@ -19,10 +19,10 @@ package final class Machine: @unchecked Sendable {
   private var devices: [UnsafeMutablePointer<Device>] = []
 
   /// - Parameter onHeap: whether page tables are not of `tables`. Then small mappings are kept as tags.
-  package init(notesDirty: Bool = false, onHeap: Bool = false) throws {
+  package init(notesDirty: Bool = false, onHeap: Bool = false, isFlat: Bool = true) throws {
     let (reports, memory, tables) = (reports, memory, tables)
     let system = try Box<System>.place { () throws(Failure) in
-      try System(isFlat: true, reporter: reports.reporter, allocator: memory.allocator)
+      try System(isFlat: isFlat, reporter: reports.reporter, allocator: memory.allocator)
     }
     self.system = system
     iommu = try Box<IOMMU>.place { () throws(Failure) in
@@ -39,10 +39,8 @@ package final class Machine: @unchecked Sendable {
     _ kind: Domain.Kind, first: UInt64 = 0, last: UInt64 = 0, isLazy: Bool = false,
     _ limits: FlushQueue.Limits = FlushQueue.Limits()
   ) throws -> UnsafeMutablePointer<Domain> {
-    let domain = try Box<Domain>.place { () throws(Failure) in
-      try Domain(
-        iommu: iommu, DomainDescription(kind, first: first, last: last, isLazy: isLazy, limits))
-    }
+    let domain = try Domain.place(
+      iommu, DomainDescription(kind, first: first, last: last, isLazy: isLazy, limits))
     domains.append(domain)
     return domain
   }
@@ -77,9 +75,10 @@ package final class Machine: @unchecked Sendable {
 
 /// Runs a test with a machine of its own, and looks for what is left of it.
 package func withMachine(
-  notesDirty: Bool = false, onHeap: Bool = false, _ body: (Machine) throws -> Void
+  notesDirty: Bool = false, onHeap: Bool = false, isFlat: Bool = true,
+  _ body: (Machine) throws -> Void
 ) throws {
-  let machine = try Machine(notesDirty: notesDirty, onHeap: onHeap)
+  let machine = try Machine(notesDirty: notesDirty, onHeap: onHeap, isFlat: isFlat)
   do {
     defer { machine.end() }
     try body(machine)

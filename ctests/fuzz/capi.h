@@ -26,6 +26,7 @@
 #define STATES_MAX 4
 #define TRANSFERS_MAX 4
 #define TRANSFER_RANGES 96
+#define CACHES_MAX 64
 
 enum kind {
 	NOTHING,
@@ -51,6 +52,8 @@ struct object {
 	void *handle;
 	/* Of a flat system, which takes the caller's word that what is mapped is memory. */
 	bool is_flat;
+	/* Of a system that has a cache function, so that its devices may be noncoherent. */
+	bool has_cache;
 	/* Of an IOMMU and a domain. */
 	void *system;
 	/* DOMAIN: hybrid, and honours no reserved regions. */
@@ -115,6 +118,13 @@ struct transfer {
 	bool is_busy;
 };
 
+/* What a system's cache function is called with. */
+struct cache {
+	/* NULL: it is not made yet. */
+	struct dmacore_system *system;
+	bool is_flat;
+};
+
 /* One input at a time; callbacks need it too. */
 struct world {
 	struct program program;
@@ -153,6 +163,9 @@ struct world {
 	bool has_declared;
 	/* Something that is not memory was mapped on a flat system: nothing may be touched now. */
 	bool has_lied;
+	/* Of all systems that there have been with a cache function. */
+	struct cache caches[CACHES_MAX];
+	size_t cache_count;
 	/* Notifiers that have not been released. */
 	long notifiers;
 	/* Page request groups that are to be answered. */
@@ -264,6 +277,9 @@ void step_in_callback(void);
 
 void on_report(const struct dmacore_report *report, void *opaque);
 void on_notify(const struct dmacore_notifier_event *event, void *opaque);
+
+/* Gives a system a cache function, unless there have been too many. */
+struct cache *take_cache(struct dmacore_system_options *options);
 void on_release(void *opaque);
 void on_fault(struct dmacore_device *device, const struct dmacore_fault *fault, void *opaque);
 void on_domain_fault(struct dmacore_domain *domain, struct dmacore_device *device,
@@ -315,7 +331,10 @@ void add_mapping(struct mapping mapping);
 /* Creation and destruction. */
 
 void create(void);
-void create_machine(void);
+void create_machine(uint8_t call);
+
+/* Whether an object has not been destroyed. */
+bool is_there(enum kind kind, const void *handle);
 
 /* Answers a page request group, if there is one. */
 void answer_page_group(void);

@@ -121,9 +121,9 @@ static void call_domain(void)
 	else if (how % 3 == 2)
 		(void)RESULT(dmacore_domain_detach(domain, device), EINVAL, EBUSY, EPERM);
 	else if (how >= 0xa0)
-		(void)RESULT(dmacore_domain_replace(domain, device), EINVAL, EBUSY, EPERM);
+		(void)RESULT(dmacore_domain_replace(domain, device), EINVAL, EBUSY, EPERM, ENOMEM);
 	else
-		(void)RESULT(dmacore_domain_attach(domain, device), EINVAL, EBUSY, EPERM);
+		(void)RESULT(dmacore_domain_attach(domain, device), EINVAL, EBUSY, EPERM, ENOMEM);
 }
 
 /* In order, and those of one type apart from each other. */
@@ -230,12 +230,12 @@ static void call_group(void)
 			if (RESULT(dmacore_device_group(device->handle, &group), EINVAL) != 0)
 				break;
 			(void)RESULT(dmacore_group_attach(group, pick(DOMAIN), owner), EINVAL,
-				     EPERM, EBUSY);
+				     EPERM, EBUSY, ENOMEM);
 			dmacore_group_destroy(group);
 			break;
 		}
 		(void)RESULT(dmacore_device_attach(device->handle, pick(DOMAIN), owner), EINVAL,
-			     EPERM, EBUSY);
+			     EPERM, EBUSY, ENOMEM);
 		break;
 	case 6:
 		(void)RESULT(dmacore_device_detach(device->handle, owner), EINVAL, EPERM, EBUSY);
@@ -894,7 +894,7 @@ void step(void)
 			call_driver();
 		break;
 	case 1:
-		create_machine();
+		create_machine(call);
 		break;
 	case 2:
 	case 3:

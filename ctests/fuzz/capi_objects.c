@@ -112,12 +112,15 @@ const struct dmacore_pagetable_options *table_options(void)
 static int create_system(struct object *object, union handle *out)
 {
 	static union storage options, allocator;
-	uint8_t standard;
+	struct cache *cache = NULL;
+	uint8_t flags, standard;
 	bool is_hybrid;
 	int result;
 
 	structure(&options, sizeof(options.system));
-	options.system.flags = one_in(32) ? byte() : byte() & DMACORE_SYSTEM_FLAT;
+	options.system.flags = one_in(32);
+	flags = byte();
+	options.system.flags = options.system.flags ? flags : flags & DMACORE_SYSTEM_FLAT;
 	standard = byte();
 	options.system.default_domain = standard >= 0xf0 ? standard & 7 : 0;
 	options.system.report = on_report;
@@ -129,11 +132,17 @@ static int create_system(struct object *object, union handle *out)
 		allocator.memory_allocator.opaque = &world;
 		options.system.memory_allocator = &allocator.memory_allocator;
 	}
+	/* Which nothing is said of to devices that are coherent, as all were before there were any. */
+	if ((flags & 6) == 6)
+		cache = take_cache(&options.system);
+	object->has_cache = cache != NULL;
 	object->is_flat = options.system.flags == DMACORE_SYSTEM_FLAT;
 	is_hybrid = options.system.default_domain == DMACORE_DOMAIN_HYBRID;
 	result = RESULT(dmacore_system_create(&options.system, OUT(&out->system)), EINVAL, E2BIG,
 			EOPNOTSUPP, ENOMEM);
 	CHECK(result != -EOPNOTSUPP || (object->is_flat && is_hybrid));
+	if (cache != NULL && result == 0)
+		cache->system = out->system;
 	return result;
 }
 
@@ -233,7 +242,10 @@ static int create_device(struct object *object, union handle *out)
 
 	structure(&options, sizeof(options.device));
 	how = byte();
-	flags = how >= 0xf8 ? byte() : byte() & (DMACORE_DEVICE_TRACK_DIRECT | 0x80);
+	flags = byte();
+	if (how < 0xf8)
+		flags &= DMACORE_DEVICE_TRACK_DIRECT | 0x80 |
+			 (system->has_cache ? DMACORE_DEVICE_NONCOHERENT : 0);
 	options.device.flags = flags & ~0x80U;
 	if ((flags & 0x80) != 0)
 		options.device.group = pick(GROUP);
@@ -297,7 +309,7 @@ static void nest(struct dmacore_domain_options *options)
 	options->guest_table = one_in(32) ? NULL : &walk.walk;
 }
 
-static bool is_there(enum kind kind, const void *handle)
+bool is_there(enum kind kind, const void *handle)
 {
 	for (size_t i = 0; i < OBJECTS_MAX; i++)
 		if (world.objects[i].kind == kind && world.objects[i].handle == handle)
@@ -585,9 +597,9 @@ void check_windows(struct dmacore_system *system, uint64_t first, uint64_t size)
 /*
  * A whole machine at once, which the fuzzer would take long to come by: memory, a device with or
  * without an IOMMU and a domain, and a view; at times a notifier, or another device in its group. An
- * allocation may fail on the way.
+ * allocation may fail on the way. Calls of some numbers make devices that do not see the caches.
  */
-void create_machine(void)
+void create_machine(uint8_t call)
 {
 	struct dmacore_system_options system_options = DMACORE_SYSTEM_OPTIONS_INIT;
 	struct dmacore_iommu_options iommu_options = DMACORE_IOMMU_OPTIONS_INIT;
@@ -597,15 +609,28 @@ void create_machine(void)
 	struct dmacore_notifier_options notifier_options = DMACORE_NOTIFIER_OPTIONS_INIT;
 	union handle system, device, domain = { .any = NULL }, view, notifier, pool;
 	uint8_t how = byte();
-	bool is_flat = how & 1, has_backend;
+	struct dmacore_memory_allocator allocator = { sizeof(allocator), allocate_pool, free_pool,
+						      &world };
+	bool is_flat = how & 1, has_backend, is_coherent = call != 0xc1;
+	struct cache *cache = NULL;
 
 	if (world.depth != 0 || count_objects(NOTHING) < 8)
 		return;
 	system_options.flags = is_flat ? DMACORE_SYSTEM_FLAT : 0;
 	system_options.report = on_report;
 	system_options.report_opaque = &world;
+	if (!is_coherent) {
+		cache = take_cache(&system_options);
+		system_options.memory_allocator = &allocator;
+	}
 	(void)RESULT(dmacore_system_create(&system_options, &system.system), ENOMEM);
-	keep(SYSTEM, system.any, is_flat);
+	if (system.any != NULL)
+		*free_slot() = (struct object){ .kind = SYSTEM,
+						.handle = system.any,
+						.is_flat = is_flat,
+						.has_cache = cache != NULL };
+	if (cache != NULL)
+		cache->system = system.system;
 	region.size = RAM_PAGES * PAGE;
 	region.backing = DMACORE_MEMORY_HOST;
 	region.host = world.ram;
@@ -648,6 +673,7 @@ void create_machine(void)
 		keep(NOTIFIER, notifier.any, is_flat);
 	}
 	device_options.flags = how & 8 ? DMACORE_DEVICE_TRACK_DIRECT : 0;
+	device_options.flags |= cache != NULL ? DMACORE_DEVICE_NONCOHERENT : 0;
 	if ((how & 0x19) == 9) {
 		struct dmacore_bounce_pool_options pool_options = DMACORE_BOUNCE_POOL_OPTIONS_INIT;
 

@@ -307,6 +307,48 @@ void on_release(void *opaque)
 	step_in_callback();
 }
 
+/* Reads what a device is given or gives back, at pages' ends if it is much. */
+static void look_at_bytes(const volatile uint8_t *bytes, uint64_t size)
+{
+	uint64_t step = size > RAM_PAGES * PAGE ? PAGE : 1;
+	volatile uint8_t seen = 0;
+
+	for (uint64_t i = 0; i < size; i += step)
+		seen ^= bytes[i];
+	seen ^= bytes[size - 1];
+}
+
+static void on_cache(dmacore_phys_t phys, uint64_t size, uint32_t direction, bool is_for_cpu,
+		     void *opaque)
+{
+	const struct cache *cache = opaque;
+	void *host;
+
+	CHECK(cache >= world.caches && cache < world.caches + world.cache_count);
+	CHECK(size != 0 && phys + (size - 1) >= phys && direction < 3);
+	CHECK(!is_for_cpu || direction != DMACORE_TO_DEVICE);
+	fuzz_trace("  caches of %#" PRIx64 ", size %#" PRIx64, phys, size);
+	if (cache->is_flat && !world.has_lied)
+		look_at_bytes((void *)(uintptr_t)phys, size);
+	else if (!cache->is_flat && is_there(SYSTEM, cache->system) &&
+		 dmacore_memory_phys_to_host(cache->system, phys, size, &host) == 0)
+		look_at_bytes(host, size);
+	step_in_callback();
+}
+
+struct cache *take_cache(struct dmacore_system_options *options)
+{
+	struct cache *cache = &world.caches[world.cache_count];
+
+	if (world.cache_count == CACHES_MAX)
+		return NULL;
+	world.cache_count++;
+	cache->is_flat = options->flags == DMACORE_SYSTEM_FLAT;
+	options->cache = on_cache;
+	options->cache_opaque = cache;
+	return cache;
+}
+
 static int region_result(uint64_t offset, uint64_t size, void *opaque)
 {
 	uint64_t region_size = (uintptr_t)opaque;

@@ -31,8 +31,9 @@
  *
  * What is bounced is copied to the pool when it is mapped, in every direction, so that what the device
  * does not write keeps its content; and back when it is unmapped, if the device writes. Syncing copies the
- * part that is synced: for the CPU if the device writes, for the device if that reads. Memory that is
- * not there reads as zeroes, and is not written.
+ * part that is synced: for the CPU if the device writes, and for the device always, so that what the CPU has
+ * written there is kept too. So give back just what was lent. Memory that is not there reads as zeroes, and
+ * is not written.
  *
  * The address that the device gets has the lowest 12 bits of the buffer's if that is as large as a page
  * or mapped through an IOMMU, and those that the device asks for (@min_align_mask). Where it need keep none
