@@ -96,7 +96,6 @@ static void window__is_in_the_largest_leaves(void **state)
 {
 	struct machine *machine = *state;
 	struct dmacore_iommu_capabilities capabilities = { .struct_size = sizeof(capabilities) };
-
 	const uint64_t first = domain_statistics(machine->domain).table_count;
 
 	assert_ok(dmacore_iommu_capabilities(machine->iommu, &capabilities));
