@@ -43,33 +43,41 @@ struct way {
 	unsigned mask_bits;
 	bool has_ranges;
 	bool has_pool;
+	/* Which each mapping takes; of ends that are bounced, what has no ends is not. */
+	uint32_t path;
 };
 
 static const struct way ways[] = {
-	{ "direct", 0, 0, 64, false, false },
-	{ "direct, tracked", 0, DMACORE_DEVICE_TRACK_DIRECT, 64, false, false },
-	{ "direct, by ranges", 0, 0, 31, true, false },
-	{ "direct, past the caches", 0, DMACORE_DEVICE_NONCOHERENT, 64, false, false },
-	{ "direct, by ranges, past the caches", 0, DMACORE_DEVICE_NONCOHERENT, 31, true, false },
-	{ "identity", DMACORE_DOMAIN_IDENTITY, 0, 64, false, false },
-	{ "IOMMU", DMACORE_DOMAIN_DMA, 0, 32, false, false },
+	{ "direct", 0, 0, 64, false, false, DMACORE_PATH_DIRECT },
+	{ "direct, tracked", 0, DMACORE_DEVICE_TRACK_DIRECT, 64, false, false,
+	  DMACORE_PATH_DIRECT },
+	{ "direct, by ranges", 0, 0, 31, true, false, DMACORE_PATH_DIRECT },
+	{ "direct, past the caches", 0, DMACORE_DEVICE_NONCOHERENT, 64, false, false,
+	  DMACORE_PATH_DIRECT },
+	{ "direct, by ranges, past the caches", 0, DMACORE_DEVICE_NONCOHERENT, 31, true, false,
+	  DMACORE_PATH_DIRECT },
+	{ "identity", DMACORE_DOMAIN_IDENTITY, 0, 64, false, false, DMACORE_PATH_DIRECT },
+	{ "IOMMU", DMACORE_DOMAIN_DMA, 0, 32, false, false, DMACORE_PATH_IOMMU },
 	{ "IOMMU, past the caches", DMACORE_DOMAIN_DMA, DMACORE_DEVICE_NONCOHERENT, 32, false,
-	  false },
-	{ "IOMMU, lazy", DMACORE_DOMAIN_DMA_LAZY, 0, 48, false, false },
-	{ "hybrid", DMACORE_DOMAIN_HYBRID, 0, 64, false, false },
-	{ "hybrid, out of reach", DMACORE_DOMAIN_HYBRID, 0, 31, false, false },
-	{ "hybrid, tracked", DMACORE_DOMAIN_HYBRID, DMACORE_DEVICE_TRACK_DIRECT, 64, false, false },
+	  false, DMACORE_PATH_IOMMU },
+	{ "IOMMU, lazy", DMACORE_DOMAIN_DMA_LAZY, 0, 48, false, false, DMACORE_PATH_IOMMU },
+	{ "hybrid", DMACORE_DOMAIN_HYBRID, 0, 64, false, false, DMACORE_PATH_DIRECT },
+	{ "hybrid, out of reach", DMACORE_DOMAIN_HYBRID, 0, 31, false, false, DMACORE_PATH_IOMMU },
+	{ "hybrid, tracked", DMACORE_DOMAIN_HYBRID, DMACORE_DEVICE_TRACK_DIRECT, 64, false, false,
+	  DMACORE_PATH_DIRECT },
 	{ "hybrid, past the caches", DMACORE_DOMAIN_HYBRID, DMACORE_DEVICE_NONCOHERENT, 64, false,
-	  false },
-	{ "bounced", 0, 0, 32, false, true },
-	{ "bounced by force", 0, DMACORE_DEVICE_FORCE_BOUNCE, 64, false, true },
-	{ "IOMMU, bounced ends", DMACORE_DOMAIN_DMA, DMACORE_DEVICE_UNTRUSTED, 32, false, true },
-	{ "functions", 0, BY_FUNCTIONS, 32, false, false },
-	{ "functions, in the window", 0, BY_FUNCTIONS, 64, false, false },
+	  false, DMACORE_PATH_DIRECT },
+	{ "bounced", 0, 0, 32, false, true, DMACORE_PATH_BOUNCED },
+	{ "bounced by force", 0, DMACORE_DEVICE_FORCE_BOUNCE, 64, false, true,
+	  DMACORE_PATH_BOUNCED },
+	{ "IOMMU, bounced ends", DMACORE_DOMAIN_DMA, DMACORE_DEVICE_UNTRUSTED, 32, false, true,
+	  DMACORE_PATH_IOMMU_BOUNCED },
+	{ "functions", 0, BY_FUNCTIONS, 32, false, false, DMACORE_PATH_OPS },
+	{ "functions, in the window", 0, BY_FUNCTIONS, 64, false, false, DMACORE_PATH_DIRECT },
 	{ "functions, past the caches", 0, BY_FUNCTIONS | DMACORE_DEVICE_NONCOHERENT, 32, false,
-	  false },
+	  false, DMACORE_PATH_OPS },
 	{ "functions, in the window, past the caches", 0, BY_FUNCTIONS | DMACORE_DEVICE_NONCOHERENT,
-	  64, false, false },
+	  64, false, false, DMACORE_PATH_DIRECT },
 };
 
 #define WAYS (sizeof(ways) / sizeof(ways[0]))
@@ -196,6 +204,7 @@ struct mapped {
 
 struct driver {
 	struct stage stage;
+	const struct way *way;
 	const char *name;
 	uint64_t random;
 	/* Who owns each byte, a mapping's number or CPU, and what it holds. */
@@ -237,6 +246,42 @@ static void check_byte(struct driver *driver, uint64_t place, uint8_t found, con
 	digest(driver, found);
 }
 
+/* That a part takes the way's path, or has no ends to be bounced. */
+static void check_path(struct driver *driver, uint32_t found, uint64_t offset, uint64_t size)
+{
+	uint32_t expected = driver->way->path;
+
+	if (expected == DMACORE_PATH_IOMMU_BOUNCED && (offset | size) % PAGE == 0)
+		expected = DMACORE_PATH_IOMMU;
+	if (found != expected)
+		fail_msg("%s: %#jx bytes at %#jx take path %u instead of %u", driver->name,
+			 (uintmax_t)size, (uintmax_t)offset, found, expected);
+}
+
+/* What is explained, and what a record says of it if there is one. */
+static void check_mapping(struct driver *driver, const struct mapped *mapped)
+{
+	struct dmacore_explanation explanation = { .struct_size = sizeof(explanation) };
+	struct dmacore_device *device = driver->stage.device;
+	struct dmacore_mapping_info infos[LIVE_MAX * ENTRIES];
+	size_t count;
+	bool is_listed = false;
+
+	assert_ok(dmacore_device_explain(device, HIGH_BASE + mapped->offset, mapped->size,
+					 DMACORE_STREAMING, 0, &explanation));
+	check_path(driver, explanation.path, mapped->offset, mapped->size);
+	assert_ok(dmacore_device_list_mappings(device, mapped->dma, mapped->dma, infos,
+					       LIVE_MAX * ENTRIES, &count));
+	for (size_t i = 0; i < count && i < LIVE_MAX * ENTRIES; i++) {
+		if (infos[i].first != mapped->dma ||
+		    infos[i].last != mapped->dma + mapped->size - 1)
+			continue;
+		check_path(driver, infos[i].path, mapped->offset, mapped->size);
+		is_listed = true;
+	}
+	assert_true(is_listed || driver->way->path == DMACORE_PATH_DIRECT);
+}
+
 /* Cuts a part into up to four, of which each is an entry. */
 static void map_list(struct driver *driver, struct mapped *mapped)
 {
@@ -257,6 +302,11 @@ static void map_list(struct driver *driver, struct mapped *mapped)
 	}
 	assert_ok(dmacore_map_list(driver->stage.device, mapped->list, ENTRIES, mapped->direction,
 				   0, 0, &count));
+	/* A list's parts may have no ends where it has some. */
+	for (size_t i = 0; i < count; i++)
+		assert_true(mapped->list[i].path == driver->way->path ||
+			    (driver->way->path == DMACORE_PATH_IOMMU_BOUNCED &&
+			     mapped->list[i].path == DMACORE_PATH_IOMMU));
 	driver->lists++;
 }
 
@@ -325,11 +375,13 @@ static void map_part(struct driver *driver, unsigned number, uint64_t offset, ui
 		.is_live = true, .offset = offset, .size = size, .direction = direction
 	};
 	mapped->is_list = draw(driver, 3) == 0;
-	if (mapped->is_list)
+	if (mapped->is_list) {
 		map_list(driver, mapped);
-	else
+	} else {
 		assert_ok(dmacore_map_single(driver->stage.device, driver->stage.memory + offset,
 					     size, direction, 0, &mapped->dma));
+		check_mapping(driver, mapped);
+	}
 	for (uint64_t i = offset; i < offset + size; i++)
 		driver->owners[i] = (int)number;
 }
@@ -484,6 +536,7 @@ static uint64_t run(const struct way *way, uint64_t seed)
 
 	assert_non_null(driver);
 	stage_start(&driver->stage, way);
+	driver->way = way;
 	driver->name = way->name;
 	driver->random = seed;
 	for (unsigned i = 0; i < SIZE; i++)
