@@ -881,6 +881,32 @@ static void mappings_of_one_buffer__are_each_known_over_their_whole_ranges(void 
 	}
 }
 
+/* Any number, and at any byte: not the first few, nor by where they start alone. */
+static void overlaps__of_mappings_are_found_wherever_they_are(void **state)
+{
+	enum { COUNT = 20, SIZE = 5000, STEP = 200 };
+	struct machine *machine = *state;
+	dmacore_dma_t dma = phys_of(machine, machine->low + 60);
+
+	for (unsigned i = 0; i < COUNT; i++)
+		assert_int_equal(map_for(machine, machine->low + 60 + i * STEP, SIZE, i % 3),
+				 dma + i * STEP);
+	for (uint64_t at = 0; at < COUNT * STEP + SIZE; at += 40) {
+		struct dmacore_mapping_info found[COUNT];
+		size_t expected = 0, count;
+
+		for (unsigned i = 0; i < COUNT; i++)
+			expected += at >= i * STEP && at < i * STEP + SIZE;
+		assert_ok(dmacore_device_list_mappings(machine->device, dma + at, dma + at, found,
+						       COUNT, &count));
+		assert_int_equal(count, expected);
+		for (size_t i = 0; i < count; i++)
+			assert_true(found[i].first <= dma + at && found[i].last >= dma + at);
+	}
+	for (unsigned i = 0; i < COUNT; i++)
+		unmap_for(machine, dma + i * STEP, SIZE, i % 3);
+}
+
 /*
  * A random history of one device: many mappings come and go, each is read back through the view,
  * and at the end nothing is left.
@@ -1039,6 +1065,7 @@ int main(void)
 		test_on_all(sync__rejects_what_is_impossible),
 		test_on_translated(sync__does_not_join_mappings),
 		test_on(TRACKED, mappings_of_one_buffer__are_each_known_over_their_whole_ranges),
+		test_on(TRACKED, overlaps__of_mappings_are_found_wherever_they_are),
 		test_on(IDENTITY | TRACKED,
 			mappings_of_one_buffer__are_each_known_over_their_whole_ranges),
 		test_on(FLAT | TRACKED,

@@ -162,6 +162,7 @@ dmacore_dma_t dmacore_iova_state_address(const struct dmacore_iova_state *state)
  *            with a report, when the device's driver has gone since, and the range with it. Never succeeds if
  *            retried.
  *   -E2BIG   it does not end within the range. Never.
+ *   -ENXIO   the device has no streaming mask any more. Not until it is set.
  *   -EFAULT  @phys lies at another place of its page than @offset does for the device. Never.
  *   -EEXIST  a page of it is linked already. Not before that is unlinked.
  *   -EREMOTEIO  it is memory of a peer that is used by its bus address, or cannot be reached (peer.h). Leave a
