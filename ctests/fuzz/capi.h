@@ -177,6 +177,8 @@ struct world {
 	/* Given out by the allocators below. */
 	long table_pages;
 	long pool_ranges;
+	/* How often memory was given. */
+	unsigned long given;
 	/* Memory of the process that regions and buffers lie in, and a file for other regions. */
 	uint8_t *ram;
 	int file;

@@ -680,7 +680,7 @@ void create_machine(uint8_t call)
 		pool_options.size = 4 * PAGE;
 		pool_options.size_max = 16 * PAGE;
 		(void)RESULT(dmacore_bounce_pool_create(system.system, &pool_options, &pool.pool),
-			     EINVAL, ENOMEM);
+			     EINVAL, EFAULT, ERANGE, ENOMEM);
 		keep(POOL, pool.any, is_flat);
 		world.has_flat_pool = true;
 		device_options.flags |= DMACORE_DEVICE_FORCE_BOUNCE;

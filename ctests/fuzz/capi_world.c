@@ -414,6 +414,7 @@ void *allocate_pool(uint64_t size, uint64_t alignment, dmacore_phys_t limit, voi
 		return NULL;
 	}
 	world.pool_ranges++;
+	world.given++;
 	return host;
 }
 
