@@ -79,8 +79,8 @@ enum dmacore_attributes {
 	/* The device's accesses may pass one another. A hint, without an effect on the path. */
 	DMACORE_ATTR_WEAK_ORDERING = 1 << 1,
 	/*
-	 * Leave the processors' caches alone when mapping and unmapping, and copy nothing back when what is
-	 * bounced is unmapped: the caller syncs what is used.
+	 * Leave the processors' caches alone when mapping and unmapping, but for a copy that the library has
+	 * written, and copy nothing back when what is bounced is unmapped: the caller syncs what is used.
 	 */
 	DMACORE_ATTR_SKIP_CPU_SYNC = 1 << 5,
 	/* Report no failure of this call: the caller copes. */
