@@ -38,7 +38,7 @@ public struct BounceRequest: Sendable {
   /// The low bits that its address has in common with `low`, as a mask.
   let mask: UInt64
   let low: UInt64
-  /// The mask of the block that it may not reach out of; all bits if it cannot but do so with those low bits.
+  /// The mask of the block that it may not reach out of.
   let boundary: UInt64
   /// Where it starts in its first slot, and how many slots it takes.
   let offset: UInt64
@@ -56,8 +56,7 @@ public struct BounceRequest: Sendable {
     self.size = size
     self.mask = mask == 0 ? 0 : UInt64.max >> UInt64(mask.leadingZeroBitCount)
     self.low = low
-    let reaches = (low & self.mask & boundary) &+ (size &- 1) > boundary
-    self.boundary = reaches ? UInt64.max : boundary
+    self.boundary = boundary
     offset = low & self.mask & BounceSlots.granule.mask
     count =
       (offset &+ size &+ BounceSlots.granule.mask) &>> UInt64(BounceSlots.granule.shift)

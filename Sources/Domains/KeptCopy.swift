@@ -34,10 +34,14 @@ extension Device {
   ///
   /// - Throws: `noSpace` for a size that no memory has.
   public func slots(for memory: PhysicalRange) throws(Failure) -> BounceRequest {
-    let size = memory.extent &+ 1
+    let (size, low, boundary) = (
+      memory.extent &+ 1, memory.first.rawValue, limits.segmentBoundaryMask
+    )
+    let mask = alignment(of: size)
+    // Where those low bits make it cross a boundary, it does so as its memory does.
+    let crosses = (low & mask & boundary) &+ memory.extent > boundary
     return try BounceRequest(
-      size: size, low: memory.first.rawValue, mask: alignment(of: size),
-      boundary: limits.segmentBoundaryMask)
+      size: size, low: low, mask: mask, boundary: crosses ? UInt64.max : boundary)
   }
 
   /// The bits of an address that its copy keeps.
