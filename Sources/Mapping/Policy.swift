@@ -65,7 +65,8 @@ struct PathReasons: OptionSet {
     case .blocked: text.append("the device is attached to nothing, or blocked")
     case .owned: text.append("the owner of its domain maps by itself")
     case .incoherent: text.append("the device is not coherent")
-    case .untrustedPage: text.append("the device is not trusted, and the memory has neighbours on its pages")
+    case .untrustedPage:
+      text.append("the device is not trusted, and the memory has neighbours on its pages")
     case .bounceForced: text.append("all that is mapped for the device is bounced")
     case .noBounce: text.append("there is no bounce pool")
     case .peer: text.append("it is memory of a peer, or has bus addresses of one")
