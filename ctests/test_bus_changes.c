@@ -155,6 +155,7 @@ static void set_ranges__leaves_untracked_direct_mappings(void **state)
 	dmacore_dma_t first[BUFFERS], second;
 
 	fill_memory(machine);
+	fill(machine->pool.bytes, RAM_SIZE, 4);
 	for (unsigned other = 1; other <= BUSES; other++) {
 		uint8_t byte = 0;
 

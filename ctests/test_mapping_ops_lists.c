@@ -140,7 +140,7 @@ static void transfer__begins_and_ends_likewise(void **state)
 	};
 	struct dmacore_transfer_request request = DMACORE_TRANSFER_REQUEST_INIT;
 	struct stage *stage = *state;
-	struct dmacore_transfer transfer;
+	struct dmacore_transfer transfer = DMACORE_TRANSFER_EMPTY;
 
 	request.ranges = ranges;
 	request.count = 2;
