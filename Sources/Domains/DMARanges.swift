@@ -255,20 +255,20 @@ public struct DMARanges: ~Copyable {
     from first: UnsafeMutablePointer<DMARanges>, _ memory: PhysicalRange, at base: UInt64,
     in system: UnsafeMutablePointer<System>
   ) -> Bool {
-    var other: PhysicalRange? = nil
-    while let (there, _, _) = unsafe system.pointee.hostMemory(after: other) {
-      other = there
-      var next: UnsafeMutablePointer<DMARanges>? = unsafe first
-      while let ranges = unsafe next {
-        let isSame = unsafe ranges.pointee.base(of: memory, under: UInt64.max) == base
-        for index in 0..<(isSame ? 0 : unsafe ranges.pointee.runCount) {
+    var next: UnsafeMutablePointer<DMARanges>? = unsafe first
+    while let ranges = unsafe next {
+      unsafe next = ranges.pointee.next
+      if unsafe ranges.pointee.base(of: memory, under: UInt64.max) == base { continue }
+      var other: PhysicalRange? = nil
+      while let (there, _, _) = unsafe system.pointee.hostMemory(after: other) {
+        other = there
+        for index in 0..<(unsafe ranges.pointee.runCount) {
           if let run = unsafe ranges.pointee.run(index, of: there), run.last >= base,
             run.first <= base &+ memory.extent
           {
             return true
           }
         }
-        unsafe next = ranges.pointee.next
       }
     }
     return false
