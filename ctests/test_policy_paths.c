@@ -451,13 +451,7 @@ static void agree(dmacore_phys_t phys, uint64_t size, uint32_t direction, bool i
 static struct dmacore_bridge *stand_bridge(struct stand *stand, struct dmacore_bridge *parent,
 					   uint32_t flags)
 {
-	struct dmacore_bridge_options options = DMACORE_BRIDGE_OPTIONS_INIT;
-	struct dmacore_bridge *bridge;
-
-	options.parent = parent;
-	options.flags = flags;
-	assert_ok(dmacore_bridge_create(stand->system, &options, &bridge));
-	return bridge;
+	return make_bridge(&(struct machine){ .system = stand->system }, parent, flags);
 }
 
 static uint8_t *stand_memory(struct stand *stand, uint64_t base, uint64_t size)

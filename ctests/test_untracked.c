@@ -28,6 +28,16 @@ static void assert_keeps_clear(struct machine *machine)
 		assert_ok(dmacore_unmap(machine->device, dma[i], PAGE, DMACORE_TO_DEVICE, 0));
 }
 
+/* With all that is mapped for it, which is reported. */
+static void end_device(struct machine *machine)
+{
+	dmacore_view_destroy(machine->view);
+	dmacore_device_destroy(machine->device);
+	machine->view = NULL;
+	machine->device = NULL;
+	reports_forget(&machine->reports);
+}
+
 static void assert_gives_out_all(struct machine *machine)
 {
 	uint64_t size = FREE_PAGES * PAGE + 2 * RAM_SIZE;
@@ -99,11 +109,7 @@ static void owners_domains__keep_clear_too(void **state)
 	assert_fails(dmacore_map_single(machine->device, machine->high, PAGE, DMACORE_TO_DEVICE, 0,
 					&(dmacore_dma_t){ 0 }),
 		     ENOSPC);
-	dmacore_view_destroy(machine->view);
-	dmacore_device_destroy(machine->device);
-	machine->view = NULL;
-	machine->device = NULL;
-	reports_forget(&machine->reports);
+	end_device(machine);
 	dmacore_domain_destroy(fallback);
 	dmacore_group_destroy(group);
 }
@@ -214,11 +220,7 @@ static void dma_domain__keeps_clear_of_bus_addresses(void **state)
 	assert_fails(dmacore_map_single(machine->device, machine->high, PAGE, DMACORE_TO_DEVICE, 0,
 					&dma),
 		     ENOSPC);
-	dmacore_view_destroy(machine->view);
-	dmacore_device_destroy(machine->device);
-	machine->view = NULL;
-	machine->device = NULL;
-	reports_forget(&machine->reports);
+	end_device(machine);
 }
 
 static const struct dmacore_dma_range pool_at_low_memory = {
