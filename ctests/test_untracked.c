@@ -12,6 +12,17 @@
 #define NARROW_FIRST (LOW_BASE - FREE_PAGES * PAGE)
 #define NARROW_LAST (NEXT_BASE + RAM_SIZE - 1)
 
+/* That memory there has its own addresses in a hybrid domain. */
+static void assert_in_window(struct dmacore_domain *domain, uint64_t first, uint64_t size)
+{
+	struct dmacore_translation found;
+
+	for (uint64_t at = first; at < first + size; at += PAGE) {
+		assert_ok(dmacore_domain_translate(domain, at, DMACORE_ACCESS_READ, &found));
+		assert_int_equal(found.target, found.first);
+	}
+}
+
 /* Maps all that there are addresses for, none of which is of memory. */
 static void assert_keeps_clear(struct machine *machine)
 {
@@ -179,6 +190,62 @@ static void attach__to_a_lazy_domain_flushes_it(void **state)
 	machine->domain = domain;
 }
 
+/* Memory that came while its addresses were given out is not in the window. */
+static void hybrid_domain__keeps_clear_of_direct_mappings_of_before(void **state)
+{
+	const uint64_t base = LOW_BASE - 2 * PAGE;
+	struct machine *machine = *state;
+	struct dmacore_domain *domain =
+		make_domain(machine, DMACORE_DOMAIN_HYBRID, base, NARROW_LAST);
+	struct dmacore_device *other = make_device(machine);
+	dmacore_dma_t taken;
+
+	assert_ok(dmacore_device_set_mask(other, DMACORE_BIT_MASK(32), NULL));
+	assert_ok(dmacore_domain_attach(domain, other));
+	assert_ok(dmacore_map_single(other, machine->high, PAGE, DMACORE_TO_DEVICE, 0, &taken));
+	assert_int_equal(taken, LOW_BASE - PAGE);
+	add_host_region(machine->system, base, 2 * PAGE, machine->arena + RAM_SIZE, 0);
+	assert_int_equal(map_for(machine, machine->arena + RAM_SIZE, 2 * PAGE, DMACORE_TO_DEVICE),
+			 base);
+	assert_fails(dmacore_domain_replace(domain, machine->device), EBUSY);
+	assert_ok(dmacore_unmap(other, taken, PAGE, DMACORE_TO_DEVICE, 0));
+	assert_ok(dmacore_domain_replace(domain, machine->device));
+	assert_fails(dmacore_map_single(other, machine->high, PAGE, DMACORE_TO_DEVICE, 0, &taken),
+		     ENOSPC);
+	/* What is kept is the window's when it looks for memory again. */
+	assert_ok(dmacore_domain_set_bypass(domain, true));
+	assert_in_window(domain, base, 2 * PAGE);
+	dmacore_device_destroy(other);
+	dmacore_domain_destroy(machine->domain);
+	machine->domain = domain;
+	end_device(machine);
+	assert_ok(dmacore_memory_remove(machine->system, base, 2 * PAGE));
+}
+
+/* Memory that came while bypass was off is not in the window. */
+static void hybrid_domain_without_bypass__keeps_clear_too(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_domain *domain =
+		make_domain(machine, DMACORE_DOMAIN_HYBRID, NARROW_FIRST, NARROW_LAST);
+	uint8_t *memory = machine->arena + RAM_SIZE;
+	dmacore_dma_t dma;
+
+	assert_ok(dmacore_domain_set_bypass(domain, false));
+	add_host_region(machine->system, NARROW_FIRST, FREE_PAGES * PAGE, memory, 0);
+	assert_int_equal(map_for(machine, memory, PAGE, DMACORE_TO_DEVICE), NARROW_FIRST);
+	assert_ok(dmacore_domain_replace(domain, machine->device));
+	assert_fails(dmacore_map_single(machine->device, memory, PAGE, DMACORE_TO_DEVICE, 0, &dma),
+		     ENOSPC);
+	assert_ok(dmacore_domain_set_bypass(domain, true));
+	assert_in_window(domain, NARROW_FIRST, FREE_PAGES * PAGE);
+	assert_int_equal(map_for(machine, memory, PAGE, DMACORE_TO_DEVICE), NARROW_FIRST);
+	dmacore_domain_destroy(machine->domain);
+	machine->domain = domain;
+	end_device(machine);
+	assert_ok(dmacore_memory_remove(machine->system, NARROW_FIRST, FREE_PAGES * PAGE));
+}
+
 static void tracked_mappings__are_in_the_way_themselves(void **state)
 {
 	struct machine *machine = *state;
@@ -290,6 +357,8 @@ int main(void)
 		test_on(IDENTITY, attach__waits_until_addresses_of_memory_are_free),
 		test_on(IDENTITY | HEAP_TABLES, attach__waits_until_addresses_of_memory_are_free),
 		test_on(IDENTITY, attach__to_a_lazy_domain_flushes_it),
+		test_on(IDENTITY, hybrid_domain__keeps_clear_of_direct_mappings_of_before),
+		test_on(IDENTITY, hybrid_domain_without_bypass__keeps_clear_too),
 		test_on(IDENTITY | TRACKED, tracked_mappings__are_in_the_way_themselves),
 		test_on(TRANSLATED, device_that_never_was_direct__may_have_all_addresses),
 		test_on(IDENTITY, dma_domain__keeps_clear_of_bus_addresses),

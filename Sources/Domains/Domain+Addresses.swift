@@ -40,11 +40,9 @@ extension Domain.Translation {
   /// - Throws: `busy` when one of them is given out, or could be; `noMemory`.
   @inline(never)
   func keepClear(of device: borrowing Device, reserving: Bool) throws(Failure) {
-    guard let queue = unsafe queue, device.mappings.wasDirect && !device.mappings.recordsDirect
+    guard unsafe queue != nil, device.mappings.wasDirect && !device.mappings.recordsDirect
     else { return }
-    if reserving { unsafe queue.pointee.giveBackAll() }
-    let space = unsafe queue.pointee.space
-    let (bounds, mask) = unsafe (space.pointee.bounds, Device.granule.mask)
+    let mask = Device.granule.mask
     var memory: PhysicalRange? = nil
     while let (there, _, _) = unsafe device.system.pointee.hostMemory(after: memory) {
       memory = there
@@ -52,18 +50,44 @@ extension Domain.Translation {
       while let ranges = unsafe next {
         for index in 0..<(unsafe ranges.pointee.runCount) {
           guard let run = unsafe ranges.pointee.run(index, of: there),
-            let part = try? IOVARange(
-              first: max(IOVA(run.first & ~mask), bounds.first),
-              last: min(IOVA(run.last | mask), bounds.last))
+            let pages = try? IOVARange(first: IOVA(run.first & ~mask), last: IOVA(run.last | mask))
           else { continue }
-          while let rest = unsafe space.pointee.unreserved(in: part) {
-            guard reserving else { throw .busy }
-            try unsafe space.pointee.reserve(rest)
+          if reserving {
+            try keep(pages)
+          } else if unkept(of: pages) != nil {
+            throw .busy
           }
         }
         unsafe next = ranges.pointee.next
       }
     }
+  }
+
+  /// Keeps a range from being given out, as far as it can be and is not kept already.
+  ///
+  /// - Throws: `busy` when a part of it is given out, `noMemory`. What comes before that part is kept.
+  @inline(never)
+  func keep(_ range: IOVARange) throws(Failure) {
+    guard let queue = unsafe queue else { return }
+    var refused: IOVARange? = nil
+    while let rest = unkept(of: range) {
+      do throws(Failure) {
+        try unsafe queue.pointee.space.pointee.reserve(rest)
+      } catch {
+        // It may be free but for what is queued; and somebody else may have kept it meanwhile.
+        guard error == .busy, rest != refused else { throw error }
+        refused = rest
+        unsafe queue.pointee.giveBackAll()
+      }
+    }
+  }
+
+  /// The first part of a range that could be given out, or is.
+  private func unkept(of range: IOVARange) -> IOVARange? {
+    guard let space = unsafe space, let part = unsafe range.part(in: space.pointee.bounds) else {
+      return nil
+    }
+    return unsafe space.pointee.unreserved(in: part)
   }
 
   /// The alignment of an IOVA that lets a range of memory have the largest leaves it can: the
@@ -321,5 +345,11 @@ extension FlushQueue {
       guard let below = bus?.first, below > 0 else { throw .noSpace }
       highest = below &- 1
     }
+  }
+}
+
+extension IOVARange {
+  fileprivate func part(in bounds: IOVARange) -> IOVARange? {
+    try? IOVARange(first: max(first, bounds.first), last: min(last, bounds.last))
   }
 }

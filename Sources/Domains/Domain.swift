@@ -281,9 +281,6 @@ public struct Domain: ~Copyable, Held {
   /// it is given no physical addresses, and no addresses that the mapping calls give out.
   var isOwners: Bool { kind == .unmanaged || kind == .blocked || kind == .nested }
 
-  /// Of a DMA domain, which gives out any addresses.
-  var dynamic: UnsafeMutablePointer<Translation>? { kind == .dma ? unsafe translation : nil }
-
   /// Whether nothing of it is pinned, and nobody wants to be told of changes.
   @inline(__always)
   var isUnwatched: Bool { notifiers.notifierCount | pins.rangeCount == 0 }

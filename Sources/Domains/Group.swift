@@ -20,8 +20,9 @@ import Primitives
 // 2.2 What was left, a domain that may end with its last device, is let go of when the lock is free and
 // no read section that found it is open. Then what was pending there is answered (PageRequests.swift).
 // 2.3 A direct mapping may have no record but its address, which nothing else may get then. So before a
-// device goes to a DMA domain that may have some, the domain reserves the bus addresses of memory. That may
-// take memory, and is done before the lock is taken, under which it is looked at again.
+// device that may have some goes to a domain that gives out addresses, the bus addresses of memory are
+// reserved there. That may take memory, and is done before the lock is taken, under which it is looked at
+// again.
 // 2.4 An owner is known by an address of the caller's that is never looked at again.
 //
 // 3. Locking
@@ -269,7 +270,7 @@ public struct Group: ~Copyable, Held {
       unsafe next = member.pointee.next
     }
     do throws(Failure) {
-      if let translation = unsafe domain?.pointee.dynamic {
+      if let translation = unsafe domain?.pointee.translation {
         unsafe next = state.members
         while let member = unsafe next {
           try unsafe translation.pointee.keepClear(
@@ -301,7 +302,7 @@ public struct Group: ~Copyable, Held {
   /// - Throws: as `Translation.keepClear`.
   @inline(never)
   func clear(_ domain: UnsafeMutablePointer<Domain>) throws(Failure) {
-    guard let translation = unsafe domain.pointee.dynamic else { return }
+    guard let translation = unsafe domain.pointee.translation else { return }
     var index = 0
     // Each of them, as long as none comes or goes; `change` looks whether one has come.
     while let device = unsafe hold(index) {

@@ -24,7 +24,8 @@ import Synchronization
 // the map as it is by then. One thread at a time changes a window. So when a removal returns nothing of it
 // is in a window, and what was added is in all that have room for it.
 // 2.3 What cannot be in a window, for lack of memory or because its addresses are given out, is mapped
-// like memory that a device does not reach.
+// like memory that a device does not reach. Those of its addresses that are free may be kept for it all
+// the same, so that it finds them the next time.
 // 2.4 The list holds a domain while it follows. That is nobody's business: who destroys the domain
 // meanwhile has not forgotten anything, so that it is not reported.
 // 2.5 A piece counts the direct mappings in it. When bypass is turned off the pieces without any are emptied,
@@ -497,13 +498,9 @@ extension Domain {
           first: first, last: last, next: window.pointee.pieces, filling: Atomic(number))
       }
       do throws(Failure) {
-        try unsafe translation.pointee.reserve(range)
-        do throws(Failure) {
-          try unsafe mapToItself(range, access, translation)
-        } catch {
-          unsafe translation.pointee.unreserve(range)
-          throw error
-        }
+        // What is reserved stays so if this fails: memory's addresses are wanted for the window later.
+        try unsafe translation.pointee.keep(range)
+        try unsafe mapToItself(range, access, translation)
       } catch {
         unsafe Box.destroy(piece)
         // Addresses that are given out are no reason to fail.
@@ -563,31 +560,5 @@ extension Device {
       unsafe Box.letGo(leftover)
     }
     return wasMapped
-  }
-}
-
-extension Domain.Translation {
-  /// Keeps the part of a range that is given out from being so.
-  ///
-  /// - Throws: `busy` when it is in use, `noMemory`.
-  fileprivate func reserve(_ range: IOVARange) throws(Failure) {
-    guard let space = unsafe space, let part = unsafe range.part(in: space.pointee.bounds) else {
-      return
-    }
-    try unsafe space.pointee.reserve(part)
-  }
-
-  fileprivate func unreserve(_ range: IOVARange) {
-    guard let space = unsafe space, let part = unsafe range.part(in: space.pointee.bounds) else {
-      return
-    }
-    // What was reserved a moment ago can be given back.
-    try? unsafe space.pointee.unreserve(part)
-  }
-}
-
-extension IOVARange {
-  fileprivate func part(in bounds: IOVARange) -> IOVARange? {
-    try? IOVARange(first: max(first, bounds.first), last: min(last, bounds.last))
   }
 }

@@ -231,7 +231,7 @@ static void add_scattered(struct stage *stage, bool is_odd)
 }
 
 /* To which a device comes that may have direct mappings without a record. */
-static void domain_replace__by_a_dma_domain_survives_every_failed_allocation(void **state)
+static void assert_replace_survives_failures(uint32_t type)
 {
 	const struct dmacore_dma_owner owner = DMACORE_DMA_OWNER_INIT;
 	unsigned live = oom.live_count;
@@ -239,13 +239,15 @@ static void domain_replace__by_a_dma_domain_survives_every_failed_allocation(voi
 	static struct stage stage;
 	struct dmacore_domain *domain;
 	struct dmacore_group *group;
+	struct dmacore_translation found;
 	dmacore_dma_t dma;
 
-	(void)state;
 	stage_start(&stage);
+	domain = make_domain(&(struct machine){ .iommu = stage.iommu }, type, ELSEWHERE,
+			     ELSEWHERE + 2 * SCATTERED * PAGE - 1);
+	if (type == DMACORE_DOMAIN_HYBRID)
+		assert_ok(dmacore_domain_set_bypass(domain, false));
 	add_scattered(&stage, false);
-	domain = make_domain(&(struct machine){ .iommu = stage.iommu }, DMACORE_DOMAIN_DMA,
-			     ELSEWHERE, ELSEWHERE + 2 * SCATTERED * PAGE - 1);
 	assert_survives_failures(dmacore_domain_replace(domain, stage.device), {
 		assert_ok(dmacore_map_phys(stage.device, LOW_BASE, 1, DMACORE_TO_DEVICE, 0, &dma));
 		assert_int_equal(dma, LOW_BASE);
@@ -267,12 +269,30 @@ static void domain_replace__by_a_dma_domain_survives_every_failed_allocation(voi
 	assert_fails(dmacore_map_phys(stage.device, LOW_BASE, 1, DMACORE_TO_DEVICE, 0, &dma),
 		     ENOSPC);
 	dmacore_group_destroy(group);
+	if (type == DMACORE_DOMAIN_HYBRID) {
+		assert_ok(dmacore_domain_set_bypass(domain, true));
+		assert_ok(dmacore_domain_translate(domain, ELSEWHERE + PAGE, DMACORE_ACCESS_READ,
+						   &found));
+		assert_int_equal(found.target, found.first);
+	}
 	assert_needs_no_memory({
 		assert_ok(dmacore_domain_detach(domain, stage.device));
 		dmacore_domain_destroy(domain);
 	});
 	stage_stop(&stage);
 	assert_int_equal(oom.live_count, live);
+}
+
+static void domain_replace__by_a_dma_domain_survives_every_failed_allocation(void **state)
+{
+	(void)state;
+	assert_replace_survives_failures(DMACORE_DOMAIN_DMA);
+}
+
+static void domain_replace__by_a_hybrid_domain_survives_every_failed_allocation(void **state)
+{
+	(void)state;
+	assert_replace_survives_failures(DMACORE_DOMAIN_HYBRID);
 }
 
 static void iommu_create__with_a_backend_unwinds_every_failed_allocation(void **state)
@@ -401,6 +421,8 @@ int main(void)
 		cmocka_unit_test(memory_add__beside_hybrid_domains_needs_none_of_their_memory),
 		cmocka_unit_test(set_bypass__without_memory_is_on_and_fills_the_window_later),
 		cmocka_unit_test(domain_replace__by_a_dma_domain_survives_every_failed_allocation),
+		cmocka_unit_test(
+			domain_replace__by_a_hybrid_domain_survives_every_failed_allocation),
 		cmocka_unit_test(iommu_create__with_a_backend_unwinds_every_failed_allocation),
 		cmocka_unit_test(map__with_a_backend_changes_nothing_when_an_allocation_fails),
 		cmocka_unit_test(view_map__through_a_nested_domain_unwinds_every_failed_allocation),

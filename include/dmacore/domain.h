@@ -28,10 +28,11 @@
  * A hybrid domain is both: the memory of the system that is in this process (memory.h) has its physical
  * addresses in it, all of it and for every device, and mapping calls map beside that. What a device
  * reaches at those addresses, under its mask, is mapped directly, without a page table and without a
- * record, though the domain counts such mappings; the rest is mapped as in a DMA domain, at addresses that no memory has. Each mapping is undone
- * as it was made, whatever the masks are by then. Memory that is added or removed is followed; what has
- * no room in the window is mapped like the rest: addresses that were given out by then, and memory that
- * comes back with other ends. Pages that are not whole, and reserved regions, are not in the window.
+ * record, though the domain counts such mappings; the rest is mapped as in a DMA domain, at addresses
+ * that no memory has. Each mapping is undone as it was made, whatever the masks are by then. Memory that
+ * is added or removed is followed; what has no room in the window is mapped like the rest: where
+ * addresses were given out by then, until it is followed again and they are free; and memory that comes
+ * back with other ends. Pages that are not whole, and reserved regions, are not in the window.
  *
  *	options.type = DMACORE_DOMAIN_HYBRID;
  *	error = dmacore_domain_create(iommu, &options, &domain);
@@ -281,12 +282,13 @@ void dmacore_domain_destroy(struct dmacore_domain *domain);
  * alone in its group.
  *
  * A direct mapping that no record is kept of has its address to itself for as long as the device lives:
- * a DMA domain to which a device comes that may have some (see DMACORE_DEVICE_TRACK_DIRECT) gives out no
- * bus addresses of memory from then on, to no device. For that it is flushed first. (On a flat system,
- * which does not say what is memory, it gives them out.)
+ * a DMA or hybrid domain to which a device comes that may have some (see DMACORE_DEVICE_TRACK_DIRECT)
+ * gives out no bus addresses of memory from then on, to no device. If they are not free it is flushed
+ * for that. What it has kept stays kept when this fails. (On a flat system, which does not say what is
+ * memory, a DMA domain gives them out.)
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4; for a DMA domain flush queue, rank 7,
- *   and as iova.h); may wait for accesses in flight to end; calls nothing back.
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; for a domain that gives out
+ *   addresses flush queue, rank 7, and as iova.h); may wait for accesses in flight to end; calls nothing back.
  * Ownership: the group and its devices hold on to the domain until it is detached, or they are
  *   destroyed.
  * Return: 0, or
