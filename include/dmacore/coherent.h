@@ -55,8 +55,9 @@ struct dmacore_device;
  *            functions are an empty table. Never.
  *   -EOPNOTSUPP  the system was given no memory allocator, and is not flat, or the device is not coherent
  *            (DMACORE_DEVICE_NONCOHERENT), and no memory is declared. Never.
- *   -EFAULT  the memory allocator, or the mapping functions' alloc, gave memory that is not inside a writable region of the system,
- *            or does not start at a multiple of the page size on both sides. Never.
+ *   -EFAULT  the memory allocator, or the mapping functions' alloc, gave memory that is not inside a
+ *            writable region of the system, or does not start at a multiple of the page size on both
+ *            sides. Never.
  *   -ERANGE  on the direct path the memory lies above the coherent mask or the bus limit, or in no
  *            DMA range of the device; through an IOMMU too few addresses of the domain lie under them
  *            and in such a range. Not under this mask.

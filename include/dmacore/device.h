@@ -383,9 +383,8 @@ struct dmacore_device_statistics {
  * Return: 0, or
  *   -EINVAL  @system or @out_device is NULL, a flag is unknown, @options->pasid_count is above
  *            2^20, the name or the ring is too long, page requests are too many or nobody receives their
- *            answers,
- *            the IOMMU, the group or the bounce pool is of another system, the group's devices are behind another
- *            IOMMU, it belongs to another group by the topology than to @options->group, a reserved
+ *            answers, the IOMMU, the group or the bounce pool is of another system, the group's devices
+ *            are behind another IOMMU, it belongs to another group by the topology than to @options->group, a reserved
  *            region is none, there are too many of those or of IDs, the bridge is of another system,
  *            a function of a slot has no ID, the DMA ranges are too many or NULL, one of them is not
  *            aligned, empty, wraps or overlaps another, the device is not coherent and the system has

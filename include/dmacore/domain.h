@@ -288,7 +288,8 @@ void dmacore_domain_destroy(struct dmacore_domain *domain);
  * memory, a DMA domain gives them out.)
  *
  * Context: any thread; locked (group, rank 3; device mappings, rank 4; for a domain that gives out
- *   addresses flush queue, rank 7, and as iova.h); may wait for accesses in flight to end; calls nothing back.
+ *   addresses flush queue, rank 7, and as iova.h); may wait for accesses in flight to end; calls nothing
+ *   back.
  * Ownership: the group and its devices hold on to the domain until it is detached, or they are
  *   destroyed.
  * Return: 0, or

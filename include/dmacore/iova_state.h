@@ -107,9 +107,9 @@ struct dmacore_iova_state_options {
  * Context: as dmacore_map_phys().
  * Ownership: @state belongs to the library until the range is freed, but may be moved.
  * Return: 0, also where addresses mean nothing (dmacore_iova_state_is_reserved()), or
- *   -EINVAL  @device or @state is NULL, @state is in use, @size is 0 or too large for any range, a number in
- *            @options is too large, a flag unknown, @reserved not zero, or the structure too short. Never succeeds
- *            if retried.
+ *   -EINVAL  @device or @state is NULL, @state is in use, @size is 0 or too large for any range, a
+ *            number in @options is too large, a flag unknown, @reserved not zero, or the structure too
+ *            short. Never succeeds if retried.
  *   -E2BIG   @options is longer than known and not zero there. Never.
  *   -ENXIO   the device has no streaming mask. Not until it is set.
  *   -EPERM   the device is attached to nothing, blocked, or attached to a domain in which its owner maps by

@@ -153,9 +153,10 @@ struct dmacore_ops_limits {
  * @free: frees what @alloc gave. Never called for memory that a zero-copy mapping still holds when the
  *   device is destroyed or its driver leaves
  *
- * @begin_list: a list (scatterlist.h), or a transfer (transfer.h), is about to be mapped, or unmapped. What @map and @unmap do for it until @end_list, on the same thread, may take effect with that:
- *   one call of a hypervisor then does for all. Another list does not begin on the thread before. NULL: each
- *   range is by itself
+ * @begin_list: a list (scatterlist.h), or a transfer (transfer.h), is about to be mapped, or unmapped.
+ *   What @map and @unmap do for it until @end_list, on the same thread, may take effect with that: one call
+ *   of a hypervisor then does for all. Another list does not begin on the thread before. NULL: each range
+ *   is by itself
  * @end_list: there is no more of the list. If it fails after mapping, all that @map gave is unmapped again,
  *   of which nothing may have taken effect, and the library's call fails likewise. After one that has failed,
  *   and after unmapping, what it returns is ignored
