@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <stdnoreturn.h>
 #include <string.h>
 #include <time.h>
 
@@ -215,6 +216,17 @@ bool bench_pin(unsigned int index)
 	return false;
 }
 
+static noreturn void refuse(const char *option)
+{
+	fprintf(stderr,
+		"bench: %s is no option, or has no value; there are\n"
+		"  --only NAME     rows whose names start so\n"
+		"  --percent N     that much of the time that is usual\n"
+		"  --tiny          whether all of them work\n",
+		option);
+	exit(EXIT_FAILURE);
+}
+
 static void parse(int argc, char **argv)
 {
 	for (int i = 1; i < argc; i++) {
@@ -224,9 +236,10 @@ static void parse(int argc, char **argv)
 			bench.is_tiny = true;
 			continue;
 		}
-		BENCH_CHECK(value != NULL);
 		i++;
-		if (strcmp(argv[i - 1], "--percent") == 0) {
+		if (value == NULL) {
+			refuse(argv[i - 1]);
+		} else if (strcmp(argv[i - 1], "--percent") == 0) {
 			bench.percent = (unsigned int)strtoul(value, NULL, 10);
 		} else if (strcmp(argv[i - 1], "--only") == 0) {
 			bench.only = value;
@@ -236,8 +249,7 @@ static void parse(int argc, char **argv)
 			bench.json = fopen(value, "w");
 			BENCH_CHECK(bench.json != NULL);
 		} else {
-			fprintf(stderr, "unknown option: %s\n", argv[i - 1]);
-			exit(EXIT_FAILURE);
+			refuse(argv[i - 1]);
 		}
 	}
 }
