@@ -610,6 +610,7 @@ static void calls__that_fill_in_tables_refuse_a_nested_domain(void **state)
 	struct guest *guest = *state;
 	struct machine *machine = &guest->machine;
 	struct dmacore_domain_segment segment = { LOW_BASE, PAGE };
+	struct dmacore_explanation explanation = { .struct_size = sizeof(explanation) };
 	struct dmacore_domain_statistics statistics;
 	uint64_t bits = 0;
 	dmacore_dma_t dma;
@@ -628,6 +629,11 @@ static void calls__that_fill_in_tables_refuse_a_nested_domain(void **state)
 	assert_reported(machine, DMACORE_REPORT_ERROR);
 	assert_fails(dmacore_alloc_coherent(machine->device, PAGE, &cpu, &dma), EPERM);
 	assert_reported(machine, DMACORE_REPORT_ERROR);
+	assert_ok(dmacore_device_explain(machine->device, LOW_BASE, PAGE, DMACORE_STREAMING, 0,
+					 &explanation));
+	assert_int_equal(explanation.path, DMACORE_PATH_REFUSED);
+	assert_int_equal(explanation.reasons, DMACORE_REASON_OWNED);
+	assert_int_equal(explanation.error, EPERM);
 	statistics = domain_statistics(machine->domain);
 	assert_int_equal(statistics.device_count, 1);
 	assert_int_equal(statistics.mapped_bytes, 0);
