@@ -23,7 +23,8 @@ import Primitives
 // 2.2 A record leads to the runs of its mapping. An unmap has them to itself. A sync may meet an unmap of
 // the same mapping, by mistake: it looks each run up under the table's lock, copies with the lock released,
 // and holds the pool meanwhile.
-// 2.3 The caches are maintained for the copy, not for the original, which only processors touch.
+// 2.3 The caches are maintained for the copy, not for the original, which only processors touch; for all
+// of a page that is copied in part, when the device gets it.
 //
 // 3. Locking
 // None beside those of the mapping table and the pool. Nothing is copied under a lock.
@@ -211,12 +212,14 @@ extension Device {
     unsafe RawMemory.clear(run.pointee.host, size: Int(size))
     unsafe run.pointee.host += Int(part.first.rawValue & (size &- 1))
     do throws(Failure) {
-      unsafe try handOver(
-        run.pointee, 0, part.extent, direction, forCPU: false, isCounted: !isSpare)
+      try unsafe system.pointee.copy(part, .read(into: run.pointee.host))
     } catch {
       unsafe BouncePool.giveBackAll(run)
       throw error
     }
+    // With the zeroes: what was there before is nothing for the device either.
+    unsafe maintain(run.pointee.address, 0, size &- 1, direction, forCPU: false)
+    if isSpare { unsafe BouncePool.count(copied: part.extent &+ 1, out: false, of: run.pointee) }
     return unsafe run
   }
 

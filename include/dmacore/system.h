@@ -104,7 +104,8 @@ typedef void (*dmacore_cache_fn)(dmacore_phys_t phys, uint64_t size, uint32_t di
  * @find_group: says which group a device is put into; NULL: nobody does
  * @find_group_opaque: passed to @find_group
  * @cache: lets caches and memory agree; NULL: there is nothing to do, as on most machines, and no device
- *   for which there would be. With it, @memory_allocator gives memory that is not cached
+ *   for which there would be. With it, @memory_allocator gives memory that is not cached; of that of bounce
+ *   pools it may be, for which @cache is called
  * @cache_opaque: passed to @cache
  */
 struct dmacore_system_options {
