@@ -80,8 +80,8 @@ public struct DMARanges: ~Copyable {
   // Invariant: sorted by bus address; no two overlap, or adjoin on both sides. Nil if there are none.
   private let windows: UnsafeMutablePointer<Window>?
   private let count: Int
-  // Of those that a device ever had, the first ones; nil if no direct mapping of it is without a record. And the
-  // address of those that came next, 0 for none.
+  // Of those that a device ever had, the first ones; nil if these are no device's. And the address of those
+  // that came next, 0 for none.
   var first: UnsafeMutablePointer<DMARanges>? = nil
   private let nextAddress = Atomic<UInt>(0)
 
@@ -241,8 +241,8 @@ public struct DMARanges: ~Copyable {
     return unsafe next!
   }
 
-  /// Whether direct mappings without a record may be where memory has its bus address now: of other memory, which
-  /// the bus had there at another time.
+  /// Whether direct mappings may be where memory has its bus address now: of other memory, which the bus had
+  /// there at another time.
   func mayClash(
     _ memory: PhysicalRange, at base: UInt64, in system: UnsafeMutablePointer<System>
   ) -> Bool {
@@ -257,17 +257,24 @@ public struct DMARanges: ~Copyable {
   ) -> Bool {
     var next: UnsafeMutablePointer<DMARanges>? = unsafe first
     while let ranges = unsafe next {
+      if unsafe ranges.pointee.hasOther(than: memory, at: base, in: system) { return true }
       unsafe next = ranges.pointee.next
-      if unsafe ranges.pointee.base(of: memory, under: UInt64.max) == base { continue }
-      var other: PhysicalRange? = nil
-      while let (there, _, _) = unsafe system.pointee.hostMemory(after: other) {
-        other = there
-        for index in 0..<(unsafe ranges.pointee.runCount) {
-          if let run = unsafe ranges.pointee.run(index, of: there), run.last >= base,
-            run.first <= base &+ memory.extent
-          {
-            return true
-          }
+    }
+    return false
+  }
+
+  /// Whether they have other memory at the bus address of some by other ranges.
+  @inline(never)
+  func hasOther(
+    than memory: PhysicalRange, at base: UInt64, in system: UnsafeMutablePointer<System>
+  ) -> Bool {
+    if self.base(of: memory, under: UInt64.max) == base { return false }
+    var other: PhysicalRange? = nil
+    while let (there, _, _) = unsafe system.pointee.hostMemory(after: other) {
+      other = there
+      for index in 0..<runCount {
+        if let run = run(index, of: there), run.last >= base, run.first <= base &+ memory.extent {
+          return true
         }
       }
     }

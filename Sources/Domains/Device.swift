@@ -268,7 +268,7 @@ public struct Device: ~Copyable, Held {
     self.pins = pins
     currentRanges = Atomic(UInt(bitPattern: ranges))
     unsafe firstRanges = ranges
-    if !self.mappings.recordsDirect { unsafe ranges.pointee.first = ranges }
+    unsafe ranges.pointee.first = ranges
     seat = description.topology.seat
     detours = Atomic(unsafe ranges.pointee.isEmpty ? 0 : DetourBits.ranges)
     busLimit = Atomic(description.busLimit)
@@ -483,7 +483,8 @@ public struct Device: ~Copyable, Held {
     unsafe UnsafeMutablePointer(bitPattern: address)
   }
 
-  /// - Throws: as `DMARanges.init`, and `invalidArgument` for a device with mapping functions.
+  /// - Throws: as `DMARanges.init`, and `invalidArgument` for a device with mapping functions; `busy` when
+  ///   other memory would be where copies may be that are mapped.
   public func setRanges(
     _ given: UnsafePointer<dmacore_dma_range>?, count: Int
   ) throws(Failure) {
@@ -491,7 +492,18 @@ public struct Device: ~Copyable, Held {
     let new = unsafe try Box<DMARanges>.place { () throws(Failure) in
       unsafe try DMARanges(given, count: count)
     }
-    unsafe new.pointee.first = firstRanges.pointee.first
+    if mappings.hasBounced {
+      let token = unsafe system.pointee.readers.enter()
+      let pool = unsafe bouncePool ?? system.pointee.currentBouncePool
+      let clashes =
+        unsafe pool?.pointee.clashes(with: new.pointee, insteadOf: firstRanges) ?? false
+      unsafe system.pointee.readers.leave(token)
+      if clashes {
+        unsafe Box.destroy(new)
+        throw .busy
+      }
+    }
+    unsafe new.pointee.first = firstRanges
     // It stays, whatever comes later.
     if unsafe !new.pointee.isEmpty { addDetour(DetourBits.ranges) }
     var last = unsafe firstRanges

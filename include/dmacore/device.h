@@ -503,14 +503,16 @@ int dmacore_device_set_bus_limit(struct dmacore_device *device, dmacore_dma_t li
  *
  * Live mappings are synced and unmapped as they were made. Whether the device still reaches them is the
  * bus's to say, and so the new ranges' for its views. The memory of ranges that are set for the first time
- * is kept until the device ends. A device that may have direct mappings without a record (see
- * DMACORE_DEVICE_TRACK_DIRECT) gets no copies where other memory was mapped by other ranges.
+ * is kept until the device ends. A device gets no copies where other memory was by other ranges, as that may
+ * be mapped there.
  *
  * Context: any thread; locked (device mappings, rank 4); calls nothing back.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  @device is NULL, the ranges are none, as in dmacore_device_create(), or it has mapping functions.
  *            Never succeeds if retried.
+ *   -EBUSY   memory of the system would be where the device has, or may have, live copies (bounce.h).
+ *            Succeeds once these are unmapped.
  *   -ENOMEM  no memory. May succeed later.
  */
 DMACORE_MUST_CHECK
