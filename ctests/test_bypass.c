@@ -102,6 +102,38 @@ static void bypass__may_come_back_with_mappings_of_both_kinds(void **state)
 	assert_true(is_in_window(machine, LOW_BASE));
 }
 
+/* Of which nobody has unmapped what it had: nobody else is to reach that. */
+static void leftovers__go_with_the_last_device(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_device *other = make_device(machine);
+	struct dmacore_domain *next = make_domain(machine, DMACORE_DOMAIN_DMA, 0, 0);
+	dmacore_dma_t dma;
+
+	assert_ok(dmacore_domain_attach(machine->domain, other));
+	map_for(machine, machine->low, PAGE, DMACORE_TO_DEVICE);
+	map_for(machine, machine->next, PAGE, DMACORE_TO_DEVICE);
+	assert_ok(dmacore_map_single(other, machine->low, PAGE, DMACORE_TO_DEVICE, 0, &dma));
+	assert_ok(dmacore_domain_set_bypass(machine->domain, false));
+	/* While another is there nobody knows whose they are. */
+	dmacore_device_destroy(other);
+	assert_true(is_in_window(machine, LOW_BASE));
+	assert_true(is_in_window(machine, NEXT_BASE));
+	assert_ok(dmacore_domain_replace(next, machine->device));
+	assert_false(is_in_window(machine, LOW_BASE));
+	assert_false(is_in_window(machine, NEXT_BASE));
+	/* With bypass they are the window's again, and as if nothing had been. */
+	assert_ok(dmacore_domain_set_bypass(machine->domain, true));
+	assert_ok(dmacore_domain_replace(machine->domain, machine->device));
+	assert_int_equal(map_for(machine, machine->low, PAGE, DMACORE_TO_DEVICE), LOW_BASE);
+	assert_ok(dmacore_domain_replace(next, machine->device));
+	assert_true(is_in_window(machine, LOW_BASE));
+	assert_ok(dmacore_domain_set_bypass(machine->domain, false));
+	assert_false(is_in_window(machine, LOW_BASE));
+	dmacore_domain_destroy(machine->domain);
+	machine->domain = next;
+}
+
 /* One mapping in two pieces is a user of both, and counts once. */
 static void mapping_of_two_regions__keeps_both(void **state)
 {
@@ -250,6 +282,8 @@ static void mappings__are_good_while_bypass_comes_and_goes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		{ "leftovers__go_with_the_last_device", leftovers__go_with_the_last_device, setup,
+		  machine_teardown, (void *)(uintptr_t)TRANSLATED },
 		test_bypass(live_direct_mappings__stay_until_they_are_unmapped),
 		test_bypass(bypass__may_come_back_with_mappings_of_both_kinds),
 		test_bypass(mapping_of_two_regions__keeps_both),

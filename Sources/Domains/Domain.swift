@@ -285,7 +285,12 @@ public struct Domain: ~Copyable, Held {
   @inline(__always)
   var isUnwatched: Bool { notifiers.notifierCount | pins.rangeCount == 0 }
 
-  func countDevice() { deviceCount.wrappingAdd(1, ordering: .relaxed) }
+  func countDevice() { deviceCount.wrappingAdd(1, ordering: .sequentiallyConsistent) }
+
+  /// Whether no devices are attached but so many.
+  func hasNone(but devices: Int) -> Bool {
+    deviceCount.load(ordering: .sequentiallyConsistent) == UInt64(devices)
+  }
 
   func uncountDevice() { deviceCount.wrappingSubtract(1, ordering: .relaxed) }
 

@@ -341,6 +341,7 @@ public struct Group: ~Copyable, Held {
   func letGo(of left: Left) {
     if let domain = unsafe left.domain, left.devices > 0 {
       unsafe system.pointee.readers.waitForReaders()
+      unsafe domain.pointee.forgetDirect(of: left.devices)
       for _ in 0..<left.devices {
         unsafe domain.pointee.uncountDevice()
         unsafe Box.letGo(domain)

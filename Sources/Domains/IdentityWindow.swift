@@ -31,6 +31,8 @@ import Synchronization
 // 2.5 A piece counts the direct mappings in it. When bypass is turned off the pieces without any are emptied,
 // and each of the others with its last one. Who maps counts itself first and looks whether the piece is filled
 // then; who empties marks it empty first and looks whether it counts anybody then.
+// When the last devices leave, those that they still have are forgotten. Of one that leaves before others
+// nobody knows which they are: they keep their piece filled.
 // 2.6 A change is told when the next may be made, so that a listener may change the memory map. Who tells
 // looks at the piece again afterwards: the last event of a piece says what it is.
 //
@@ -340,6 +342,22 @@ extension Domain {
   public func leaveWindow(_ first: UInt64, _ last: UInt64) {
     guard let window = unsafe window, unsafe window.pointee.leave(first, last) else { return }
     clearWindow(first, last)
+  }
+
+  /// Forgets the direct mappings that devices have as they leave, if no others are attached that may have some.
+  @inline(never)
+  func forgetDirect(of devices: Int) {
+    guard let window = unsafe window else { return }
+    var next = unsafe window.pointee.pieces
+    while let piece = unsafe next {
+      // Whoever is attached after this look has none among those.
+      let left = unsafe piece.pointee.users.load(ordering: .sequentiallyConsistent)
+      guard hasNone(but: devices) else { return }
+      unsafe piece.pointee.users.wrappingSubtract(left, ordering: .sequentiallyConsistent)
+      unsafe next = piece.pointee.next
+    }
+    // Emptying takes no memory.
+    if !bypasses { try? followMemory() }
   }
 
   /// Empties what the last direct mapping has left, if bypass is off.

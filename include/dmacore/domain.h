@@ -493,7 +493,7 @@ int dmacore_domain_flush(struct dmacore_domain *domain);
  * When it is turned off, mapping calls map everything as in a DMA domain, and devices no longer reach
  * memory that is not mapped for them: what of the window has no live direct mapping is gone when this
  * returns, and the rest goes piece by piece, each with the last unmap in it. A piece is the memory of one
- * region. When it is turned on again the window is filled again. Addresses of memory are given out for
+ * region. What devices have not unmapped when they leave the domain goes with the last device. When it is turned on again the window is filled again. Addresses of memory are given out for
  * nothing else all the while.
  *
  * Context: any thread, but not within a table allocator or a function of a backend; locked (IOVA store,
