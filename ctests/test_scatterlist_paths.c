@@ -111,6 +111,56 @@ static void map_list__bounces_in_several_segments(void **state)
 	end_pool(machine, pool);
 }
 
+/* Every second one of the pool's is free: what is larger finds place slot by slot, but for low bits. */
+static void map_list__bounces_slot_by_slot(void **state)
+{
+	enum { SLOT = 2048, SLOTS = 16 };
+	static const uint64_t offsets[] = { 0, SLOT, 1000 };
+	struct dmacore_device_limits limits = DMACORE_DEVICE_LIMITS_INIT;
+	struct machine *machine = *state;
+	struct dmacore_bounce_pool *pool;
+	struct work work;
+	dmacore_dma_t dma[SLOTS];
+
+	fill_memory(machine);
+	use_device(machine, 0, LOW_MASK, SLOTS * SLOT, &pool);
+	for (unsigned i = 0; i < SLOTS; i++)
+		assert_ok(dmacore_map_phys(machine->device, HIGH_BASE + 15 * PAGE, 10,
+					   DMACORE_TO_DEVICE, 0, &dma[i]));
+	for (unsigned i = 0; i < SLOTS; i++)
+		if (dma[i] / SLOT % 2 == 0)
+			assert_ok(dmacore_unmap(machine->device, dma[i], 10, DMACORE_TO_DEVICE, 0));
+	for (unsigned i = 0; i < 3; i++)
+		for (uint64_t size = SLOT; size <= SLOTS / 2 * SLOT; size += SLOT / 2) {
+			uint64_t end = offsets[i] % SLOT + size;
+
+			start(&work, machine->device, DMACORE_BIDIRECTIONAL);
+			add(&work, HIGH_BASE + offsets[i], size);
+			if (end > SLOTS / 2 * SLOT)
+				continue;
+			assert_ok(map_at(&work, 8));
+			if (size > SLOT)
+				assert_int_equal(work.count, (end + SLOT - 1) / SLOT);
+			for (size_t j = 0; j < work.count; j++)
+				assert_int_equal(work.list[j].path, DMACORE_PATH_BOUNCED);
+			check_transfer(machine, &work, machine->view);
+			assert_ok(unmap(&work));
+			assert_int_equal(used_slots(pool), SLOTS / 2);
+		}
+	/* A device that asks for pages gets no parts of them. */
+	limits.min_align_mask = PAGE - 1;
+	assert_ok(dmacore_device_set_limits(machine->device, &limits));
+	start(&work, machine->device, DMACORE_BIDIRECTIONAL);
+	add(&work, HIGH_BASE, 2 * PAGE);
+	work.entries = ENTRIES;
+	mark_end(&work);
+	assert_refused(machine, &work, ENOSPC);
+	for (unsigned i = 0; i < SLOTS; i++)
+		if (dma[i] / SLOT % 2 != 0)
+			assert_ok(dmacore_unmap(machine->device, dma[i], 10, DMACORE_TO_DEVICE, 0));
+	end_pool(machine, pool);
+}
+
 static void map_list__bounces_no_registers(void **state)
 {
 	struct machine *machine = *state;
@@ -676,6 +726,7 @@ int main(void)
 		test_on(DIRECT, map_list__bounces_what_is_out_of_reach),
 		test_on(IDENTITY, map_list__bounces_what_is_out_of_reach),
 		test_on(DIRECT, map_list__bounces_in_several_segments),
+		test_on(DIRECT, map_list__bounces_slot_by_slot),
 		test_on(DIRECT, map_list__bounces_no_registers),
 		test_on_translated(map_list__bounces_pages_that_it_does_not_fill),
 		test_on_translated(map_list__goes_by_each_entry_in_a_hybrid_domain),

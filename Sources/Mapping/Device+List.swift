@@ -261,12 +261,12 @@ extension Device {
     _ memory: PhysicalRange, _ direction: Direction, _ attributes: MappingAttributes,
     _ limit: AddressLimit, _ part: ListPart, _ parts: inout ListParts
   ) throws(Failure) {
-    let mask = Self.granule.mask
-    var (first, extent) = (memory.first.rawValue, memory.extent)
+    var (first, extent, mask) = (memory.first.rawValue, memory.extent, UInt64(0))
     while true {
+      // As much as before, up to where it may be cut.
+      let last = (first &+ min(extent, memory.last.rawValue &- first)) | mask
       let this = try PhysicalRange(
-        first: PhysicalAddress(first),
-        last: PhysicalAddress(first &+ min(extent, memory.last.rawValue &- first)))
+        first: PhysicalAddress(first), last: min(PhysicalAddress(last), memory.last))
       do throws(Failure) {
         try parts.reserve()
         let (address, path) = try mapRecorded(this, direction, attributes, limit)
@@ -287,11 +287,12 @@ extension Device {
         guard this.last < memory.last else { return }
         first = this.last.rawValue &+ 1
       } catch {
-        guard part.path == .bounced && !parts.isStale, error == .noSpace || error == .noMemory,
-          this.extent > mask
+        guard part.path == .bounced && !parts.isStale, error == .noSpace || error == .noMemory
         else { throw error }
         if parts.shortage == nil { parts.shortage = error }
-        // Half of it, up to the end of a page.
+        // Half of it, up to the end of a page; or of a slot, if it is no more than a page.
+        let grain = this.extent > Self.granule.mask ? Self.granule.mask : BounceSlots.granule.mask
+        mask = max(grain, limits.minAlignMask)
         let half = (this.extent >> 1 &+ first) | mask
         extent = half < this.last.rawValue ? half &- first : (first | mask) &- first
         guard first &+ extent < this.last.rawValue else { throw error }

@@ -38,7 +38,7 @@
  * An entry is cut only if it has no room in a segment: where it crosses a boundary on the direct path, and
  * where it is longer than max_segment_size, at a multiple of 4096 bytes from its start if so many fit. What is
  * bounced (bounce.h) is cut in halves until the parts find slots, so that its size has no limit but the
- * pool's. Segments that are more than the entries need room: entries of size 0 have it.
+ * pool's: at multiples of 4096, what is less of 2048, and of min_align_mask plus one (device.h). Segments that are more than the entries need room: entries of size 0 have it.
  *
  * Each part of a list takes the path that it would take alone. Through an IOMMU, memory that is contiguous
  * is looked at as a whole: of a device that is not trusted the pages are bounced that the list fills in part.
