@@ -333,10 +333,10 @@ static void mapping_limits__are_those_of_the_path(void **state)
 		assert_int_equal(limits.required_mask, UINT32_MAX);
 		machine_narrow(machine, PAGE, 16 * PAGE - 1);
 		assert_ok(dmacore_device_mapping_limits(machine->device, &limits));
-		assert_int_equal(limits.max_size, 15 * PAGE);
+		assert_int_equal(limits.max_size, 14 * PAGE + 1);
 		assert_ok(dmacore_device_set_mask(machine->device, 5 * PAGE - 1, NULL));
 		assert_ok(dmacore_device_mapping_limits(machine->device, &limits));
-		assert_int_equal(limits.max_size, 4 * PAGE);
+		assert_int_equal(limits.max_size, 3 * PAGE + 1);
 		assert_int_equal(limits.is_addressing_limited, 0);
 		machine_use(machine, DMACORE_DOMAIN_BLOCKED);
 		assert_ok(dmacore_device_mapping_limits(machine->device, &limits));
@@ -362,6 +362,99 @@ static void mapping_limits__are_those_of_the_path(void **state)
 	assert_ok(dmacore_device_set_mask(machine->device, 0, NULL));
 	assert_ok(dmacore_device_mapping_limits(machine->device, &limits));
 	assert_int_equal(limits.max_size, 0);
+}
+
+/* That much can be mapped wherever it starts, and at one place no more. */
+static void assert_max_size(struct machine *machine, dmacore_phys_t base, bool is_exact)
+{
+	static const uint64_t offsets[] = { 0, 1, 2047, 2048, PAGE - 1, PAGE, 3 * PAGE + 100 };
+	struct dmacore_mapping_limits limits = { .struct_size = sizeof(limits) };
+	unsigned larger = 0;
+	dmacore_dma_t dma;
+
+	assert_ok(dmacore_device_mapping_limits(machine->device, &limits));
+	assert_true(limits.max_size > 0 && limits.max_size < RAM_SIZE);
+	for (unsigned i = 0; i < sizeof(offsets) / sizeof(offsets[0]); i++) {
+		const dmacore_phys_t phys = base + offsets[i];
+
+		assert_ok(dmacore_map_phys(machine->device, phys, limits.max_size,
+					   DMACORE_BIDIRECTIONAL, 0, &dma));
+		assert_ok(dmacore_unmap(machine->device, dma, limits.max_size,
+					DMACORE_BIDIRECTIONAL, 0));
+		if (dmacore_map_phys(machine->device, phys, limits.max_size + 1,
+				     DMACORE_BIDIRECTIONAL, DMACORE_ATTR_NO_WARN, &dma) != 0)
+			continue;
+		larger++;
+		assert_ok(dmacore_unmap(machine->device, dma, limits.max_size + 1,
+					DMACORE_BIDIRECTIONAL, DMACORE_ATTR_NO_WARN));
+	}
+	if (is_exact)
+		assert_true(larger < sizeof(offsets) / sizeof(offsets[0]));
+}
+
+static void max_size__can_be_mapped_wherever_it_starts(void **state)
+{
+	static const uint64_t masks[] = { 0, 511, 2 * PAGE - 1 };
+	static const uint64_t sizes[][2] = { { 12, 12 }, { 4, 16 }, { 12, 13 } };
+	struct machine *machine = *state;
+	struct dmacore_device_limits limits = DMACORE_DEVICE_LIMITS_INIT;
+
+	for (unsigned i = 0; i < 3; i++) {
+		limits.min_align_mask = masks[i];
+		machine_narrow(machine, PAGE, 13 * PAGE - 1);
+		assert_ok(dmacore_device_set_limits(machine->device, &limits));
+		assert_max_size(machine, HIGH_BASE, masks[i] < PAGE);
+		/* Beside memory, which lies in the middle. */
+		machine_replace_domain(machine, DMACORE_DOMAIN_HYBRID, LOW_BASE - 13 * PAGE,
+				       NEXT_BASE + RAM_SIZE + 5 * PAGE - 1);
+		assert_ok(dmacore_device_set_mask(machine->device, DMACORE_BIT_MASK(32), NULL));
+		assert_max_size(machine, HIGH_BASE, masks[i] < PAGE);
+		assert_ok(dmacore_device_set_mask(machine->device, UINT64_MAX, NULL));
+		/* Copied, all of it, or what the device does not reach. */
+		for (unsigned j = 0; j < 6; j++) {
+			struct dmacore_bounce_pool_options pool = DMACORE_BOUNCE_POOL_OPTIONS_INIT;
+			struct dmacore_device_options options = DMACORE_DEVICE_OPTIONS_INIT;
+			struct machine copied = { .device = NULL };
+
+			pool.size = sizes[j / 2][0] * PAGE;
+			pool.size_max = sizes[j / 2][1] * PAGE;
+			pool.limit = DMACORE_BIT_MASK(32);
+			assert_ok(dmacore_bounce_pool_create(machine->system, &pool,
+							     &options.bounce_pool));
+			options.flags = j % 2 ? DMACORE_DEVICE_FORCE_BOUNCE : 0;
+			options.streaming_mask = DMACORE_BIT_MASK(j % 2 ? 64 : 32);
+			assert_ok(dmacore_device_create(machine->system, &options, &copied.device));
+			assert_ok(dmacore_device_set_limits(copied.device, &limits));
+			assert_max_size(&copied, HIGH_BASE, false);
+			dmacore_device_destroy(copied.device);
+			dmacore_bounce_pool_destroy(options.bounce_pool);
+		}
+	}
+}
+
+static void max_size__of_a_pool_out_of_reach_is_none(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_mapping_limits limits = { .struct_size = sizeof(limits) };
+	struct dmacore_bounce_pool_options pool = DMACORE_BOUNCE_POOL_OPTIONS_INIT;
+	struct dmacore_device_options options = DMACORE_DEVICE_OPTIONS_INIT;
+	struct dmacore_device *device;
+
+	pool.size = pool.size_max = 2 * PAGE;
+	assert_ok(dmacore_bounce_pool_create(machine->system, &pool, &options.bounce_pool));
+	options.flags = DMACORE_DEVICE_FORCE_BOUNCE;
+	options.streaming_mask = DMACORE_BIT_MASK(16);
+	assert_ok(dmacore_device_create(machine->system, &options, &device));
+	assert_ok(dmacore_device_mapping_limits(device, &limits));
+	assert_int_equal(limits.max_size, 0);
+	dmacore_device_destroy(device);
+	/* What a mask has no addresses for is not direct either. */
+	options.flags = 0;
+	assert_ok(dmacore_device_create(machine->system, &options, &device));
+	assert_ok(dmacore_device_mapping_limits(device, &limits));
+	assert_int_equal(limits.max_size, 1 << 16);
+	dmacore_device_destroy(device);
+	dmacore_bounce_pool_destroy(options.bounce_pool);
 }
 
 static void mapping_limits__of_a_hybrid_domain_promise_no_merging(void **state)
@@ -425,6 +518,8 @@ int main(void)
 		test_on_translated(mapping_limits__are_those_of_the_path),
 		test_on(FLAT, mapping_limits__are_those_of_the_path),
 		test_on(TRANSLATED, mapping_limits__of_a_hybrid_domain_promise_no_merging),
+		test_on(TRANSLATED, max_size__can_be_mapped_wherever_it_starts),
+		test_on(DIRECT, max_size__of_a_pool_out_of_reach_is_none),
 		test_on(DIRECT, map_single__without_a_mask_fails_alike_wherever_the_buffer_is),
 		test_on(DIRECT, mapping_limits__rejects_what_is_nothing),
 	};

@@ -107,13 +107,19 @@ public struct BouncePool: ~Copyable, Held {
     unsafe UnsafeMutablePointer(bitPattern: address)
   }
 
-  /// The most bytes that it has room for in a row while nothing is mapped, or can grow by.
+  /// The most bytes that it has room for in a row while nothing is mapped, or can grow by: where it is in reach,
+  /// as far as that can be known.
   @inline(never)
-  fileprivate var longest: UInt64 {
-    var longest = sizeMax &- size.load(ordering: .relaxed)
+  fileprivate func longest(_ ranges: borrowing DMARanges, _ highest: UInt64) -> UInt64 {
+    // Without a page, as a new chunk begins and ends at pages beside what it is needed for.
+    let room = sizeMax &- size.load(ordering: .relaxed)
+    let growth = room &- min(room, 4096)
+    var longest: UInt64 = 0
     var chunk = unsafe Self.chunk(newest.load(ordering: .acquiring))
     while let this = unsafe chunk {
-      longest = max(longest, unsafe this.pointee.range.extent &+ 1)
+      if unsafe ranges.base(of: this.pointee.range, under: highest) != nil {
+        longest = max(longest, unsafe this.pointee.range.extent &+ 1, growth)
+      }
       unsafe chunk = this.pointee.next
     }
     return longest
@@ -499,8 +505,8 @@ extension Device {
   }
 
   /// The most bytes that can be copied in a row. The caller is inside a read section.
-  public var bounceMax: UInt64 {
-    unsafe (bouncePool ?? system.pointee.currentBouncePool)?.pointee.longest ?? 0
+  public func longestCopy(under highest: UInt64) -> UInt64 {
+    unsafe (bouncePool ?? system.pointee.currentBouncePool)?.pointee.longest(ranges, highest) ?? 0
   }
 
   /// Slots for a copy of memory in the device's pool, or the system's.

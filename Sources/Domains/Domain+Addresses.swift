@@ -188,16 +188,23 @@ extension Domain.Translation {
       range, first, required, boundary, limit, ranges)
   }
 
-  /// The most bytes that `map` can find addresses for.
+  /// The most addresses in a row that `map` can find while nothing is mapped.
   public func room(under limit: UInt64, in ranges: borrowing DMARanges) -> UInt64 {
-    guard let bounds = unsafe space?.pointee.bounds else { return 0 }
+    guard let space = unsafe space else { return 0 }
+    let bounds = unsafe space.pointee.bounds
     var most: UInt64 = 0
     for index in 0..<ranges.runCount {
       let run = ranges.run(index)
       let lowest = max(run.first, bounds.first.rawValue)
       let highest = min(run.last, limit, bounds.last.rawValue)
-      // The space has not all addresses: its lowest page is never given out.
-      if highest >= lowest { most = max(most, highest &- lowest &+ 1) }
+      var (first, next) = (lowest, lowest)
+      while next <= highest {
+        let (part, use) = unsafe space.pointee.use(at: IOVA(next))
+        next = min(part.last.rawValue, highest) &+ 1
+        // The space has not all addresses: its lowest page is never given out.
+        if use == .reserved { first = next } else { most = max(most, next &- first) }
+        if next == 0 { break }
+      }
     }
     return most
   }

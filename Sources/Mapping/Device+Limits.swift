@@ -29,13 +29,16 @@ extension Device {
     case .direct:
       limits.requiredMask = mask
       limits.isAddressingLimited = !isReached
-      if highest > 0 { limits.maxSize = bouncesAll ? bounceMax : UInt64.max }
+      guard highest > 0 else { break }
+      let copied = most(in: longestCopy(under: highest))
+      let isCopied = bouncesAll || (!isReached && copied > 0)
+      limits.maxSize = isCopied ? copied : max(highest, highest &+ 1)
     case .translated(let translation, let domain)
     where unsafe domain.pointee.kind.isForMappingCalls:
       limits.requiredMask = unsafe domain.pointee.kind == .hybrid ? mask : UInt64(UInt32.max)
       // What is mapped directly in between stays where it is.
-      if unsafe domain.pointee.kind != .hybrid { limits.mergeBoundaryMask = Self.granule.mask }
-      unsafe limits.maxSize = translation.pointee.room(under: highest, in: ranges)
+      if unsafe domain.pointee.kind != .hybrid { limits.mergeBoundaryMask = keptMask }
+      unsafe limits.maxSize = most(in: translation.pointee.room(under: highest, in: ranges))
     case .translated, .nested, .blocked:
       break
     }
@@ -43,6 +46,12 @@ extension Device {
     limits.optimalSize = limits.maxSize
     return limits
   }
+
+  /// The bits of addresses that whole pages keep.
+  private var keptMask: UInt64 { limits.minAlignMask | Self.granule.mask }
+
+  /// The size that has room in a run of addresses wherever it starts, as far as these keep bits.
+  private func most(in run: UInt64) -> UInt64 { run > keptMask ? run &- keptMask : 0 }
 
   /// The mask that all memory with bytes in this process needs directly, and whether a limit is enough.
   private func needs(_ limit: UInt64) -> (mask: UInt64, isReached: Bool) {

@@ -306,12 +306,13 @@ struct dmacore_mapping_info {
 /**
  * struct dmacore_mapping_limits - what mapping calls of a device can do
  * @struct_size: set to sizeof(struct dmacore_mapping_limits) before the call
- * @max_size: the most bytes of one mapping; of a device for which all is bounced, what its pool has room
- *   for in a row while nothing is mapped
+ * @max_size: the most bytes of one mapping that find room wherever they start, while nothing is mapped: in the
+ *   domain's addresses under the mask, between what is reserved there; or directly, under the mask. If some
+ *   memory, or all, is bounced: in the pool that is in reach
  * @optimal_size: up to so many bytes a mapping costs least: @max_size, if mapping functions do not say
  *   otherwise, as freed addresses of every size are kept at hand
  * @merge_boundary_mask: buffers that end and begin at multiples of this plus one become one segment of
- *   a list; 0: none do that are not contiguous, or, in a hybrid domain, not all. Of mapping functions what
+ *   a list, as far as its limits allow; 0: none do that are not contiguous, or, in a hybrid domain, not all. Of mapping functions what
  *   they say of theirs
  * @required_mask: the smallest mask, a power of two less one, with which nothing is out of reach: of
  *   all memory that has bytes in this process, on a direct path; of the lowest 4 GiB of addresses,
