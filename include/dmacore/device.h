@@ -308,7 +308,7 @@ struct dmacore_mapping_info {
  * @struct_size: set to sizeof(struct dmacore_mapping_limits) before the call
  * @max_size: the most bytes of one mapping that find room wherever they start, while nothing is mapped: in the
  *   domain's addresses under the mask, between what is reserved there; or directly, under the mask. If some
- *   memory, or all, is bounced: in the pool that is in reach
+ *   memory, or all, is bounced: in the pool that is in reach, unless a segment_boundary_mask wants more
  * @optimal_size: up to so many bytes a mapping costs least: @max_size, if mapping functions do not say
  *   otherwise, as freed addresses of every size are kept at hand
  * @merge_boundary_mask: buffers that end and begin at multiples of this plus one become one segment of
