@@ -246,6 +246,51 @@ static void hybrid_domain_without_bypass__keeps_clear_too(void **state)
 	assert_ok(dmacore_memory_remove(machine->system, NARROW_FIRST, FREE_PAGES * PAGE));
 }
 
+static int read_nothing(uint64_t offset, void *bytes, size_t size, void *opaque)
+{
+	(void)offset;
+	(void)opaque;
+	memset(bytes, 0, size);
+	return 0;
+}
+
+/* Which no window has. */
+static void memory_of_callbacks__is_kept_clear_of_too(void **state)
+{
+	const uint32_t types[] = { DMACORE_DOMAIN_DMA, DMACORE_DOMAIN_HYBRID };
+	struct dmacore_memory_region region = DMACORE_MEMORY_REGION_INIT;
+	struct machine *machine = *state;
+	struct dmacore_domain *identity = machine->domain;
+	dmacore_dma_t dma;
+
+	region.backing = DMACORE_MEMORY_CALLBACKS;
+	region.flags = DMACORE_MEMORY_READ_ONLY;
+	region.base = NARROW_FIRST;
+	region.size = (FREE_PAGES - 1) * PAGE;
+	region.read = read_nothing;
+	assert_ok(dmacore_memory_add(machine->system, &region));
+	assert_ok(
+		dmacore_map_phys(machine->device, NARROW_FIRST, PAGE, DMACORE_TO_DEVICE, 0, &dma));
+	assert_int_equal(dma, NARROW_FIRST);
+	for (unsigned i = 0; i < 2; i++) {
+		struct dmacore_domain *domain =
+			make_domain(machine, types[i], NARROW_FIRST, LOW_BASE - 1);
+
+		assert_ok(dmacore_domain_replace(domain, machine->device));
+		assert_ok(dmacore_device_set_mask(machine->device, DMACORE_BIT_MASK(32), NULL));
+		dma = map_for(machine, machine->high, PAGE, DMACORE_TO_DEVICE);
+		assert_int_equal(dma, LOW_BASE - PAGE);
+		assert_fails(dmacore_map_single(machine->device, machine->high, PAGE,
+						DMACORE_TO_DEVICE, 0, &(dmacore_dma_t){ 0 }),
+			     ENOSPC);
+		assert_ok(dmacore_unmap(machine->device, dma, PAGE, DMACORE_TO_DEVICE, 0));
+		assert_ok(dmacore_domain_replace(identity, machine->device));
+		dmacore_domain_destroy(domain);
+	}
+	end_device(machine);
+	assert_ok(dmacore_memory_remove(machine->system, NARROW_FIRST, region.size));
+}
+
 static void tracked_mappings__are_in_the_way_themselves(void **state)
 {
 	struct machine *machine = *state;
@@ -342,6 +387,7 @@ int main(void)
 		test_on(IDENTITY, attach__to_a_lazy_domain_flushes_it),
 		test_on(IDENTITY, hybrid_domain__keeps_clear_of_direct_mappings_of_before),
 		test_on(IDENTITY, hybrid_domain_without_bypass__keeps_clear_too),
+		test_on(IDENTITY, memory_of_callbacks__is_kept_clear_of_too),
 		test_on(IDENTITY | TRACKED, tracked_mappings__are_in_the_way_themselves),
 		test_on(TRANSLATED, device_that_never_was_direct__may_have_all_addresses),
 		test_on(IDENTITY, dma_domain__keeps_clear_of_bus_addresses),

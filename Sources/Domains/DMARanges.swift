@@ -270,7 +270,7 @@ public struct DMARanges: ~Copyable {
   ) -> Bool {
     if self.base(of: memory, under: UInt64.max) == base { return false }
     var other: PhysicalRange? = nil
-    while let (there, _, _) = unsafe system.pointee.hostMemory(after: other) {
+    while let (there, _, _) = unsafe system.pointee.memory(after: other, isHost: false) {
       other = there
       for index in 0..<runCount {
         if let run = run(index, of: there), run.last >= base, run.first <= base &+ memory.extent {

@@ -44,7 +44,7 @@ extension Domain.Translation {
     else { return }
     let mask = Device.granule.mask
     var memory: PhysicalRange? = nil
-    while let (there, _, _) = unsafe device.system.pointee.hostMemory(after: memory) {
+    while let (there, _, _) = unsafe device.system.pointee.memory(after: memory, isHost: false) {
       memory = there
       var next: UnsafeMutablePointer<DMARanges>? = unsafe device.firstRanges
       while let ranges = unsafe next {

@@ -419,7 +419,8 @@ extension Domain {
     var change: DomainChange? = nil
     var memory: PhysicalRange? = nil
     while change == nil,
-      let (there, access, number) = unsafe iommu.pointee.system.pointee.hostMemory(after: memory)
+      let (there, access, number) = unsafe iommu.pointee.system.pointee.memory(
+        after: memory, isHost: true)
     {
       memory = there
       do throws(Failure) {
@@ -446,7 +447,8 @@ extension Domain {
   @inline(never)
   private func hasLostMemory(_ piece: UnsafeMutablePointer<IdentityWindow.Piece>) -> Bool {
     guard
-      let (_, _, number) = unsafe iommu.pointee.system.pointee.hostMemory(from: piece.pointee.first)
+      let (_, _, number) = unsafe iommu.pointee.system.pointee.memory(
+        from: piece.pointee.first, isHost: true)
     else { return true }
     return unsafe number != piece.pointee.filling.load(ordering: .relaxed)
   }

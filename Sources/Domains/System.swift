@@ -151,9 +151,13 @@ public struct System: ~Copyable, Held {
     return unsafe try memory.host(of: range)
   }
 
-  /// The first region with bytes of this process that ends at an address or above.
+  /// The first region that ends at an address or above.
+  ///
+  /// - Parameter isHost: with bytes of this process.
   @inline(never)
-  public func hostMemory(from address: UInt64) -> (PhysicalRange, Access, number: UInt64)? {
+  public func memory(
+    from address: UInt64, isHost: Bool
+  ) -> (PhysicalRange, Access, number: UInt64)? {
     let token = readers.enter()
     defer { readers.leave(token) }
     var next = address
@@ -161,7 +165,7 @@ public struct System: ~Copyable, Held {
       let (region, holeLast) = unsafe memory.find(PhysicalAddress(next))
       var last = holeLast
       if let region = unsafe region {
-        if unsafe region.pointee.host != nil {
+        if unsafe !isHost || region.pointee.host != nil {
           return unsafe (
             region.pointee.range, region.pointee.isReadOnly ? .read : [.read, .write],
             region.pointee.number
@@ -175,12 +179,12 @@ public struct System: ~Copyable, Held {
   }
 
   /// The first such region; or the next one behind another.
-  public func hostMemory(
-    after last: PhysicalRange?
+  public func memory(
+    after last: PhysicalRange?, isHost: Bool
   ) -> (PhysicalRange, Access, number: UInt64)? {
     // It wraps behind the highest address of all.
     let first = last.map { $0.last.rawValue &+ 1 } ?? 0
-    return last != nil && first == 0 ? nil : hostMemory(from: first)
+    return last != nil && first == 0 ? nil : memory(from: first, isHost: isHost)
   }
 
   public func withUses<Result>(_ body: (borrowing UseCount) -> Result) -> Result { body(uses) }

@@ -62,7 +62,7 @@ extension Device {
     }
     var (highest, isReached) = (UInt64(0), limit > 0)
     var memory: PhysicalRange? = nil
-    while let (there, _, _) = unsafe system.pointee.hostMemory(after: memory) {
+    while let (there, _, _) = unsafe system.pointee.memory(after: memory, isHost: true) {
       memory = there
       guard let range = ranges.bus(of: there) else {
         isReached = false
