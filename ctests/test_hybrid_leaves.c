@@ -8,10 +8,7 @@
 
 #define LARGE (2 * MIB)
 #define HUGE GIB
-/*
- * Where nothing else is: in tables of its own but for the uppermost. Each place is used once, because one
- * that was mapped directly is kept for memory that is the same.
- */
+/* Where nothing else is: in tables of its own but for the uppermost. */
 #define BASE(number) (UINT64_C(0x8000000000) * (number))
 
 static int setup(void **state)

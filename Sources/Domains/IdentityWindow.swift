@@ -19,7 +19,8 @@ import Synchronization
 // 2. Implementation
 // 2.1 The window is a set of pieces, each a run of pages in one region of memory. A piece stays for as
 // long as the domain, because a direct mapping has no record: its address must never be another
-// mapping's. When its memory is removed the piece is empty, and when that comes back it is filled.
+// mapping's. When its memory is removed the piece is empty, and when that comes back it is filled; or if
+// that has other ends then, a new piece that is looked at before it, as soon as nobody uses the old one.
 // 2.2 Who changes the memory map publishes that first and then lets each window follow it, which looks at
 // the map as it is by then. One thread at a time changes a window. So when a removal returns nothing of it
 // is in a window, and what was added is in all that have room for it.
@@ -35,6 +36,9 @@ import Synchronization
 // nobody knows which they are: they keep their piece filled.
 // 2.6 A change is told when the next may be made, so that a listener may change the memory map. Who tells
 // looks at the piece again afterwards: the last event of a piece says what it is.
+//
+// 2.7 No piece is taken away, so that they are found without a lock: memory that comes back with ends that it
+// has not had takes one more each time.
 //
 // 3. Locking
 // The list of windows (rank 14), under which a domain is held. Pieces are found without a lock.
@@ -111,13 +115,30 @@ public struct IdentityWindow: ~Copyable {
     newestPiece.store(UInt(bitPattern: piece), ordering: .releasing)
   }
 
-  /// The first piece in the list that overlaps a range.
+  /// The newest piece that overlaps a range.
   fileprivate func find(_ first: UInt64, _ last: UInt64) -> UnsafeMutablePointer<Piece>? {
-    var next = unsafe pieces
+    unsafe Self.find(first, last, in: pieces)
+  }
+
+  /// The first such piece of a list.
+  private static func find(
+    _ first: UInt64, _ last: UInt64, in list: UnsafeMutablePointer<Piece>?
+  ) -> UnsafeMutablePointer<Piece>? {
+    var next = unsafe list
     while let piece = unsafe next, unsafe piece.pointee.last < first || last < piece.pointee.first {
       unsafe next = piece.pointee.next
     }
     return unsafe next
+  }
+
+  /// Whether a piece that overlaps a range is filled, or may be used.
+  fileprivate func isTaken(_ first: UInt64, _ last: UInt64) -> Bool {
+    var next = unsafe find(first, last)
+    while let piece = unsafe next {
+      if unsafe piece.pointee.isFilled || piece.pointee.isUsed { return true }
+      unsafe next = Self.find(first, last, in: piece.pointee.next)
+    }
+    return false
   }
 
   /// Whether a range lies in the window; or did once, if it need not be filled.
@@ -141,14 +162,21 @@ public struct IdentityWindow: ~Copyable {
 
   /// Counts a direct mapping, if it may be one and lies in the window.
   fileprivate func enter(_ first: UInt64, _ last: UInt64) -> Bool {
-    guard isOpen, covers(first, last, filled: true) else { return false }
-    unsafe visit(first, last) { piece in
-      unsafe piece.pointee.users.wrappingAdd(1, ordering: .sequentiallyConsistent)
+    guard let list = unsafe pieces, isOpen, covers(first, last, filled: true) else { return false }
+    unsafe count(1, first, last, in: list)
+    // In this order: a newer piece that is filled by now is in the list by then.
+    if unsafe isOpen && covers(first, last, filled: true) && pieces == list { return true }
+    unsafe count(-1, first, last, in: list)
+    return false
+  }
+
+  private func count(
+    _ change: Int, _ first: UInt64, _ last: UInt64, in list: UnsafeMutablePointer<Piece>?
+  ) {
+    unsafe visit(first, last, in: list) { piece in
+      unsafe piece.pointee.users.wrappingAdd(change, ordering: .sequentiallyConsistent)
       return true
     }
-    if isOpen && covers(first, last, filled: true) { return true }
-    _ = leave(first, last)
-    return false
   }
 
   /// Uncounts a direct mapping. Returns whether there was one.
@@ -192,10 +220,12 @@ public struct IdentityWindow: ~Copyable {
 
   /// Shows the pieces that a range lies in, in order, while `body` wants more.
   private func visit(
-    _ first: UInt64, _ last: UInt64, _ body: (UnsafeMutablePointer<Piece>) -> Bool
+    _ first: UInt64, _ last: UInt64, in list: UnsafeMutablePointer<Piece>? = nil,
+    _ body: (UnsafeMutablePointer<Piece>) -> Bool
   ) {
     var first = first
-    while let piece = unsafe find(first, first), unsafe body(piece) {
+    let list = unsafe list ?? pieces
+    while let piece = unsafe Self.find(first, first, in: list), unsafe body(piece) {
       let pieceLast = unsafe piece.pointee.last
       if pieceLast >= last { return }
       first = pieceLast &+ 1
@@ -506,13 +536,15 @@ extension Domain {
     _ translation: UnsafeMutablePointer<Translation>
   ) throws(Failure) -> DomainChange? {
     let (first, last) = (range.first.rawValue, range.last.rawValue)
-    if let old = unsafe window.pointee.find(first, last) {
-      guard unsafe old.pointee.first == first && old.pointee.last == last,
-        unsafe !old.pointee.isFilled
-      else { return nil }
+    if let old = unsafe window.pointee.find(first, last), unsafe old.pointee.first == first,
+      unsafe old.pointee.last == last
+    {
+      if unsafe old.pointee.isFilled { return nil }
       try unsafe mapToItself(range, access, translation)
       unsafe old.pointee.filling.store(number, ordering: .relaxed)
     } else {
+      // Where memory had other ends, this piece is looked at instead of the old ones from here on.
+      if unsafe window.pointee.isTaken(first, last) { return nil }
       let piece = unsafe try Box<IdentityWindow.Piece>.place { () throws(Failure) in
         unsafe IdentityWindow.Piece(
           first: first, last: last, next: window.pointee.pieces, filling: Atomic(number))

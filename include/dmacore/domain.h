@@ -30,9 +30,10 @@
  * reaches at those addresses, under its mask, is mapped directly, without a page table and without a
  * record, though the domain counts such mappings; the rest is mapped as in a DMA domain, at addresses
  * that no memory has. Each mapping is undone as it was made, whatever the masks are by then. Memory that
- * is added or removed is followed; what has no room in the window is mapped like the rest: where
- * addresses were given out by then, until it is followed again and they are free; and memory that comes
- * back with other ends. Pages that are not whole, and reserved regions, are not in the window.
+ * is added or removed is followed; what has no room in the window is mapped like the rest, until it is
+ * followed again and there is: where addresses were given out by then, or memory comes back with other
+ * ends while what was there is mapped directly still. Pages that are not whole, and reserved regions, are
+ * not in the window.
  *
  *	options.type = DMACORE_DOMAIN_HYBRID;
  *	error = dmacore_domain_create(iommu, &options, &domain);
