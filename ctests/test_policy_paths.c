@@ -240,7 +240,7 @@ static const struct taken cases[] = {
 	  .reasons = WHY(IN_WINDOW) | WHY(PEER) },
 	{ "peer through the host bridge, forced", .flags = DMACORE_DEVICE_FORCE_BOUNCE,
 	  .has_pool = true, .client = ACROSS, .provider = ON_HUB, .mask_bits = 64, AT(PART_OF_BAR),
-	  PATH(DIRECT), .reasons = WHY(NO_IOMMU) | WHY(PEER) },
+	  REFUSED(ERANGE), .reasons = WHY(NO_IOMMU) | WHY(PEER) | WHY(FORCED_BOUNCE) },
 	{ "peer through the host bridge, above the mask", .has_pool = true, .client = ACROSS,
 	  .provider = ON_HUB, .mask_bits = 32, AT(PART_OF_BAR), REFUSED(ERANGE),
 	  .reasons = WHY(NO_IOMMU) | WHY(PEER) | WHY(ABOVE_LIMIT) },

@@ -36,7 +36,6 @@ import Synchronization
 // nobody knows which they are: they keep their piece filled.
 // 2.6 A change is told when the next may be made, so that a listener may change the memory map. Who tells
 // looks at the piece again afterwards: the last event of a piece says what it is.
-//
 // 2.7 No piece is taken away, so that they are found without a lock: memory that comes back with ends that it
 // has not had takes one more each time.
 //

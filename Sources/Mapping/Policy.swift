@@ -207,8 +207,11 @@ extension Device {
     case .direct:
       let reasons = known.union(unsafe iommu == nil ? .noIOMMU : .identity)
       let reach = reach(of: memory, limit, known, isStreaming)
-      if bouncesAll && isStreaming && known.isEmpty {
-        return bounced(.bounced, attributes, reasons.union(reach).union(.bounceForced))
+      if bouncesAll && isStreaming {
+        // Memory of a peer is as its registers are.
+        return bounced(
+          .bounced, known.isEmpty ? attributes : attributes.union(.mmio),
+          reasons.union(reach).union(.bounceForced))
       }
       guard !reach.isEmpty else { return PathDecision(.direct, reasons) }
       // Memory of a peer is that device's, and is not read for a copy.

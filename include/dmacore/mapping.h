@@ -147,7 +147,8 @@ enum dmacore_path {
  *            buffer not of whole pages; or a peer's bus addresses are not under the mask and the bus limit, or
  *            what the direct path would give. Not under this mask, or without a pool.
  *   -EREMOTEIO  it is memory of a peer (peer.h) that the device does not reach, or only in part that of one.
- *            Not until access control changes.
+ *            Not until access control changes. Or a part of a page of a peer's, through an IOMMU, for a device
+ *            that is not trusted. Never.
  *   -EOPNOTSUPP  DMACORE_ATTR_REQUIRE_COHERENT, and the device is not coherent, or the buffer would be
  *            bounced. Never.
  *   -ENOSPC  no free IOVA under the limit, or no room in the bounce pool. May succeed later.

@@ -34,7 +34,8 @@
  * address they give the bus address, whatever domain the device is in that is not blocked and that they
  * map in, and a record is kept of it. Through the host bridge they map as the device's domain has it, as MMIO.
  * What is not reachable, or lies in a peer in part alone, they refuse with -EREMOTEIO. Neither is ever
- * bounced, and caches are never maintained for it.
+ * bounced, so that a device for which all is bounced directly is refused it with -ERANGE; and caches are never
+ * maintained for it.
  *
  * A mapping stays what it was made as: when access control changes (dmacore_bridge_set_isolation()), or the
  * peer goes, an access by a bus address that no longer leads to the peer goes where the device's path leads

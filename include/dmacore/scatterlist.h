@@ -23,7 +23,10 @@
  * memory is, and has room for a segment: the segments are in the first entries, however many entries they
  * were made of. The bytes of the list are those of the segments, in order. What the caller says of memory is
  * read once, by the map call. The segments stay as they were written until the list is unmapped: sync
- * and unmap calls refuse a list that has others, as far as records are kept (mapping.h).
+ * and unmap calls refuse a list that has others, as far as records are kept (mapping.h). What an IOMMU
+ * translates has one record for all of the list, which knows all of its segments; of other segments each has
+ * its own, if any, so that nobody misses one which is no longer in the list, or finds one that is in it twice
+ * before the first of the two has ended.
  *
  * What becomes one segment:
  *
@@ -31,14 +34,16 @@
  *   them so: a list has one range of addresses there, and what starts at a page follows without a gap on
  *   what ends with one;
  * - but nothing longer than the device's max_segment_size, and nothing across a multiple of
- *   segment_boundary_mask plus one;
- * - registers (DMACORE_SG_MMIO) and memory of peers (peer.h) stay segments of their own, whose addresses and
- *   sizes are those of their entries.
+ *   segment_boundary_mask plus one; unless min_align_mask (device.h) makes a copy keep low bits with which
+ *   each place for it does;
+ * - registers (DMACORE_SG_MMIO) and memory of peers (peer.h) stay segments of their own, and are cut only
+ *   where they are longer or cross a boundary.
  *
  * An entry is cut only if it has no room in a segment: where it crosses a boundary on the direct path, and
  * where it is longer than max_segment_size, at a multiple of 4096 bytes from its start if so many fit. What is
  * bounced (bounce.h) is cut in halves until the parts find slots, so that its size has no limit but the
- * pool's: at multiples of 4096, what is less of 2048, and of min_align_mask plus one (device.h). Segments that are more than the entries need room: entries of size 0 have it.
+ * pool's: at multiples of 4096, what is less of 2048, and of min_align_mask plus one. Segments that are more
+ * than the entries need room: entries of size 0 have it.
  *
  * Each part of a list takes the path that it would take alone. Through an IOMMU, memory that is contiguous
  * is looked at as a whole: of a device that is not trusted the pages are bounced that the list fills in part.
@@ -211,9 +216,9 @@ int dmacore_map_list(struct dmacore_device *device, struct dmacore_sg *list, siz
  * Ownership: the memory is the CPU's again, whole, and the list the caller's to change; in a lazy domain
  *   after the next flush.
  * Return: 0, or
- *   -EINVAL  a pointer is NULL, the direction or an attribute is unknown, the list's entries do not end at
- *            @count, or its segments are no mapping of this device; nothing changed. Never succeeds if
- *            retried.
+ *   -EINVAL  a pointer is NULL, the direction or an attribute is unknown, @count is less than there are
+ *            segments, or these are no mapping of this device; nothing changed, unless one with a record of
+ *            its own is there twice. Never succeeds if retried.
  */
 DMACORE_MUST_CHECK
 int dmacore_unmap_list(struct dmacore_device *device, struct dmacore_sg *list, size_t count,
@@ -233,9 +238,9 @@ int dmacore_unmap_list(struct dmacore_device *device, struct dmacore_sg *list, s
  * Context: any thread; as dmacore_sync_for_cpu().
  * Ownership: the bytes are lent to the CPU.
  * Return: 0, or
- *   -EINVAL  a pointer is NULL, the direction is unknown, the list's entries do not end at @count, its
- *            segments are no mapping of this device and direction, or have not so many bytes. Never succeeds
- *            if retried.
+ *   -EINVAL  a pointer is NULL, the direction is unknown, @count is less than there are segments, these are
+ *            no mapping of this device and direction, or have not so many bytes; as far as records are kept.
+ *            Never succeeds if retried.
  *   any other: what a memory region's callback returned to what is bounced.
  */
 DMACORE_MUST_CHECK

@@ -83,8 +83,8 @@ typedef struct dmacore_group *(*dmacore_find_group_fn)(const struct dmacore_devi
  *   forgotten
  * @opaque: as in struct dmacore_system_options
  *
- * For devices with DMACORE_DEVICE_NONCOHERENT alone: when something was mapped, when it was unmapped, and
- * for the part that is synced; for memory that was allocated coherent once, when it was cleared. Not for
+ * For devices with DMACORE_DEVICE_NONCOHERENT alone: when something was mapped, be it a part of a list of
+ * which another part then fails; when it was unmapped; and for the part that is synced; for memory that was allocated coherent once, when it was cleared. Not for
  * the processors where the device only reads. Called on the thread that maps, with no lock held.
  */
 typedef void (*dmacore_cache_fn)(dmacore_phys_t phys, uint64_t size, uint32_t direction,
@@ -99,8 +99,8 @@ typedef void (*dmacore_cache_fn)(dmacore_phys_t phys, uint64_t size, uint32_t di
  *   DMACORE_DOMAIN_HYBRID (domain.h); 0: DMACORE_DOMAIN_DMA
  * @report: receives messages for people; NULL: nobody does
  * @report_opaque: passed to @report
- * @memory_allocator: for dmacore_alloc_coherent(), coherent pools and noncontiguous memory; copied; NULL:
- *   the heap of the process on a flat system, and no such allocations on others
+ * @memory_allocator: for dmacore_alloc_coherent(), coherent pools, noncontiguous memory and bounce pools;
+ *   copied; NULL: the heap of the process on a flat system, and no such allocations on others
  * @find_group: says which group a device is put into; NULL: nobody does
  * @find_group_opaque: passed to @find_group
  * @cache: lets caches and memory agree; NULL: there is nothing to do, as on most machines, and no device

@@ -130,7 +130,8 @@ struct dmacore_ops_limits {
  * @reserved: zero
  * @map: gives memory an address of the device's. The range from there on lies under @mapping->limit,
  *   agrees with @mapping->phys in @mapping->align_mask, and overlaps no mapping of the device that lives,
- *   nor bus addresses of a peer (peer.h) that the device reaches. One that does not is unmapped again and
+ *   nor bus addresses of a peer (peer.h) that the device reaches. It should not be of the window of bypass
+ *   either: memory that has its address there is refused with -EIO while the mapping lives. One that does not is unmapped again and
  *   reported, and the library's call fails with -EIO
  * @unmap: ends what @map gave an address, when no access of a view through it is under way any more. Whole,
  *   with what @map was told, whatever has become of masks and windows since. Also when the device is
@@ -141,7 +142,8 @@ struct dmacore_ops_limits {
  *   the masks that a device is made with, before dmacore_device_create() returns; not if it is 0, which
  *   says that there is none. If it fails, so does that call, and both masks stay what they are. It may build
  *   what it needs, such as a window over all memory. @out is zeroed, and receives what may bypass these
- *   functions with this mask from now on; an offset that is no multiple of 4096 is -EIO. Live mappings
+ *   functions with this mask from now on, which without DMACORE_OPS_BYPASS nobody looks at; an offset that is no multiple
+ *   of 4096 is -EIO. Live mappings
  *   stay. When two threads set masks of one device, the answer of the one that comes last holds. NULL: each
  *   mask will do
  * @required_mask: the smallest mask with which nothing is out of reach. NULL: 32 bits
