@@ -540,14 +540,19 @@ static const uint32_t types[] = { 0, DMACORE_DOMAIN_IDENTITY, DMACORE_DOMAIN_DMA
 				  DMACORE_DOMAIN_DMA_LAZY, DMACORE_DOMAIN_HYBRID };
 
 /* RAM, a page of the peer, more of it of another size, and RAM. */
+#define REGISTERS UINT64_C(0xfee00000)
+
+/* Memory, a peer's twice, registers of nobody's, and memory. */
 static void add_mixed(struct work *work, struct client *client)
 {
 	start(work, client->device, DMACORE_BIDIRECTIONAL);
 	add(work, LOW_BASE + 5, 3 * PAGE);
 	add(work, BAR_PHYS + PAGE, PAGE);
 	add(work, BAR_PHYS + 2 * PAGE, 3 * PAGE);
+	add(work, REGISTERS, PAGE);
 	add(work, HIGH_BASE, 100);
 	mark_end(work);
+	work->list[3].flags |= DMACORE_SG_MMIO;
 }
 
 static void assert_reaches(struct board *board, struct client *client,
@@ -558,6 +563,18 @@ static void assert_reaches(struct board *board, struct client *client,
 	(void)board;
 	assert_ok(dmacore_view_read(client->view, list[segment].dma, seen, 16));
 	assert_memory_equal(seen, bytes, 16);
+}
+
+static void assert_is_registers(struct client *client, const struct dmacore_sg *segment,
+				uint32_t type)
+{
+	const bool is_translated = type != 0 && type != DMACORE_DOMAIN_IDENTITY;
+	struct dmacore_translation found;
+
+	assert_int_equal(segment->path, is_translated ? DMACORE_PATH_IOMMU : DMACORE_PATH_DIRECT);
+	assert_true(segment->dma_flags & DMACORE_SG_MMIO);
+	assert_ok(dmacore_view_translate(client->view, segment->dma, DMACORE_ACCESS_READ, &found));
+	assert_int_equal(found.target + (segment->dma - found.first), REGISTERS);
 }
 
 static void map_list__gives_peers_their_bus_addresses_and_sizes(void **state)
@@ -575,19 +592,21 @@ static void map_list__gives_peers_their_bus_addresses_and_sizes(void **state)
 
 		add_mixed(&work, &client);
 		assert_ok(map(&work));
-		assert_count(&work, 4);
+		assert_count(&work, 5);
 		assert_segment(&work, 1, BAR_BUS + PAGE, PAGE);
 		assert_segment(&work, 2, BAR_BUS + 2 * PAGE, 3 * PAGE);
 		assert_int_equal(work.list[0].dma_size, 3 * PAGE);
-		assert_int_equal(work.list[3].dma_size, 100);
+		assert_int_equal(work.list[3].dma_size, PAGE);
+		assert_int_equal(work.list[4].dma_size, 100);
 		assert_int_equal(work.list[1].path, DMACORE_PATH_BUS_ADDRESS);
 		assert_int_equal(work.list[2].path, DMACORE_PATH_BUS_ADDRESS);
 		assert_int_not_equal(work.list[0].path, DMACORE_PATH_BUS_ADDRESS);
 		assert_reaches(board, &client, work.list, 0, board->machine.low + 5);
 		assert_reaches(board, &client, work.list, 1, board->bar + PAGE);
 		assert_reaches(board, &client, work.list, 2, board->bar + 2 * PAGE);
-		assert_reaches(board, &client, work.list, 3, board->machine.high);
-		assert_ok(dmacore_sync_list_for_cpu(work.device, work.list, 4, 0, 0, 0));
+		assert_is_registers(&client, &work.list[3], types[i]);
+		assert_reaches(board, &client, work.list, 4, board->machine.high);
+		assert_ok(dmacore_sync_list_for_cpu(work.device, work.list, 5, 0, 0, 0));
 		/* The peer goes, and the list is unmapped all the same. */
 		dmacore_peer_destroy(peer);
 		assert_ok(unmap(&work));
@@ -632,8 +651,8 @@ static void map_list__maps_peers_through_the_host_bridge(void **state)
 
 		add_mixed(&work, &client);
 		assert_ok(map(&work));
-		assert_count(&work, 4);
-		for (unsigned n = 0; n < 4; n++) {
+		assert_count(&work, 5);
+		for (unsigned n = 0; n < 5; n++) {
 			assert_int_equal(work.list[n].dma_size, work.list[n].size);
 			if (types[i] == 0 || types[i] == DMACORE_DOMAIN_IDENTITY)
 				assert_int_equal(work.list[n].dma, work.list[n].phys);
@@ -641,7 +660,8 @@ static void map_list__maps_peers_through_the_host_bridge(void **state)
 		assert_reaches(board, &client, work.list, 0, board->machine.low + 5);
 		assert_reaches(board, &client, work.list, 1, board->bar + PAGE);
 		assert_reaches(board, &client, work.list, 2, board->bar + 2 * PAGE);
-		assert_reaches(board, &client, work.list, 3, board->machine.high);
+		assert_is_registers(&client, &work.list[3], types[i]);
+		assert_reaches(board, &client, work.list, 4, board->machine.high);
 		assert_ok(unmap(&work));
 		dmacore_peer_destroy(peer);
 		end_client(&client);
@@ -662,7 +682,7 @@ static void map_list__refuses_peers_that_are_not_reachable(void **state)
 		add_mixed(&work, &client);
 		memcpy(before, work.list, sizeof(before));
 		assert_fails_untouched(
-			dmacore_map_list(client.device, work.list, 4, 0, 0, 0, &work.count),
+			dmacore_map_list(client.device, work.list, 5, 0, 0, 0, &work.count),
 			EREMOTEIO, work.count);
 		assert_memory_equal(before, work.list, sizeof(before));
 		/* A part of it, in memory that goes on behind. */
@@ -695,13 +715,16 @@ static void map_list__maps_or_refuses_peers_of_untrusted_devices(void **state)
 	peer = add_peer(add_device(board, board->across, 0), BAR_BUS);
 	add_mixed(&work, &client);
 	assert_ok(map(&work));
-	assert_count(&work, 4);
+	assert_count(&work, 5);
 	assert_int_equal(work.list[0].path, DMACORE_PATH_IOMMU_BOUNCED);
 	assert_int_equal(work.list[1].path, DMACORE_PATH_IOMMU);
 	assert_int_equal(work.list[2].path, DMACORE_PATH_IOMMU);
 	assert_reaches(board, &client, work.list, 0, board->machine.low + 5);
 	assert_reaches(board, &client, work.list, 1, board->bar + PAGE);
 	assert_reaches(board, &client, work.list, 2, board->bar + 2 * PAGE);
+	assert_is_registers(&client, &work.list[3], DMACORE_DOMAIN_DMA);
+	assert_int_equal(work.list[4].path, DMACORE_PATH_IOMMU_BOUNCED);
+	assert_reaches(board, &client, work.list, 4, board->machine.high);
 	assert_ok(unmap(&work));
 	/* A part of a page would let it reach the rest of the peer's. */
 	work.list[1].size = 100;
