@@ -195,13 +195,13 @@ final class PeerWorld: World {
       return
     }
     // It is plain memory, at addresses that are those of a peer which is still mapped.
-    // And what is plain memory is copied for devices that nobody trusts, for which there is no pool.
+    // And for devices that nobody trusts all is copied, for which there is no pool, but what is at a bus
+    // address.
     let isKept =
-      route == nil
-      && (model.devices[device.number]!.isUntrusted
-        || Self.bus(peer) == Self.phys(peer)
-          && groups[peer] == topology.devices[device.number]!.group
-          && mappings.contains { $0.peer == peer && $0.isByBus })
+      !isByBus && model.devices[device.number]!.isUntrusted
+      || route == nil && Self.bus(peer) == Self.phys(peer)
+        && groups[peer] == topology.devices[device.number]!.group
+        && mappings.contains { $0.peer == peer && $0.isByBus }
     var dma: UInt64 = 0
     try demandSame(
       dmacore_map_phys(

@@ -375,7 +375,10 @@ final class TransferWorld: World {
       if piece.copy != nil {
         // What is copied when it is mapped is handed over whatever the attributes say.
         if isUnlessSkipped && live.skips && forCPU { continue }
-        noted.addCopied(part.count, live.wish.direction, forCPU: forCPU)
+        // Through an IOMMU the device gets the zeroes around it, too.
+        let isPage = path.isTranslated && isUnlessSkipped && !forCPU
+        noted.addCopied(
+          isPage ? TransferBoard.page : part.count, live.wish.direction, forCPU: forCPU)
       } else if !piece.isMMIO && !board.isPeer(piece.place) && !(isUnlessSkipped && live.skips) {
         noted.add(
           piece.place + part.lowerBound - piece.offset, part.count, live.wish.direction,

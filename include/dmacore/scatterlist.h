@@ -193,7 +193,9 @@ static inline struct dmacore_sg *dmacore_sg_next(struct dmacore_sg *entry)
  *            has no bytes, its end is not marked at @count or before, or a chain entry has another bit, leads
  *            nowhere or to a chain entry. Never succeeds if retried.
  *   -E2BIG   there are more segments than @max_segments or entries. Not under these limits, nor this list.
- *   -ENOSPC, -ENOMEM  as dmacore_map_phys(); also no memory to work with a long list. May succeed later.
+ *   -ENOSPC, -ENOMEM  as dmacore_map_phys(); also no memory to work with a long list. May succeed later; but
+ *            not where bits that the addresses keep (min_align_mask) are as many as those below a boundary, and
+ *            leave no place for what the list has between two.
  *   any other: as dmacore_map_phys() for an entry.
  */
 DMACORE_MUST_CHECK
