@@ -176,6 +176,29 @@ static void set_ranges__puts_no_memory_where_live_copies_are(void **state)
 	end_pool(machine, pool);
 }
 
+/* Copies stay where they are when the system has another pool. */
+static void set_ranges__looks_at_copies_in_former_pools(void **state)
+{
+	struct machine *machine = *state;
+	struct dmacore_bounce_pool_options options = DMACORE_BOUNCE_POOL_OPTIONS_INIT;
+	struct dmacore_bounce_pool *pool;
+	dmacore_dma_t copy;
+
+	options.size = options.size_max = 8 * PAGE;
+	options.limit = DMACORE_BIT_MASK(32);
+	assert_ok(dmacore_bounce_pool_create(machine->system, &options, &pool));
+	assert_ok(dmacore_system_set_bounce_pool(machine->system, pool));
+	assert_ok(dmacore_device_set_mask(machine->device, DMACORE_BIT_MASK(32), NULL));
+	use_bus(machine, 0);
+	copy = map_for(machine, machine->high, PAGE, DMACORE_TO_DEVICE);
+	assert_in_range(copy, POOL_BUS, POOL_BUS + POOL_SIZE - PAGE);
+	assert_ok(dmacore_system_set_bounce_pool(machine->system, NULL));
+	assert_fails(dmacore_device_set_ranges(machine->device, buses[2], 2), EBUSY);
+	assert_ok(dmacore_unmap(machine->device, copy, PAGE, DMACORE_TO_DEVICE, 0));
+	use_bus(machine, 2);
+	dmacore_bounce_pool_destroy(pool);
+}
+
 /* Nothing but their address is known of them, which is one of a bus that is no longer. */
 static void set_ranges__leaves_untracked_direct_mappings(void **state)
 {
@@ -392,6 +415,7 @@ int main(void)
 		test_on(DIRECT, set_ranges__puts_no_memory_where_live_copies_are),
 		test_on(TRACKED, set_ranges__puts_no_memory_where_live_copies_are),
 		test_on(IDENTITY, set_ranges__puts_no_memory_where_live_copies_are),
+		test_on(DIRECT, set_ranges__looks_at_copies_in_former_pools),
 		test_on(DIRECT, set_ranges__leaves_untracked_direct_mappings),
 		test_on(IDENTITY, set_ranges__leaves_untracked_direct_mappings),
 		cmocka_unit_test(set_bus_limit__tells_what_lies_beyond_and_leaves_it),

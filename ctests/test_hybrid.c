@@ -414,6 +414,32 @@ static void memory_at_addresses_in_use__is_mapped_elsewhere(void **state)
 	free(memory);
 }
 
+/* Where some of it has none, what is free stays free for other mappings. */
+static void memory_beside_addresses_in_use__takes_none_away(void **state)
+{
+	struct machine *machine = *state;
+	uint64_t base = LOW_BASE - 16 * PAGE;
+	uint8_t *memory = aligned_alloc(PAGE, 4 * PAGE);
+	dmacore_dma_t taken, dma[3];
+
+	assert_non_null(memory);
+	machine_replace_domain(machine, DMACORE_DOMAIN_HYBRID, base, base + 4 * PAGE - 1);
+	set_masks(machine, DMACORE_BIT_MASK(32), DMACORE_BIT_MASK(32));
+	taken = map_for(machine, machine->high, PAGE, DMACORE_TO_DEVICE);
+	assert_int_equal(taken, base + 3 * PAGE);
+	add_host_region(machine->system, base, 4 * PAGE, memory, 0);
+	for (unsigned i = 0; i < 3; i++)
+		dma[i] = map_for(machine, memory, PAGE, DMACORE_TO_DEVICE);
+	for (unsigned i = 0; i < 3; i++)
+		assert_ok(dmacore_unmap(machine->device, dma[i], PAGE, DMACORE_TO_DEVICE, 0));
+	assert_ok(dmacore_unmap(machine->device, taken, PAGE, DMACORE_TO_DEVICE, 0));
+	assert_ok(dmacore_domain_set_bypass(machine->domain, true));
+	for (unsigned i = 0; i < 4; i++)
+		assert_true(leads_to_itself(machine, base + i * PAGE));
+	assert_ok(dmacore_memory_remove(machine->system, base, 4 * PAGE));
+	free(memory);
+}
+
 static void window__has_whole_pages_alone(void **state)
 {
 	struct machine *machine = *state;
@@ -1012,6 +1038,7 @@ int main(void)
 		test(last_event_of_a_window__says_what_is_there),
 		test(window__takes_no_memory_for_what_was_there_before),
 		test(memory_at_addresses_in_use__is_mapped_elsewhere),
+		test(memory_beside_addresses_in_use__takes_none_away),
 		test(window__has_whole_pages_alone),
 		cmocka_unit_test(parts_of_pages__are_in_no_window),
 		test(memory_that_may_not_be_written__is_not_in_the_window_either),

@@ -404,6 +404,9 @@ static void max_size__can_be_mapped_wherever_it_starts(void **state)
 		machine_narrow(machine, PAGE, 13 * PAGE - 1);
 		assert_ok(dmacore_device_set_limits(machine->device, &limits));
 		assert_max_size(machine, HIGH_BASE, masks[i] < PAGE);
+		assert_ok(dmacore_device_set_bus_limit(machine->device, 9 * PAGE + 100, NULL));
+		assert_max_size(machine, HIGH_BASE, masks[i] < PAGE);
+		assert_ok(dmacore_device_set_bus_limit(machine->device, 0, NULL));
 		/* Beside memory, which lies in the middle. */
 		machine_replace_domain(machine, DMACORE_DOMAIN_HYBRID, LOW_BASE - 13 * PAGE,
 				       NEXT_BASE + RAM_SIZE + 5 * PAGE - 1);
@@ -465,7 +468,11 @@ static void mapping_limits__of_a_hybrid_domain_promise_no_merging(void **state)
 	machine_use(machine, DMACORE_DOMAIN_HYBRID);
 	assert_ok(dmacore_device_mapping_limits(machine->device, &limits));
 	assert_int_equal(limits.merge_boundary_mask, 0);
-	assert_true(limits.max_size > 0);
+	/* All memory is reached directly, or else as much as lies between it. */
+	assert_int_equal(limits.max_size, UINT64_MAX);
+	assert_ok(dmacore_domain_set_bypass(machine->domain, false));
+	assert_ok(dmacore_device_mapping_limits(machine->device, &limits));
+	assert_true(limits.max_size > 0 && limits.max_size < UINT64_C(1) << 57);
 }
 
 static void map_single__without_a_mask_fails_alike_wherever_the_buffer_is(void **state)

@@ -125,6 +125,15 @@ struct BounceChunkList: ~Copyable {
     }
   }
 
+  /// The memory of one of all chunks.
+  func memory(of index: Int) -> PhysicalRange? {
+    state.withLock { state in
+      var chunk = unsafe state.first
+      for _ in 0..<index { unsafe chunk = chunk?.pointee.nextOfSystem }
+      return unsafe chunk?.pointee.range
+    }
+  }
+
   func remove(_ chunk: Link) {
     state.withLock { state in
       guard unsafe state.first != chunk else {

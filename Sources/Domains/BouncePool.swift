@@ -118,7 +118,7 @@ public struct BouncePool: ~Copyable, Held {
     var chunk = unsafe Self.chunk(newest.load(ordering: .acquiring))
     while let this = unsafe chunk {
       if unsafe ranges.base(of: this.pointee.range, under: highest) != nil {
-        longest = max(longest, unsafe this.pointee.range.extent &+ 1, growth)
+        longest = max(longest, max(unsafe this.pointee.range.extent &+ 1, growth))
       }
       unsafe chunk = this.pointee.next
     }
@@ -243,29 +243,6 @@ public struct BouncePool: ~Copyable, Held {
       unsafe !ranges.mayClash(memory, at: base, in: system)
     else { return nil }
     return base
-  }
-
-  /// Whether new ranges of a device have other memory where its copies may be by those that it ever had.
-  @inline(never)
-  func clashes(
-    with new: borrowing DMARanges, insteadOf first: UnsafeMutablePointer<DMARanges>
-  ) -> Bool {
-    // Acquiring: as in `take`.
-    var chunk = unsafe Self.chunk(newest.load(ordering: .acquiring))
-    while let this = unsafe chunk {
-      let memory = unsafe this.pointee.range
-      var old: UnsafeMutablePointer<DMARanges>? = unsafe first
-      while let ranges = unsafe old {
-        if let base = unsafe ranges.pointee.base(of: memory, under: UInt64.max),
-          unsafe new.hasOther(than: memory, at: base, in: system)
-        {
-          return true
-        }
-        unsafe old = ranges.pointee.next
-      }
-      unsafe chunk = this.pointee.next
-    }
-    return false
   }
 
   /// As `take`, after having grown. The caller holds the pool.

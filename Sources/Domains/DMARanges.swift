@@ -263,6 +263,28 @@ public struct DMARanges: ~Copyable {
     return false
   }
 
+  /// Whether they have other memory where copies may be by older ranges of a device.
+  @inline(never)
+  func putMemory(
+    whereCopiesAreBy older: UnsafeMutablePointer<DMARanges>,
+    in system: UnsafeMutablePointer<System>
+  ) -> Bool {
+    var index = 0
+    while let copies = unsafe system.pointee.bounceChunks.memory(of: index) {
+      var old: UnsafeMutablePointer<DMARanges>? = unsafe older
+      while let ranges = unsafe old {
+        if let base = unsafe ranges.pointee.base(of: copies, under: UInt64.max),
+          unsafe hasOther(than: copies, at: base, in: system)
+        {
+          return true
+        }
+        unsafe old = ranges.pointee.next
+      }
+      index += 1
+    }
+    return false
+  }
+
   /// Whether they have other memory at the bus address of some by other ranges.
   @inline(never)
   func hasOther(

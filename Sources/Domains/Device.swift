@@ -492,16 +492,11 @@ public struct Device: ~Copyable, Held {
     let new = unsafe try Box<DMARanges>.place { () throws(Failure) in
       unsafe try DMARanges(given, count: count)
     }
-    if mappings.hasBounced {
-      let token = unsafe system.pointee.readers.enter()
-      let pool = unsafe bouncePool ?? system.pointee.currentBouncePool
-      let clashes =
-        unsafe pool?.pointee.clashes(with: new.pointee, insteadOf: firstRanges) ?? false
-      unsafe system.pointee.readers.leave(token)
-      if clashes {
-        unsafe Box.destroy(new)
-        throw .busy
-      }
+    if mappings.hasBounced,
+      unsafe new.pointee.putMemory(whereCopiesAreBy: firstRanges, in: system)
+    {
+      unsafe Box.destroy(new)
+      throw .busy
     }
     unsafe new.pointee.first = firstRanges
     // It stays, whatever comes later.

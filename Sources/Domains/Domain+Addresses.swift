@@ -54,7 +54,7 @@ extension Domain.Translation {
           else { continue }
           if reserving {
             try keep(pages)
-          } else if unkept(of: pages) != nil {
+          } else if unkept(of: pages, isFree: true) != nil {
             throw .busy
           }
         }
@@ -65,29 +65,30 @@ extension Domain.Translation {
 
   /// Keeps a range from being given out, as far as it can be and is not kept already.
   ///
-  /// - Throws: `busy` when a part of it is given out, `noMemory`. What comes before that part is kept.
+  /// - Throws: `busy` when a part of it is given out; `noMemory`, and then another part may be kept.
   @inline(never)
   func keep(_ range: IOVARange) throws(Failure) {
     guard let queue = unsafe queue else { return }
-    var refused: IOVARange? = nil
-    while let rest = unkept(of: range) {
+    // It may be free but for what is queued.
+    if unkept(of: range, isFree: false) != nil { unsafe queue.pointee.giveBackAll() }
+    while let rest = unkept(of: range, isFree: true) {
+      guard unkept(of: range, isFree: false) == nil else { throw .busy }
       do throws(Failure) {
         try unsafe queue.pointee.space.pointee.reserve(rest)
       } catch {
-        // It may be free but for what is queued; and somebody else may have kept it meanwhile.
-        guard error == .busy, rest != refused else { throw error }
-        refused = rest
-        unsafe queue.pointee.giveBackAll()
+        // Somebody else may keep it at the same time.
+        guard error == .busy else { throw error }
       }
     }
   }
 
-  /// The first part of a range that could be given out, or is.
-  private func unkept(of range: IOVARange) -> IOVARange? {
+  /// The first part of a range that could be given out, or is; or the first that is.
+  @inline(never)
+  private func unkept(of range: IOVARange, isFree: Bool) -> IOVARange? {
     guard let space = unsafe space, let part = unsafe range.part(in: space.pointee.bounds) else {
       return nil
     }
-    return unsafe space.pointee.unreserved(in: part)
+    return unsafe space.pointee.unreserved(in: part, isFree: isFree)
   }
 
   /// The alignment of an IOVA that lets a range of memory have the largest leaves it can: the
@@ -196,7 +197,7 @@ extension Domain.Translation {
     for index in 0..<ranges.runCount {
       let run = ranges.run(index)
       let lowest = max(run.first, bounds.first.rawValue)
-      let highest = min(run.last, limit, bounds.last.rawValue)
+      let highest = min(run.last, min(limit, bounds.last.rawValue))
       var (first, next) = (lowest, lowest)
       while next <= highest {
         let (part, use) = unsafe space.pointee.use(at: IOVA(next))
@@ -244,7 +245,7 @@ extension FlushQueue {
       index -= 1
       let run = ranges.run(index)
       let start = max(run.first, lowest)
-      let highest = min(run.last, limit, bounds.last.rawValue)
+      let highest = min(run.last, min(limit, bounds.last.rawValue))
       guard highest >= max(start, bounds.first.rawValue),
         highest &- max(start, bounds.first.rawValue) >= extent
       else { continue }

@@ -285,14 +285,10 @@ public struct Domain: ~Copyable, Held {
   @inline(__always)
   var isUnwatched: Bool { notifiers.notifierCount | pins.rangeCount == 0 }
 
-  func countDevice() { deviceCount.wrappingAdd(1, ordering: .sequentiallyConsistent) }
-
-  /// Whether no devices are attached but so many.
-  func hasNone(but devices: Int) -> Bool {
-    deviceCount.load(ordering: .sequentiallyConsistent) == UInt64(devices)
+  /// Returns whether none is attached afterwards.
+  func count(devices: Int) -> Bool {
+    deviceCount.wrappingAdd(UInt64(bitPattern: Int64(devices)), ordering: .relaxed).newValue == 0
   }
-
-  func uncountDevice() { deviceCount.wrappingSubtract(1, ordering: .relaxed) }
 
   public var statistics: Statistics {
     let devices = deviceCount.load(ordering: .relaxed)

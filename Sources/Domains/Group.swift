@@ -245,7 +245,7 @@ public struct Group: ~Copyable, Held {
   ) {
     if let domain = unsafe domain {
       unsafe Box.hold(domain)
-      unsafe domain.pointee.countDevice()
+      unsafe domain.pointee.changeDevices(by: 1)
     }
     unsafe member.pointee.attached.pointee.mappings.setDomain(domain)
   }
@@ -341,11 +341,8 @@ public struct Group: ~Copyable, Held {
   func letGo(of left: Left) {
     if let domain = unsafe left.domain, left.devices > 0 {
       unsafe system.pointee.readers.waitForReaders()
-      unsafe domain.pointee.forgetDirect(of: left.devices)
-      for _ in 0..<left.devices {
-        unsafe domain.pointee.uncountDevice()
-        unsafe Box.letGo(domain)
-      }
+      unsafe domain.pointee.changeDevices(by: -left.devices)
+      for _ in 0..<left.devices { unsafe Box.letGo(domain) }
     }
     if let domain = unsafe left.defaultDomain { unsafe Box.letGo(domain) }
     letGoOfPASIDs(left.hasPASIDs)

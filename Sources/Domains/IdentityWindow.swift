@@ -25,7 +25,7 @@ import Synchronization
 // the map as it is by then. One thread at a time changes a window. So when a removal returns nothing of it
 // is in a window, and what was added is in all that have room for it.
 // 2.3 What cannot be in a window, for lack of memory or because its addresses are given out, is mapped
-// like memory that a device does not reach. Those of its addresses that are free may be kept for it all
+// like memory that a device does not reach. For lack of memory some of its addresses may be kept for it all
 // the same, so that it finds them the next time.
 // 2.4 The list holds a domain while it follows. That is nobody's business: who destroys the domain
 // meanwhile has not forgotten anything, so that it is not reported.
@@ -140,17 +140,36 @@ public struct IdentityWindow: ~Copyable {
     return false
   }
 
+  /// The rest of a range whose pieces are looked at in order.
+  private struct Rest {
+    var first: UInt64
+    let last: UInt64
+    var isOver = false
+  }
+
+  /// The piece that the rest of a range starts in, which the rest is behind then.
+  @inline(never)
+  private static func next(
+    _ rest: inout Rest, in list: UnsafeMutablePointer<Piece>?
+  ) -> UnsafeMutablePointer<Piece>? {
+    guard !rest.isOver, let piece = unsafe find(rest.first, rest.first, in: list) else {
+      return nil
+    }
+    let pieceLast = unsafe piece.pointee.last
+    rest.isOver = pieceLast >= rest.last
+    rest.first = pieceLast &+ 1
+    return unsafe piece
+  }
+
   /// Whether a range lies in the window; or did once, if it need not be filled.
   @inline(never)
   func covers(_ first: UInt64, _ last: UInt64, filled: Bool) -> Bool {
-    var first = first
-    while let piece = unsafe find(first, first) {
+    let list = unsafe pieces
+    var rest = Rest(first: first, last: last)
+    while let piece = unsafe Self.next(&rest, in: list) {
       if unsafe filled && !piece.pointee.isFilled { return false }
-      let pieceLast = unsafe piece.pointee.last
-      if pieceLast >= last { return true }
-      first = pieceLast &+ 1
     }
-    return false
+    return rest.isOver
   }
 
   var isOpen: Bool { isOpenNow.load(ordering: .sequentiallyConsistent) }
@@ -162,73 +181,65 @@ public struct IdentityWindow: ~Copyable {
   /// Counts a direct mapping, if it may be one and lies in the window.
   fileprivate func enter(_ first: UInt64, _ last: UInt64) -> Bool {
     guard let list = unsafe pieces, isOpen, covers(first, last, filled: true) else { return false }
-    unsafe count(1, first, last, in: list)
+    unsafe count(true, first, last, in: list)
     // In this order: a newer piece that is filled by now is in the list by then.
     if unsafe isOpen && covers(first, last, filled: true) && pieces == list { return true }
-    unsafe count(-1, first, last, in: list)
+    unsafe count(false, first, last, in: list)
     return false
   }
 
+  /// Counts a user of each piece of a range, or uncounts it, unless somebody has done so by mistake; those
+  /// before one piece, if that is given.
+  @inline(never)
   private func count(
-    _ change: Int, _ first: UInt64, _ last: UInt64, in list: UnsafeMutablePointer<Piece>?
+    _ isUser: Bool, _ first: UInt64, _ last: UInt64, in list: UnsafeMutablePointer<Piece>?,
+    before end: UnsafeMutablePointer<Piece>? = nil
   ) {
-    unsafe visit(first, last, in: list) { piece in
-      unsafe piece.pointee.users.wrappingAdd(change, ordering: .sequentiallyConsistent)
-      return true
+    var rest = Rest(first: first, last: last)
+    while let piece = unsafe Self.next(&rest, in: list), unsafe piece != end {
+      if isUser {
+        unsafe piece.pointee.users.wrappingAdd(1, ordering: .sequentiallyConsistent)
+      } else {
+        _ = unsafe piece.pointee.removeUser()
+      }
     }
   }
 
   /// Uncounts a direct mapping. Returns whether there was one.
+  @inline(never)
   fileprivate func leave(_ first: UInt64, _ last: UInt64) -> Bool {
     guard covers(first, last, filled: false) else { return false }
-    var unusedFirst: UInt64? = nil
-    unsafe visit(first, last) { piece in
-      if unsafe !piece.pointee.removeUser() { unusedFirst = unsafe piece.pointee.first }
-      return unusedFirst == nil
+    let list = unsafe pieces
+    var rest = Rest(first: first, last: last)
+    while let piece = unsafe Self.next(&rest, in: list) {
+      if unsafe piece.pointee.removeUser() { continue }
+      // Not one mapping: what it was taken from before goes back.
+      unsafe count(true, first, last, in: list, before: piece)
+      return false
     }
-    guard let unusedFirst else { return true }
-    // Not one mapping: what it was taken from before goes back.
-    unsafe visit(first, last) { piece in
-      if unsafe piece.pointee.first == unusedFirst { return false }
-      unsafe piece.pointee.users.wrappingAdd(1, ordering: .sequentiallyConsistent)
-      return true
-    }
-    return false
+    return true
   }
 
   /// Whether direct mappings lead to all of a range.
   fileprivate func isUsed(_ first: UInt64, _ last: UInt64) -> Bool {
-    var isUsed = covers(first, last, filled: false)
-    unsafe visit(first, last) { piece in
-      if unsafe !piece.pointee.isUsed { isUsed = false }
-      return isUsed
+    let list = unsafe pieces
+    var rest = Rest(first: first, last: last)
+    while let piece = unsafe Self.next(&rest, in: list) {
+      if unsafe !piece.pointee.isUsed { return false }
     }
-    return isUsed
+    return rest.isOver
   }
 
   /// Whether a piece of a range is to be emptied.
+  @inline(never)
   fileprivate func hasLeftover(_ first: UInt64, _ last: UInt64) -> Bool {
     guard !isOpen else { return false }
-    var found = false
-    unsafe visit(first, last) { piece in
-      unsafe found = piece.pointee.isFilled && !piece.pointee.isUsed
-      return !found
+    let list = unsafe pieces
+    var rest = Rest(first: first, last: last)
+    while let piece = unsafe Self.next(&rest, in: list) {
+      if unsafe piece.pointee.isFilled && !piece.pointee.isUsed { return true }
     }
-    return found
-  }
-
-  /// Shows the pieces that a range lies in, in order, while `body` wants more.
-  private func visit(
-    _ first: UInt64, _ last: UInt64, in list: UnsafeMutablePointer<Piece>? = nil,
-    _ body: (UnsafeMutablePointer<Piece>) -> Bool
-  ) {
-    var first = first
-    let list = unsafe list ?? pieces
-    while let piece = unsafe Self.find(first, first, in: list), unsafe body(piece) {
-      let pieceLast = unsafe piece.pointee.last
-      if pieceLast >= last { return }
-      first = pieceLast &+ 1
-    }
+    return false
   }
 
   fileprivate func beginFollowing() {
@@ -273,6 +284,20 @@ struct WindowList: ~Copyable {
         unsafe before = other.pointee.next
       }
       unsafe before?.pointee.setNext(next)
+    }
+  }
+
+  /// Counts devices of a domain, and forgets who uses its window if there are none then, as long as none can
+  /// come. Returns whether there are none.
+  func count(_ devices: Int, in domain: borrowing Domain) -> Bool {
+    state.withLock { _ in
+      guard domain.count(devices: devices) else { return false }
+      var next = unsafe domain.window?.pointee.pieces
+      while let piece = unsafe next {
+        unsafe piece.pointee.users.store(0, ordering: .sequentiallyConsistent)
+        unsafe next = piece.pointee.next
+      }
+      return true
     }
   }
 
@@ -364,7 +389,11 @@ extension Domain {
 
   /// Counts a direct mapping of memory, if it may be one.
   public func enterWindow(_ memory: PhysicalRange) -> Bool {
-    unsafe window?.pointee.enter(memory.first.rawValue, memory.last.rawValue) ?? false
+    let (first, last) = (memory.first.rawValue, memory.last.rawValue)
+    if unsafe window?.pointee.enter(first, last) ?? false { return true }
+    // Who turned bypass off meanwhile may have seen it used by this call.
+    clearWindow(first, last)
+    return false
   }
 
   /// Uncounts a direct mapping, after which the window may be smaller.
@@ -373,18 +402,11 @@ extension Domain {
     clearWindow(first, last)
   }
 
-  /// Forgets the direct mappings that devices have as they leave, if no others are attached that may have some.
+  /// Counts devices that are attached from now on, or are no longer, and have no call under way. With the last
+  /// one the direct mappings are forgotten that devices had as they left.
   @inline(never)
-  func forgetDirect(of devices: Int) {
-    guard let window = unsafe window else { return }
-    var next = unsafe window.pointee.pieces
-    while let piece = unsafe next {
-      // Whoever is attached after this look has none among those.
-      let left = unsafe piece.pointee.users.load(ordering: .sequentiallyConsistent)
-      guard hasNone(but: devices) else { return }
-      unsafe piece.pointee.users.wrappingSubtract(left, ordering: .sequentiallyConsistent)
-      unsafe next = piece.pointee.next
-    }
+  func changeDevices(by change: Int) {
+    guard unsafe iommu.pointee.system.pointee.windows.count(change, in: self) else { return }
     // Emptying takes no memory.
     if !bypasses { try? followMemory() }
   }
@@ -509,7 +531,8 @@ extension Domain {
     guard let facts = unsafe translation?.pointee.table.facts else { return }
     let mask = Device.granule.mask
     let start = memory.first.rawValue
-    let end = min(memory.last.rawValue, facts.lastInput.rawValue, facts.lastOutput.rawValue)
+    let end = min(
+      memory.last.rawValue, min(facts.lastInput.rawValue, facts.lastOutput.rawValue))
     // These wrap where no page is whole.
     let first = start & mask == 0 ? start : (start | mask) &+ 1
     let last = end & mask == mask ? end : (end & ~mask) &- 1
@@ -540,7 +563,7 @@ extension Domain {
     {
       if unsafe old.pointee.isFilled { return nil }
       try unsafe mapToItself(range, access, translation)
-      unsafe old.pointee.filling.store(number, ordering: .relaxed)
+      unsafe old.pointee.filling.store(number, ordering: .releasing)
     } else {
       // Where memory had other ends, this piece is looked at instead of the old ones from here on.
       if unsafe window.pointee.isTaken(first, last) { return nil }

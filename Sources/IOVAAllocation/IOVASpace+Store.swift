@@ -249,13 +249,17 @@ extension IOVASpace {
   }
 
   /// The first part of a range that nobody has reserved, and that is all free or all in use.
+  ///
+  /// - Parameter isFree: whether it may be free.
   @_optimize(size)
-  public func unreserved(in range: IOVARange) -> IOVARange? {
+  public func unreserved(in range: IOVARange, isFree: Bool) -> IOVARange? {
     var next = range.first
     while true {
       let (found, use) = use(at: next)
       let last = min(found.last, range.last)
-      if use != .reserved { return try? IOVARange(first: next, last: last) }
+      if use == .allocated || (isFree && use == .free) {
+        return try? IOVARange(first: next, last: last)
+      }
       guard last < range.last else { return nil }
       next = IOVA(last.rawValue &+ 1)
     }

@@ -376,7 +376,7 @@ struct IOVAUnsettledGaps {
   mutating func didTake(_ length: UInt64, leaving below: UInt64, _ above: UInt64) {
     isAny = true
     // A gap that came and went again between two notes does not matter.
-    longest = max(longest, max(below, above), isFresh ? 0 : length)
+    longest = max(max(longest, isFresh ? 0 : length), max(below, above))
     isFresh = false
   }
 }

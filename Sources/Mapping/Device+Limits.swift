@@ -23,6 +23,8 @@ extension Device {
     let highest = (try? limit(for: .streaming).highest) ?? 0
     if unsafe ops != nil { return limitsByOps(under: highest) }
     let (mask, isReached) = needs(highest)
+    // All addresses of 64 bits are more than there is a number for.
+    let direct = max(highest, highest &+ 1)
     let token = unsafe system.pointee.readers.enter()
     defer { unsafe system.pointee.readers.leave(token) }
     switch currentPath {
@@ -32,13 +34,16 @@ extension Device {
       guard highest > 0 else { break }
       let copied = most(in: longestCopy(under: highest))
       let isCopied = bouncesAll || (!isReached && copied > 0)
-      limits.maxSize = isCopied ? copied : max(highest, highest &+ 1)
+      limits.maxSize = isCopied ? copied : direct
     case .translated(let translation, let domain)
     where unsafe domain.pointee.kind.isForMappingCalls:
       limits.requiredMask = unsafe domain.pointee.kind == .hybrid ? mask : UInt64(UInt32.max)
       // What is mapped directly in between stays where it is.
       if unsafe domain.pointee.kind != .hybrid { limits.mergeBoundaryMask = keptMask }
-      unsafe limits.maxSize = most(in: translation.pointee.room(under: highest, in: ranges))
+      let isDirect = unsafe isReached && ranges.isEmpty && domain.pointee.bypasses && !bouncesAll
+      limits.maxSize =
+        isDirect
+        ? direct : most(in: unsafe translation.pointee.room(under: highest, in: ranges))
     case .translated, .nested, .blocked:
       break
     }
@@ -51,7 +56,10 @@ extension Device {
   private var keptMask: UInt64 { limits.minAlignMask | Self.granule.mask }
 
   /// The size that has room in a run of addresses wherever it starts, as far as these keep bits.
-  private func most(in run: UInt64) -> UInt64 { run > keptMask ? run &- keptMask : 0 }
+  private func most(in run: UInt64) -> UInt64 {
+    let pages = run & ~Self.granule.mask
+    return pages > keptMask ? pages &- keptMask : 0
+  }
 
   /// The mask that all memory with bytes in this process needs directly, and whether a limit is enough.
   private func needs(_ limit: UInt64) -> (mask: UInt64, isReached: Bool) {

@@ -98,7 +98,7 @@ extension PageTable {
     if orders == 1 { return 0 }
     let aligned =
       (bits &>> UInt64(truncatingIfNeeded: format.shift(at: level))).trailingZeroBitCount
-    let fitting = min(aligned, 63 &- (room &+ 1).leadingZeroBitCount, 31)
+    let fitting = min(aligned, min(63 &- (room &+ 1).leadingZeroBitCount, 31))
     let allowed = orders & (UInt32.max &>> UInt32(truncatingIfNeeded: 31 &- fitting))
     return allowed == 0 ? nil : 31 &- allowed.leadingZeroBitCount
   }

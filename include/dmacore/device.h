@@ -513,7 +513,8 @@ int dmacore_device_set_bus_limit(struct dmacore_device *device, dmacore_dma_t li
  *   -EINVAL  @device is NULL, the ranges are none, as in dmacore_device_create(), or it has mapping functions.
  *            Never succeeds if retried.
  *   -EBUSY   memory of the system would be where the device has, or may have, live copies (bounce.h).
- *            Succeeds once these are unmapped.
+ *            Succeeds once these are unmapped. What is just being mapped, or memory that comes later, is not
+ *            looked at.
  *   -ENOMEM  no memory. May succeed later.
  */
 DMACORE_MUST_CHECK
