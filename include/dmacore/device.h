@@ -375,9 +375,9 @@ struct dmacore_device_statistics {
  * @options: how; NULL: all defaults, which leave it without a mask
  * @out_device: receives the device, or NULL on failure
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4; topology, rank 12); may call the
- *   system's find_group, and @options->mapping_ops->supported with the device, which is not in its group
- *   yet.
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; topology, rank 12; windows,
+ *   rank 14); may call the system's find_group, and @options->mapping_ops->supported with the device,
+ *   which is not in its group yet.
  * Ownership: the caller gives the device back with dmacore_device_destroy(); it holds on to the
  *   system, to the IOMMU, to the bridge, to the bounce pool and to its group. What @options->fault_opaque,
  *   @options->page_response_opaque and @options->mapping_ops_opaque point to must outlive it.
@@ -418,10 +418,11 @@ int dmacore_device_create(struct dmacore_system *system,
  * until that does not return -EBUSY.
  *
  * Context: any thread, while no other thread makes a mapping call for @device; locked (group, rank 3;
- *   device mappings, rank 4; bindings, rank 11; topology, rank 12; bounce area, rank 15; bounce chunks, rank
- *   18); waits for the device's accesses in flight, and mapping calls under way, to end; may call the
- *   driver's remove, the report callback, the memory allocator, the mapping functions, page_response and the
- *   domain's notifiers (rank 13); may free a domain that was destroyed, and so call the table allocator.
+ *   device mappings, rank 4; bindings, rank 11; topology, rank 12; windows, rank 14; bounce area, rank
+ *   15; bounce chunks, rank 18); waits for the device's accesses in flight, and mapping calls under
+ *   way, to end; may call the driver's remove, the report callback, the memory allocator, the mapping
+ *   functions, page_response and the domain's notifiers (rank 13); may free a domain that was
+ *   destroyed, and so call the table allocator.
  * Ownership: @device may not be used afterwards.
  * Return: nothing; cannot fail.
  */

@@ -289,8 +289,8 @@ void dmacore_domain_destroy(struct dmacore_domain *domain);
  * does not say what is memory, a DMA domain gives them out.)
  *
  * Context: any thread; locked (group, rank 3; device mappings, rank 4; for a domain that gives out
- *   addresses flush queue, rank 7, and as iova.h); may wait for accesses in flight to end; calls nothing
- *   back.
+ *   addresses flush queue, rank 7, and as iova.h; windows, rank 14); may wait for accesses in flight
+ *   to end; calls nothing back.
  * Ownership: the group and its devices hold on to the domain until it is detached, or they are
  *   destroyed.
  * Return: 0, or
@@ -317,9 +317,9 @@ int dmacore_domain_attach(struct dmacore_domain *domain, struct dmacore_device *
  * or the new one. When the call returns none through the old one is in flight, but inside the
  * callbacks of memory regions.
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
- *   to end; may call the devices' page_response; may free a domain that was destroyed, and so call the
- *   table allocator.
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; windows, rank 14); waits for
+ *   accesses in flight to end; may call the devices' page_response; may free a domain that was
+ *   destroyed, and so call the table allocator.
  * Ownership: the group and its devices let go of the old domain and hold on to the new one.
  * Return: 0, also if @domain is the default domain; or
  *   -EINVAL  a pointer is NULL, or the device is not behind the domain's IOMMU. Never succeeds if
@@ -341,9 +341,9 @@ int dmacore_domain_replace(struct dmacore_domain *domain, struct dmacore_device 
  * inside the callbacks of memory regions. Direct mappings that no record is kept of (see
  * DMACORE_DEVICE_TRACK_DIRECT) end without a word.
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
- *   to end; may call the devices' page_response; may free a domain that was destroyed, and so call the
- *   table allocator.
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; windows, rank 14); waits for
+ *   accesses in flight to end; may call the devices' page_response; may free a domain that was
+ *   destroyed, and so call the table allocator.
  * Ownership: the group and its devices let go of the domain.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or the domain is not the default domain. Never succeeds if retried.
@@ -494,8 +494,9 @@ int dmacore_domain_flush(struct dmacore_domain *domain);
  * When it is turned off, mapping calls map everything as in a DMA domain, and devices no longer reach
  * memory that is not mapped for them: what of the window has no live direct mapping is gone when this
  * returns, and the rest goes piece by piece, each with the last unmap in it. A piece is the memory of one
- * region. What devices have not unmapped when they leave the domain goes with the last device. When it is turned on again the window is filled again. Addresses of memory are given out for
- * nothing else all the while.
+ * region. What devices have not unmapped when they leave the domain goes with the last device, in the call
+ * by which that leaves. When it is turned on again the window is filled again. Addresses of memory are
+ * given out for nothing else all the while.
  *
  * Context: any thread, but not within a table allocator or a function of a backend; locked (IOVA store,
  *   rank 9; notifiers, rank 13); waits for accesses in flight to end; may call the table allocator, the

@@ -110,10 +110,10 @@ struct dmacore_driver {
  *
  * Configures the device and calls probe, see above.
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4; bindings, rank 11), not while
- *   probe runs; may wait for accesses in flight to end; calls probe of this driver and, on success,
- *   of those that are deferred; may call the table allocator, the devices' page_response and the report
- *   callback.
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; bindings, rank 11; windows,
+ *   rank 14), not while probe runs; may wait for accesses in flight to end; calls probe of this driver
+ *   and, on success, of those that are deferred; may call the table allocator, the devices'
+ *   page_response and the report callback.
  * Ownership: @driver stays the caller's, see struct dmacore_driver.
  * Return: 0 when the device is bound; or, with the device unbound as it was unless it is deferred,
  *   -EINVAL  a pointer, the name or probe is NULL, a flag or the domain type is unknown, the name is
@@ -146,9 +146,9 @@ int dmacore_device_bind(struct dmacore_device *device, const struct dmacore_driv
  * use. A bind that is deferred is given up; remove is not called for it.
  *
  * Context: any thread, while no other thread makes a mapping call for @device; locked (group, rank 3;
- *   device mappings, rank 4; bindings, rank 11), not while remove runs; waits for accesses in flight to
- *   end if mappings were left; calls remove, and may call the report callback, the memory allocator, the
- *   table allocator and the domain's notifiers (rank 13).
+ *   device mappings, rank 4; bindings, rank 11; windows, rank 14), not while remove runs; waits for
+ *   accesses in flight to end if mappings were left; calls remove, and may call the report callback,
+ *   the memory allocator, the table allocator and the domain's notifiers (rank 13).
  * Ownership: the driver's structure is the caller's alone again.
  * Return: 0, or
  *   -EINVAL  @device is NULL. Never succeeds if retried.

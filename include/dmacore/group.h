@@ -179,8 +179,8 @@ int dmacore_device_unuse_default_domain(struct dmacore_device *device);
  * they are blocked, and no access through the default domain is in flight, but inside the callbacks
  * of memory regions. Further claims of the same owner, through any device of the group, are counted.
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
- *   to end; may call the devices' page_response and the report callback.
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; windows, rank 14); waits for
+ *   accesses in flight to end; may call the devices' page_response and the report callback.
  * Ownership: @owner stays the caller's, and must stay where it is until the last release.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, the kind is unknown, @reserved is not zero, the name is too long, or
@@ -206,9 +206,9 @@ int dmacore_device_claim_dma_owner(struct dmacore_device *device,
  * The last release gives the devices of the group back to the default domain; what the owner had
  * attached is detached.
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
- *   to end; may call the devices' page_response; may free a domain that was destroyed, and so call the
- *   table allocator.
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; windows, rank 14); waits for
+ *   accesses in flight to end; may call the devices' page_response; may free a domain that was
+ *   destroyed, and so call the table allocator.
  * Ownership: after the last release @owner is the caller's alone again.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL. Never succeeds if retried.
@@ -228,8 +228,8 @@ int dmacore_device_release_dma_owner(struct dmacore_device *device,
  *
  * As dmacore_device_claim_dma_owner() through a device of the group, and counted with those claims.
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
- *   to end; may call the devices' page_response and the report callback.
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; windows, rank 14); waits for
+ *   accesses in flight to end; may call the devices' page_response and the report callback.
  * Ownership: as there.
  * Return: 0, or as dmacore_device_claim_dma_owner(); -ENODEV also if the group has no device.
  */
@@ -244,9 +244,9 @@ int dmacore_group_claim_dma_owner(struct dmacore_group *group,
  *
  * As dmacore_device_release_dma_owner().
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
- *   to end; may call the devices' page_response; may free a domain that was destroyed, and so call the
- *   table allocator.
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; windows, rank 14); waits for
+ *   accesses in flight to end; may call the devices' page_response; may free a domain that was
+ *   destroyed, and so call the table allocator.
  * Ownership: as there.
  * Return: 0, or as dmacore_device_release_dma_owner().
  */
@@ -265,9 +265,9 @@ int dmacore_group_release_dma_owner(struct dmacore_group *group,
  * domain or the new one. When the call returns none through the old one is in flight, but inside the
  * callbacks of memory regions.
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
- *   to end; may call the devices' page_response; may free a domain that was destroyed, and so call the
- *   table allocator.
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; windows, rank 14); waits for
+ *   accesses in flight to end; may call the devices' page_response; may free a domain that was
+ *   destroyed, and so call the table allocator.
  * Ownership: each device of the group holds on to the domain.
  * Return: 0, also if the group is in @domain; or
  *   -EINVAL  a pointer is NULL, or the domain is of another IOMMU. Never succeeds if retried.
@@ -288,9 +288,9 @@ int dmacore_device_attach(struct dmacore_device *device, struct dmacore_domain *
  *
  * As dmacore_device_attach(): afterwards the group is blocked, as it was when it was claimed.
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
- *   to end; may call the devices' page_response; may free a domain that was destroyed, and so call the
- *   table allocator.
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; windows, rank 14); waits for
+ *   accesses in flight to end; may call the devices' page_response; may free a domain that was
+ *   destroyed, and so call the table allocator.
  * Ownership: the devices of the group let go of the domain.
  * Return: 0, also if the group was blocked; or
  *   -EINVAL  a pointer is NULL. Never succeeds if retried.
@@ -309,9 +309,9 @@ int dmacore_device_detach(struct dmacore_device *device, const struct dmacore_dm
  *
  * As dmacore_device_attach() through a device of the group.
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
- *   to end; may call the devices' page_response; may free a domain that was destroyed, and so call the
- *   table allocator.
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; windows, rank 14); waits for
+ *   accesses in flight to end; may call the devices' page_response; may free a domain that was
+ *   destroyed, and so call the table allocator.
  * Ownership: as there.
  * Return: 0, or as dmacore_device_attach(); -EPERM also if the group has no device.
  */
@@ -326,9 +326,9 @@ int dmacore_group_attach(struct dmacore_group *group, struct dmacore_domain *dom
  *
  * As dmacore_device_detach() through a device of the group.
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4); waits for accesses in flight
- *   to end; may call the devices' page_response; may free a domain that was destroyed, and so call the
- *   table allocator.
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; windows, rank 14); waits for
+ *   accesses in flight to end; may call the devices' page_response; may free a domain that was
+ *   destroyed, and so call the table allocator.
  * Ownership: as there.
  * Return: 0, or as dmacore_device_detach(); -EPERM also if the group has no device.
  */
@@ -436,9 +436,9 @@ int dmacore_device_invalidate_pasid(struct dmacore_device *device, uint32_t pasi
  * group must be free, and gets a new default domain, without a gap as by dmacore_domain_replace(). If that
  * is refused, a report (DMACORE_REPORT_ERROR) says who holds the group.
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4; lazy domains, rank 6; flush queue,
- *   rank 7; and as dmacore_domain_create()); waits for accesses in flight to end; calls the table
- *   allocator, and may call the devices' page_response and the report callback.
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; lazy domains, rank 6; flush
+ *   queue, rank 7; and as dmacore_domain_create(; windows, rank 14)); waits for accesses in flight to
+ *   end; calls the table allocator, and may call the devices' page_response and the report callback.
  * Ownership: the group holds on to the new domain, and lets go of the old one.
  * Return: 0, also if the type is that already; or with nothing changed
  *   -EINVAL  @group is NULL, or the type is another. Never succeeds if retried.
@@ -466,7 +466,8 @@ int dmacore_group_set_default_type(struct dmacore_group *group, uint32_t type);
  * For people: which state the group is in, who brought it there by which call, how many hold it
  * there, and how many live mappings stand against a change.
  *
- * Context: any thread; locked (group, rank 3; device mappings, rank 4); calls nothing back.
+ * Context: any thread; locked (group, rank 3; device mappings, rank 4; windows, rank 14); calls
+ *   nothing back.
  * Ownership: nothing changes hands.
  * Return: 0, or
  *   -EINVAL  a pointer is NULL, or @size is 0. Never succeeds if retried.
