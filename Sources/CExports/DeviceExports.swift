@@ -125,7 +125,7 @@ public func dmacore_device_list_mappings(
           path: record.path.rawValue, direction: record.direction.rawValue,
           attributes: record.attributes.subtracting(.marks).rawValue)
       }
-      count += 1
+      count &+= 1
     }
     unsafe outCount.pointee = count
   }

@@ -140,7 +140,7 @@ public struct DMARanges: ~Copyable {
       if let joined = unsafe windows[last].joined(with: windows[index]) {
         unsafe windows[last] = joined
       } else {
-        last += 1
+        last &+= 1
         unsafe windows[last] = windows[index]
       }
     }
@@ -280,7 +280,7 @@ public struct DMARanges: ~Copyable {
         }
         unsafe old = ranges.pointee.next
       }
-      index += 1
+      index &+= 1
     }
     return false
   }

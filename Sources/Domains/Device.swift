@@ -673,7 +673,7 @@ public struct Device: ~Copyable, Held {
       let record = unsafe node.pointee.payload
       let size = unsafe node.pointee.last &- node.pointee.first &+ 1
       let isHeld = unsafe undo(node)
-      count += 1
+      count &+= 1
       bytes &+= size
       if record.attributes.contains(.reservation) { LinkArray(of: record)?.free() }
       guard let allocation = unsafe record.memory else { continue }
@@ -695,7 +695,7 @@ public struct Device: ~Copyable, Held {
         guard endKept(found.first, found.tag, copiesBack: false) else { break }
       }
       next = found.last
-      count += 1
+      count &+= 1
       bytes &+= range.extent &+ 1
     }
     guard count > 0 else { return }

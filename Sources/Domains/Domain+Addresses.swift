@@ -242,7 +242,7 @@ extension FlushQueue {
     var failure = Failure.outOfRange
     var index = ranges.runCount
     while index > 0 {
-      index -= 1
+      index &-= 1
       let run = ranges.run(index)
       let start = max(run.first, lowest)
       let highest = min(run.last, min(limit, bounds.last.rawValue))

@@ -125,14 +125,14 @@ extension Domain {
       while index < segments.count {
         // As long as can be, for large leaves.
         var run = try unsafe Self.memory(segments[index], granule)
-        index += 1
+        index &+= 1
         while index < segments.count {
           let memory = try unsafe Self.memory(segments[index], granule)
           guard memory.first > run.last, memory.first.rawValue &- 1 == run.last.rawValue else {
             break
           }
           run = try PhysicalRange(first: run.first, last: memory.last)
-          index += 1
+          index &+= 1
         }
         let (last, overflow) = next.addingReportingOverflow(run.extent)
         guard !overflow, last != UInt64.max || index == segments.count else { throw .outOfRange }

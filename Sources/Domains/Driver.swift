@@ -123,7 +123,7 @@ extension Bindings.State {
       unsafe last!.pointee.member.pointee.binding.next = device
     }
     unsafe last = device
-    count += 1
+    count &+= 1
   }
 
   mutating func remove(_ device: UnsafeMutablePointer<Device>) {
@@ -138,7 +138,7 @@ extension Bindings.State {
       unsafe link!.pointee.member.pointee.binding.next = next
       if unsafe next == nil { unsafe last = link }
     }
-    count -= 1
+    count &-= 1
   }
 }
 
@@ -168,7 +168,7 @@ extension System {
         state.isRetrying = false
         return nil
       }
-      state.left -= 1
+      state.left &-= 1
       unsafe state.remove(device)
       unsafe device.pointee.member.pointee.binding.state = .probing
       unsafe Box.hold(device)

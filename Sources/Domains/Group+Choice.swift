@@ -188,7 +188,7 @@ extension Group {
     state.withLock { state in
       guard unsafe member.pointee.isUsedByDriver else { return }
       unsafe member.pointee.isUsedByDriver = false
-      state.uses -= 1
+      state.uses &-= 1
     }
   }
 

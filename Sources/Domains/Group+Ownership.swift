@@ -45,7 +45,7 @@ extension Group {
       guard unsafe state.members?.pointee.device?.pointee.iommu != nil else { throw .noDevice }
       if let holder = unsafe state.owner {
         guard unsafe holder == owner.token else { throw .notPermitted }
-        state.claims += 1
+        state.claims &+= 1
         return Left()
       }
       guard state.uses == 0 else { throw .busy }
@@ -83,7 +83,7 @@ extension Group {
     let left = try state.withLock { (state) throws(Failure) -> Left in
       guard unsafe state.owner == token else { throw .notPermitted }
       if state.claims > 1 {
-        state.claims -= 1
+        state.claims &-= 1
         return Left()
       }
       try Self.requireNoChange(state)

@@ -150,7 +150,7 @@ public struct Group: ~Copyable, Held {
       if state.meetsPeers { unsafe device.pointee.meetPeers() }
       unsafe member.pointee.next = state.members
       unsafe state.members = member
-      state.memberCount += 1
+      state.memberCount &+= 1
       unsafe Self.set(state.domain, of: member)
     }
   }
@@ -169,7 +169,7 @@ public struct Group: ~Copyable, Held {
         }
         unsafe link?.pointee.next = member.pointee.next
       }
-      state.memberCount -= 1
+      state.memberCount &-= 1
       unsafe Self.tellBackend(ofLeaving: member, state)
       unsafe state.uses -= member.pointee.uses
       unsafe member.pointee.uses = 0
@@ -310,7 +310,7 @@ public struct Group: ~Copyable, Held {
       // Another one is refused.
       guard unsafe device.pointee.iommu == domain.pointee.iommu else { return }
       try unsafe translation.pointee.keepClear(of: device.pointee, reserving: true)
-      index += 1
+      index &+= 1
     }
   }
 
@@ -318,7 +318,7 @@ public struct Group: ~Copyable, Held {
     unsafe state.withLock { state in
       var left = index
       let device = unsafe Self.first(in: state) { _ in
-        left -= 1
+        left &-= 1
         return left < 0
       }
       if let device = unsafe device { unsafe Box.hold(device) }
@@ -458,7 +458,7 @@ public struct Group: ~Copyable, Held {
         unsafe device.pointee.iommu == nil || state.defaultDomain != nil
       else { throw .noDevice }
       unsafe Self.countUse(&state, device, "dmacore_device_use_default_domain", by: nil)
-      unsafe member.pointee.uses += 1
+      unsafe member.pointee.uses &+= 1
     }
   }
 
@@ -468,7 +468,7 @@ public struct Group: ~Copyable, Held {
     by driver: Driver?
   ) {
     if state.uses == 0 { unsafe note(&state, call, device.pointee.name, by: driver?.name) }
-    state.uses += 1
+    state.uses &+= 1
   }
 
   /// Notes how the group comes into its state.
@@ -486,8 +486,8 @@ public struct Group: ~Copyable, Held {
   func unuse(_ member: UnsafeMutablePointer<Member>) throws(Failure) {
     try state.withLock { (state) throws(Failure) in
       guard unsafe member.pointee.uses > 0 else { throw .notPermitted }
-      unsafe member.pointee.uses -= 1
-      state.uses -= 1
+      unsafe member.pointee.uses &-= 1
+      state.uses &-= 1
     }
   }
 }

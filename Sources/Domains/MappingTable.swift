@@ -370,7 +370,7 @@ public struct MappingTable: ~Copyable {
       let taken = unsafe state.withLock { state -> (Link, UnsafeMutablePointer<Domain>?)? in
         isFrozen = state.isFrozen
         guard !isFrozen, let cell = unsafe state.cells.take() else { return nil }
-        state.pending += 1
+        state.pending &+= 1
         return unsafe (cell, state.domain)
       }
       if let taken = unsafe taken { return unsafe (taken.0, taken.1) }
@@ -396,7 +396,7 @@ public struct MappingTable: ~Copyable {
         to: Node(first: range.first.rawValue, last: range.last.rawValue, payload: record))
       unsafe state.tree.insert(cell)
       if unsafe record.bounce != nil { countBounced(1) }
-      state.pending -= 1
+      state.pending &-= 1
       state.bytes &+= range.extent &+ 1
       state.total &+= 1
       return true
@@ -427,7 +427,7 @@ public struct MappingTable: ~Copyable {
   public func giveBack(_ cell: Link) {
     state.withLock { state in
       unsafe state.cells.giveBack(cell)
-      state.pending -= 1
+      state.pending &-= 1
     }
   }
 
@@ -469,7 +469,7 @@ public struct MappingTable: ~Copyable {
   private func remove(_ node: Link, _ state: inout State) {
     unsafe state.tree.remove(node)
     if unsafe node.pointee.payload.bounce != nil { countBounced(-1) }
-    state.pending += 1
+    state.pending &+= 1
     unsafe state.bytes &-= node.pointee.last &- node.pointee.first &+ 1
   }
 
@@ -661,7 +661,7 @@ public struct MappingTable: ~Copyable {
     var (count, lowest, highest) = (UInt64(0), UInt64.max, UInt64(0))
     visit(mask &+ 1, UInt64.max) { first, last, record in
       guard kind == nil || record.kind == kind else { return }
-      count += 1
+      count &+= 1
       lowest = min(lowest, first)
       highest = max(highest, last)
     }

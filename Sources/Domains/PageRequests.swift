@@ -129,8 +129,8 @@ public struct PageRequestGroup: ~Copyable, Held {
     }
     guard let group = unsafe found else { return nil }
     unsafe group.pointee.storage[group.pointee.count] = request
-    unsafe group.pointee.count += 1
-    unsafe member.pointee.pageRequests.count += 1
+    unsafe group.pointee.count &+= 1
+    unsafe member.pointee.pageRequests.count &+= 1
     return unsafe group
   }
 

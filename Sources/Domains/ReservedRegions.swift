@@ -78,7 +78,7 @@ public struct ReservedRegions: ~Copyable {
   mutating func append(_ region: Region) {
     precondition(count < capacity, "There is no room.")
     unsafe (regions! + count).initialize(to: region)
-    count += 1
+    count &+= 1
   }
 
   /// Makes one of the regions that belong together, and brings all into order.
@@ -94,7 +94,7 @@ public struct ReservedRegions: ~Copyable {
         self[kept - 1].last = max(self[kept - 1].last, region.last)
       } else {
         self[kept] = region
-        kept += 1
+        kept &+= 1
       }
     }
     count = kept
@@ -115,7 +115,7 @@ public struct ReservedRegions: ~Copyable {
       var place = end
       while place > 0, key(region) < key(self[place - 1]) {
         self[place] = self[place - 1]
-        place -= 1
+        place &-= 1
       }
       self[place] = region
     }

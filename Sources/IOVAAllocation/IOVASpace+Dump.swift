@@ -150,7 +150,7 @@ struct IOVAMapRow: ~Copyable {
       }
       if end == last { return }
       next = end &+ 1
-      cell += 1
+      cell &+= 1
     }
   }
 

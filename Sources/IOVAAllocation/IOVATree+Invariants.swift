@@ -46,7 +46,7 @@ extension IOVATree {
           continue
         }
         precondition(node.key(slot) == end || ranges == -1, "A range does not follow its gap.")
-        ranges += 1
+        ranges &+= 1
         let isSentinel = slot == 0 && node == lowestLeaf
         precondition(isSentinel == (ranges == 0), "The lowest leaf is not the first.")
         if !isSentinel {

@@ -190,7 +190,7 @@ public struct PhysicalMemory: ~Copyable, @unchecked Sendable {
           unsafe removed = region
         } else {
           unsafe regions[kept] = region
-          kept += 1
+          kept &+= 1
         }
       }
       guard let region = unsafe removed else { throw .notFound }

@@ -26,7 +26,7 @@ public struct Name: ~Copyable {
     guard let text = unsafe text else { return true }
     var length = 0
     while unsafe text[length] != 0 {
-      length += 1
+      length &+= 1
       guard length < size else { return false }
     }
     return true
@@ -38,7 +38,7 @@ public struct Name: ~Copyable {
     var index = 0
     while index < Self.size - 1, unsafe text[index] != 0 {
       unsafe bytes[index] = text[index]
-      index += 1
+      index &+= 1
     }
     unsafe bytes[index] = 0
   }

@@ -404,7 +404,7 @@ extension View {
       ).step
     {
       end = next
-      runs += 1
+      runs &+= 1
     }
     unsafe device.pointee.report(
       dmacore_fault(

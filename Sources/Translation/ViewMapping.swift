@@ -263,7 +263,7 @@ public struct ViewMapping: ~Copyable {
       let node = unsafe lists.runs + counts.runs
       unsafe node.initialize(to: PinTable.Node(first: first, last: last, payload: .pinned(access)))
       guard unsafe parent.pointee.pins.add(node) else { return false }
-      counts.runs += 1
+      counts.runs &+= 1
       return true
     }
 
@@ -277,7 +277,7 @@ public struct ViewMapping: ~Copyable {
           }
           unsafe lists.regions[counts.regions] = owner
         }
-        counts.regions += 1
+        counts.regions &+= 1
         unsafe region = owner
       }
       if let end = unsafe end, unsafe host == end {
@@ -287,7 +287,7 @@ public struct ViewMapping: ~Copyable {
           guard counts.segments < lists.counts.segments else { return false }
           unsafe lists.segments[counts.segments] = dmacore_view_segment(host: host, size: size)
         }
-        counts.segments += 1
+        counts.segments &+= 1
       }
       // A run may be longer than half the space, where bytes are not really there.
       unsafe end = host + Int(truncatingIfNeeded: size)
