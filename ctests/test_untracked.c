@@ -291,6 +291,72 @@ static void memory_of_callbacks__is_kept_clear_of_too(void **state)
 	assert_ok(dmacore_memory_remove(machine->system, NARROW_FIRST, region.size));
 }
 
+#define REGISTERS UINT64_C(0x30000000)
+
+/* A resource, an entry of a list, or a range of a transfer. */
+static void map_registers(struct dmacore_device *device, unsigned way)
+{
+	const struct dmacore_phys_range range = { REGISTERS + 5 * PAGE + 8, 16, DMACORE_RANGE_MMIO,
+						  0 };
+	struct dmacore_transfer_request request = DMACORE_TRANSFER_REQUEST_INIT;
+	struct dmacore_transfer transfer = DMACORE_TRANSFER_EMPTY;
+	struct dmacore_sg list[2];
+	dmacore_dma_t dma;
+	size_t count;
+
+	switch (way) {
+	case 0:
+		assert_ok(dmacore_map_resource(device, REGISTERS + 3 * PAGE + 8, 4,
+					       DMACORE_TO_DEVICE, 0, &dma));
+		assert_int_equal(dma, REGISTERS + 3 * PAGE + 8);
+		break;
+	case 1:
+		dmacore_sg_init(list, 2);
+		dmacore_sg_set(&list[0], LOW_BASE, PAGE, 0);
+		dmacore_sg_set(&list[1], REGISTERS + PAGE, 4, DMACORE_SG_MMIO);
+		assert_ok(dmacore_map_list(device, list, 2, DMACORE_TO_DEVICE, 0, 0, &count));
+		break;
+	default:
+		request.ranges = &range;
+		request.count = 1;
+		request.direction = DMACORE_TO_DEVICE;
+		assert_ok(dmacore_transfer_map(device, &request, &transfer));
+	}
+}
+
+/* And what lies between those that a device has mapped. */
+static void registers__are_kept_clear_of_too(void **state)
+{
+	static const struct {
+		uint64_t first, last;
+	} kept[] = { { 3, 3 }, { 1, 3 }, { 1, 5 } };
+	struct machine *machine = *state;
+	struct dmacore_domain *identity = machine->domain;
+
+	for (unsigned way = 0; way < 3; way++) {
+		struct dmacore_domain *domain = make_domain(machine, DMACORE_DOMAIN_DMA, REGISTERS,
+							    REGISTERS + 8 * PAGE - 1);
+		dmacore_dma_t dma[8];
+		unsigned count = 0;
+
+		map_registers(machine->device, way);
+		assert_ok(dmacore_domain_replace(domain, machine->device));
+		while (dmacore_map_single(machine->device, machine->low, PAGE, DMACORE_TO_DEVICE, 0,
+					  &dma[count]) == 0) {
+			uint64_t page = (dma[count++] - REGISTERS) / PAGE;
+
+			assert_false(page >= kept[way].first && page <= kept[way].last);
+		}
+		assert_int_equal(count, 7 - (kept[way].last - kept[way].first));
+		while (count-- > 0)
+			assert_ok(dmacore_unmap(machine->device, dma[count], PAGE,
+						DMACORE_TO_DEVICE, 0));
+		assert_ok(dmacore_domain_replace(identity, machine->device));
+		dmacore_domain_destroy(domain);
+	}
+	end_device(machine);
+}
+
 static void tracked_mappings__are_in_the_way_themselves(void **state)
 {
 	struct machine *machine = *state;
@@ -388,6 +454,7 @@ int main(void)
 		test_on(IDENTITY, hybrid_domain__keeps_clear_of_direct_mappings_of_before),
 		test_on(IDENTITY, hybrid_domain_without_bypass__keeps_clear_too),
 		test_on(IDENTITY, memory_of_callbacks__is_kept_clear_of_too),
+		test_on(IDENTITY, registers__are_kept_clear_of_too),
 		test_on(IDENTITY | TRACKED, tracked_mappings__are_in_the_way_themselves),
 		test_on(TRANSLATED, device_that_never_was_direct__may_have_all_addresses),
 		test_on(IDENTITY, dma_domain__keeps_clear_of_bus_addresses),

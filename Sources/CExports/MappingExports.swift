@@ -57,7 +57,10 @@ private func map(
   _ device: UnsafePointer<Device>, _ phys: dmacore_phys_t, _ size: UInt64, _ direction: UInt32,
   _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>
 ) -> CInt {
-  if let address = unsafe device.pointee.directAddress(phys, size, direction) {
+  // Where registers are mapped is noted.
+  if attributes & MappingAttributes.mmio.rawValue == 0,
+    let address = unsafe device.pointee.directAddress(phys, size, direction)
+  {
     unsafe out.pointee = address
     return 0
   }

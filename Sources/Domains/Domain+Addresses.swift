@@ -42,24 +42,33 @@ extension Domain.Translation {
   func keepClear(of device: borrowing Device, reserving: Bool) throws(Failure) {
     guard unsafe queue != nil, device.mappings.wasDirect && !device.mappings.recordsDirect
     else { return }
-    let mask = Device.granule.mask
+    if let registers = device.mappings.registers { try keep(pagesOf: registers, reserving) }
     var memory: PhysicalRange? = nil
     while let (there, _, _) = unsafe device.system.pointee.memory(after: memory, isHost: false) {
       memory = there
       var next: UnsafeMutablePointer<DMARanges>? = unsafe device.firstRanges
       while let ranges = unsafe next {
         for index in 0..<(unsafe ranges.pointee.runCount) {
-          guard let run = unsafe ranges.pointee.run(index, of: there),
-            let pages = try? IOVARange(first: IOVA(run.first & ~mask), last: IOVA(run.last | mask))
-          else { continue }
-          if reserving {
-            try keep(pages)
-          } else if unkept(of: pages, isFree: true) != nil {
-            throw .busy
+          if let run = unsafe ranges.pointee.run(index, of: there),
+            let bus = try? DMARange(first: DMAAddress(run.first), last: DMAAddress(run.last))
+          {
+            try keep(pagesOf: bus, reserving)
           }
         }
         unsafe next = ranges.pointee.next
       }
+    }
+  }
+
+  @inline(never)
+  private func keep(pagesOf bus: DMARange, _ reserving: Bool) throws(Failure) {
+    let mask = Device.granule.mask
+    let pages = try IOVARange(
+      first: IOVA(bus.first.rawValue & ~mask), last: IOVA(bus.last.rawValue | mask))
+    if reserving {
+      try keep(pages)
+    } else if unkept(of: pages, isFree: true) != nil {
+      throw .busy
     }
   }
 

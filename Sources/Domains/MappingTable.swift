@@ -135,6 +135,10 @@ public struct MappingTable: ~Copyable {
   let calls: CallEntrance
   // Whether the domain was ever one in which mappings may be direct.
   private let hasBeenDirect = Atomic<Bool>(false)
+  // Between which pages of addresses registers were mapped directly without a record, by number; none if the
+  // first is above the last. (Not as UInt64, of which an atomic takes the greatest as signed numbers.)
+  private let firstRegisters = Atomic<Int>(Int.max)
+  private let lastRegisters = Atomic<Int>(0)
   // Twice the records of live mappings that are bounced, and 1 if copies were ever kept at their slots.
   private let bounced = Atomic<Int>(0)
 
@@ -764,6 +768,22 @@ public struct MappingTable: ~Copyable {
 
   /// Whether the domain is or was one in which mappings may be direct.
   var wasDirect: Bool { hasBeenDirect.load(ordering: .relaxed) }
+
+  /// Notes where registers are mapped directly without a record.
+  @inline(never)
+  public func note(registers range: DMARange) {
+    firstRegisters.min(Int(range.first.rawValue &>> 12), ordering: .relaxed)
+    lastRegisters.max(Int(range.last.rawValue &>> 12), ordering: .relaxed)
+  }
+
+  /// Where registers may be mapped directly without a record.
+  var registers: DMARange? {
+    let first = firstRegisters.load(ordering: .relaxed)
+    let last = lastRegisters.load(ordering: .relaxed)
+    return try? DMARange(
+      first: DMAAddress(UInt64(bitPattern: Int64(first)) &<< 12),
+      last: DMAAddress(UInt64(bitPattern: Int64(last)) &<< 12))
+  }
 
   /// Keeps mapping calls from starting, until `setDomain` or `thaw`. Returns whether it does: not while
   /// there are mappings in the domain, or calls that make or undo some.

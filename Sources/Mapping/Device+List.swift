@@ -248,6 +248,7 @@ extension Device {
           parts.isStale = true
           throw .busy
         }
+        if isMMIO { mappings.note(registers: bus) }
         part.dma = bus.first.rawValue
       }
       parts.append(part)

@@ -76,6 +76,7 @@ extension Device {
     if isUntracked, unsafe system.pointee.peers.isEmpty,
       let range = reached(memory, under: limit.highest)
     {
+      if attributes.contains(.mmio) { mappings.note(registers: range) }
       return range.first
     }
     if let address = mapTagged(memory, direction, attributes, limit) { return address }
@@ -105,6 +106,7 @@ extension Device {
         if !isCoherent { maintainCaches(of: memory, direction, attributes, forCPU: false) }
       }
       if path == .direct && leavesDirectUnrecorded {
+        if attributes.contains(.mmio) { mappings.note(registers: range) }
         unsafe mappings.giveBack(cell)
         return (range.first, path)
       }

@@ -244,15 +244,16 @@ extension Device {
         unsafe place += 1
       }
       if firsts &>> 62 == 0 && sizes &>> 46 == 0 && ends <= limit.highest
-        && flags & ~DMACORE_RANGE_MMIO.rawValue == 0 && reserved == 0
+        && flags == 0 && reserved == 0 && !request.attributes.contains(.mmio)
         && size &- 1 < Transfer.sizeMax
       {
         return size
       }
       size = 0
     }
-    while let (memory, _) = try reader.stepApart() {
-      guard reached(memory, under: limit.highest) != nil else { return nil }
+    while let (memory, isMarked) = try reader.stepApart() {
+      guard let bus = reached(memory, under: limit.highest) else { return nil }
+      if isMarked || request.attributes.contains(.mmio) { mappings.note(registers: bus) }
       size = try Transfer.sum(size, memory)
     }
     guard size > 0 else { throw .invalidArgument }

@@ -284,7 +284,8 @@ void dmacore_domain_destroy(struct dmacore_domain *domain);
  *
  * A direct mapping that no record is kept of has its address to itself for as long as the device lives:
  * a DMA or hybrid domain to which a device comes that may have some (see DMACORE_DEVICE_TRACK_DIRECT)
- * gives out no bus addresses of the memory that the system has then (memory.h), to no device. If they are
+ * gives out no bus addresses of the memory that the system has then (memory.h), to no device; nor any from
+ * the lowest to the highest at which the device has had registers mapped (DMACORE_ATTR_MMIO). If they are
  * not free it is flushed for that. Some may stay kept when this fails. (On a flat system, which
  * does not say what is memory, a DMA domain gives them out.)
  *
