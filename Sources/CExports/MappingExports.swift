@@ -58,8 +58,8 @@ private func map(
   _ attributes: UInt32, _ out: UnsafeMutablePointer<dmacore_dma_t>
 ) -> CInt {
   // Where registers are mapped is noted.
-  if attributes & MappingAttributes.mmio.rawValue == 0,
-    let address = unsafe device.pointee.directAddress(phys, size, direction)
+  if let address = unsafe device.pointee.directAddress(phys, size, direction),
+    attributes & MappingAttributes.mmio.rawValue == 0
   {
     unsafe out.pointee = address
     return 0
