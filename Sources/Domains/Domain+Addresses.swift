@@ -42,17 +42,17 @@ extension Domain.Translation {
   func keepClear(of device: borrowing Device, reserving: Bool) throws(Failure) {
     guard unsafe queue != nil, device.mappings.wasDirect && !device.mappings.recordsDirect
     else { return }
-    if let registers = device.mappings.registers { try keep(pagesOf: registers, reserving) }
+    if let registers = device.mappings.registers {
+      try keep(pagesOf: registers.first.rawValue, registers.last.rawValue, reserving)
+    }
     var memory: PhysicalRange? = nil
     while let (there, _, _) = unsafe device.system.pointee.memory(after: memory, isHost: false) {
       memory = there
       var next: UnsafeMutablePointer<DMARanges>? = unsafe device.firstRanges
       while let ranges = unsafe next {
         for index in 0..<(unsafe ranges.pointee.runCount) {
-          if let run = unsafe ranges.pointee.run(index, of: there),
-            let bus = try? DMARange(first: DMAAddress(run.first), last: DMAAddress(run.last))
-          {
-            try keep(pagesOf: bus, reserving)
+          if let run = unsafe ranges.pointee.run(index, of: there) {
+            try keep(pagesOf: run.first, run.last, reserving)
           }
         }
         unsafe next = ranges.pointee.next
@@ -60,11 +60,15 @@ extension Domain.Translation {
     }
   }
 
+  /// Keeps the pages of bus addresses, or looks whether they are kept.
+  ///
+  /// - Throws: as `keepClear`.
   @inline(never)
-  private func keep(pagesOf bus: DMARange, _ reserving: Bool) throws(Failure) {
+  private func keep(
+    pagesOf first: UInt64, _ last: UInt64, _ reserving: Bool
+  ) throws(Failure) {
     let mask = Device.granule.mask
-    let pages = try IOVARange(
-      first: IOVA(bus.first.rawValue & ~mask), last: IOVA(bus.last.rawValue | mask))
+    let pages = try IOVARange(first: IOVA(first & ~mask), last: IOVA(last | mask))
     if reserving {
       try keep(pages)
     } else if unkept(of: pages, isFree: true) != nil {
