@@ -30,14 +30,6 @@ static int setup(void **state)
 			(void *)(uintptr_t)(TRANSLATED | TRACKED)          \
 	}
 
-static bool is_in_window(struct machine *machine, uint64_t address)
-{
-	struct dmacore_translation found;
-
-	return dmacore_domain_translate(machine->domain, address, BOTH, &found) == 0 &&
-	       found.target + (address - found.first) == address;
-}
-
 static void assert_reads(struct machine *machine, dmacore_dma_t dma, uint8_t expected)
 {
 	uint8_t byte = ~expected;
@@ -57,9 +49,9 @@ static void live_direct_mappings__stay_until_they_are_unmapped(void **state)
 	assert_int_equal(first, LOW_BASE);
 	assert_ok(dmacore_domain_set_bypass(machine->domain, false));
 	/* Its piece is still there, and those that nobody uses are not. */
-	assert_true(is_in_window(machine, LOW_BASE));
-	assert_false(is_in_window(machine, NEXT_BASE));
-	assert_false(is_in_window(machine, HIGH_BASE));
+	assert_true(is_in_window(machine->domain, LOW_BASE));
+	assert_false(is_in_window(machine->domain, NEXT_BASE));
+	assert_false(is_in_window(machine->domain, HIGH_BASE));
 	assert_reads(machine, first, 1);
 	assert_ok(dmacore_sync_for_cpu(machine->device, first, 100, DMACORE_BIDIRECTIONAL));
 	/* What is mapped now is translated. */
@@ -70,7 +62,7 @@ static void live_direct_mappings__stay_until_they_are_unmapped(void **state)
 	assert_reads(machine, second, 1);
 	/* The window's leftovers go with the last one. */
 	assert_ok(dmacore_unmap(machine->device, second, 2 * PAGE, DMACORE_BIDIRECTIONAL, 0));
-	assert_false(is_in_window(machine, LOW_BASE));
+	assert_false(is_in_window(machine->domain, LOW_BASE));
 	assert_misuse(machine,
 		      dmacore_unmap(machine->device, second, 2 * PAGE, DMACORE_BIDIRECTIONAL, 0));
 	assert_reads(machine, translated, 1);
@@ -87,9 +79,9 @@ static void bypass__may_come_back_with_mappings_of_both_kinds(void **state)
 	assert_ok(dmacore_domain_set_bypass(machine->domain, false));
 	translated = map_for(machine, machine->low, 10, DMACORE_TO_DEVICE);
 	assert_ok(dmacore_domain_set_bypass(machine->domain, true));
-	assert_true(is_in_window(machine, LOW_BASE));
-	assert_true(is_in_window(machine, NEXT_BASE));
-	assert_true(is_in_window(machine, HIGH_BASE));
+	assert_true(is_in_window(machine->domain, LOW_BASE));
+	assert_true(is_in_window(machine->domain, NEXT_BASE));
+	assert_true(is_in_window(machine->domain, HIGH_BASE));
 	again = map_for(machine, machine->low, 10, DMACORE_TO_DEVICE);
 	assert_int_equal(again, direct);
 	assert_int_not_equal(translated, direct);
@@ -99,7 +91,7 @@ static void bypass__may_come_back_with_mappings_of_both_kinds(void **state)
 	assert_ok(dmacore_unmap(machine->device, translated, 10, DMACORE_TO_DEVICE, 0));
 	assert_reads(machine, again + 9, 3);
 	assert_ok(dmacore_unmap(machine->device, again, 10, DMACORE_TO_DEVICE, 0));
-	assert_true(is_in_window(machine, LOW_BASE));
+	assert_true(is_in_window(machine->domain, LOW_BASE));
 }
 
 /* Of which nobody has unmapped what it had: nobody else is to reach that. */
@@ -117,19 +109,19 @@ static void leftovers__go_with_the_last_device(void **state)
 	assert_ok(dmacore_domain_set_bypass(machine->domain, false));
 	/* While another is there nobody knows whose they are. */
 	dmacore_device_destroy(other);
-	assert_true(is_in_window(machine, LOW_BASE));
-	assert_true(is_in_window(machine, NEXT_BASE));
+	assert_true(is_in_window(machine->domain, LOW_BASE));
+	assert_true(is_in_window(machine->domain, NEXT_BASE));
 	assert_ok(dmacore_domain_replace(next, machine->device));
-	assert_false(is_in_window(machine, LOW_BASE));
-	assert_false(is_in_window(machine, NEXT_BASE));
+	assert_false(is_in_window(machine->domain, LOW_BASE));
+	assert_false(is_in_window(machine->domain, NEXT_BASE));
 	/* With bypass they are the window's again, and as if nothing had been. */
 	assert_ok(dmacore_domain_set_bypass(machine->domain, true));
 	assert_ok(dmacore_domain_replace(machine->domain, machine->device));
 	assert_int_equal(map_for(machine, machine->low, PAGE, DMACORE_TO_DEVICE), LOW_BASE);
 	assert_ok(dmacore_domain_replace(next, machine->device));
-	assert_true(is_in_window(machine, LOW_BASE));
+	assert_true(is_in_window(machine->domain, LOW_BASE));
 	assert_ok(dmacore_domain_set_bypass(machine->domain, false));
-	assert_false(is_in_window(machine, LOW_BASE));
+	assert_false(is_in_window(machine->domain, LOW_BASE));
 	dmacore_domain_destroy(machine->domain);
 	machine->domain = next;
 }
@@ -144,12 +136,12 @@ static void mapping_of_two_regions__keeps_both(void **state)
 		dmacore_map_phys(machine->device, NEXT_BASE - 10, 20, DMACORE_TO_DEVICE, 0, &dma));
 	assert_int_equal(dma, NEXT_BASE - 10);
 	assert_ok(dmacore_domain_set_bypass(machine->domain, false));
-	assert_true(is_in_window(machine, LOW_BASE));
-	assert_true(is_in_window(machine, NEXT_BASE));
-	assert_false(is_in_window(machine, HIGH_BASE));
+	assert_true(is_in_window(machine->domain, LOW_BASE));
+	assert_true(is_in_window(machine->domain, NEXT_BASE));
+	assert_false(is_in_window(machine->domain, HIGH_BASE));
 	assert_ok(dmacore_unmap(machine->device, dma, 20, DMACORE_TO_DEVICE, 0));
-	assert_false(is_in_window(machine, LOW_BASE));
-	assert_false(is_in_window(machine, NEXT_BASE));
+	assert_false(is_in_window(machine->domain, LOW_BASE));
+	assert_false(is_in_window(machine->domain, NEXT_BASE));
 }
 
 static void coherent_memory__keeps_its_piece_too(void **state)
@@ -168,7 +160,7 @@ static void coherent_memory__keeps_its_piece_too(void **state)
 	assert_misuse(machine, dmacore_unmap(machine->device, dma + 8, 8, DMACORE_TO_DEVICE, 0));
 	assert_reads(machine, dma, 6);
 	assert_ok(dmacore_free_coherent(machine->device, PAGE, cpu, dma));
-	assert_false(is_in_window(machine, dma));
+	assert_false(is_in_window(machine->domain, dma));
 }
 
 /* A wrong unmap of a direct mapping is found even without a record, where no direct mapping is left. */
@@ -197,11 +189,11 @@ static void memory__that_comes_while_bypass_is_off_waits_for_it(void **state)
 	assert_non_null(more);
 	assert_ok(dmacore_domain_set_bypass(machine->domain, false));
 	add_host_region(machine->system, base, PAGE, more, 0);
-	assert_false(is_in_window(machine, base));
+	assert_false(is_in_window(machine->domain, base));
 	assert_ok(dmacore_domain_set_bypass(machine->domain, true));
-	assert_true(is_in_window(machine, base));
+	assert_true(is_in_window(machine->domain, base));
 	assert_ok(dmacore_memory_remove(machine->system, base, PAGE));
-	assert_false(is_in_window(machine, base));
+	assert_false(is_in_window(machine->domain, base));
 	free(more);
 }
 
@@ -228,11 +220,11 @@ static void set_bypass__without_tables_leaves_memory_to_be_translated(void **sta
 	machine->tables.left = 0;
 	add_host_region(machine->system, base, PAGE, more, 0);
 	assert_fails(dmacore_domain_set_bypass(machine->domain, true), ENOMEM);
-	assert_true(is_in_window(machine, LOW_BASE));
-	assert_false(is_in_window(machine, base));
+	assert_true(is_in_window(machine->domain, LOW_BASE));
+	assert_false(is_in_window(machine->domain, base));
 	machine->tables.left = -1;
 	assert_ok(dmacore_domain_set_bypass(machine->domain, true));
-	assert_true(is_in_window(machine, base));
+	assert_true(is_in_window(machine->domain, base));
 	assert_ok(dmacore_memory_remove(machine->system, base, PAGE));
 	free(more);
 }
@@ -275,8 +267,8 @@ static void mappings__are_good_while_bypass_comes_and_goes(void **state)
 	assert_int_equal(pthread_join(thread, NULL), 0);
 	assert_true(directs <= total);
 	assert_ok(dmacore_domain_set_bypass(machine->domain, false));
-	assert_false(is_in_window(machine, LOW_BASE));
-	assert_false(is_in_window(machine, HIGH_BASE));
+	assert_false(is_in_window(machine->domain, LOW_BASE));
+	assert_false(is_in_window(machine->domain, HIGH_BASE));
 }
 
 int main(void)

@@ -22,14 +22,6 @@ static int setup(void **state)
 	return 0;
 }
 
-static bool leads_to_itself(struct machine *machine, uint64_t address)
-{
-	struct dmacore_translation found;
-
-	return dmacore_domain_translate(machine->domain, address, BOTH, &found) == 0 &&
-	       found.target + (address - found.first) == address;
-}
-
 static void set_masks(struct machine *machine, uint64_t streaming, uint64_t coherent)
 {
 	assert_ok(dmacore_device_set_streaming_mask(machine->device, streaming, NULL));
@@ -55,9 +47,9 @@ static void hybrid_domain__maps_memory_to_itself(void **state)
 	struct dmacore_translation found;
 	uint8_t byte = 0;
 
-	assert_true(leads_to_itself(machine, LOW_BASE));
-	assert_true(leads_to_itself(machine, NEXT_BASE + RAM_SIZE - 1));
-	assert_true(leads_to_itself(machine, HIGH_BASE));
+	assert_true(is_in_window(machine->domain, LOW_BASE));
+	assert_true(is_in_window(machine->domain, NEXT_BASE + RAM_SIZE - 1));
+	assert_true(is_in_window(machine->domain, HIGH_BASE));
 	assert_fails(dmacore_domain_translate(machine->domain, LOW_BASE - 1, 0, &found), ENOENT);
 	assert_fails(dmacore_domain_translate(machine->domain, HIGH_BASE + RAM_SIZE, 0, &found),
 		     ENOENT);
@@ -119,7 +111,7 @@ static void map__is_decided_for_each_range(void **state)
 	high = map_for(machine, machine->high, PAGE, DMACORE_TO_DEVICE);
 	assert_int_equal(low, LOW_BASE);
 	assert_true(high < UINT64_C(1) << 32 && high != HIGH_BASE);
-	assert_false(leads_to_itself(machine, high));
+	assert_false(is_in_window(machine->domain, high));
 	machine->high[3] = 9;
 	assert_ok(dmacore_view_read(machine->view, high + 3, &byte, 1));
 	assert_int_equal(byte, 9);
@@ -214,15 +206,15 @@ static void window__follows_memory(void **state)
 
 	assert_non_null(memory);
 	listener_start_all(&listener, machine);
-	assert_false(leads_to_itself(machine, base));
+	assert_false(is_in_window(machine->domain, base));
 	for (unsigned i = 0; i < 3; i++) {
 		add_host_region(machine->system, base, RAM_SIZE, memory, 0);
-		assert_true(leads_to_itself(machine, base));
+		assert_true(is_in_window(machine->domain, base));
 		assert_int_equal(listener_take(&listener).phys, base);
 		dma = map_for(machine, memory, PAGE, DMACORE_TO_DEVICE);
 		assert_int_equal(dma, base);
 		assert_ok(dmacore_memory_remove(machine->system, base, RAM_SIZE));
-		assert_false(leads_to_itself(machine, base));
+		assert_false(is_in_window(machine->domain, base));
 		assert_int_equal(listener_take(&listener).type, DMACORE_NOTIFY_UNMAP);
 		/* What is direct stays valid until it is unmapped. */
 		assert_ok(dmacore_unmap(machine->device, dma, PAGE, DMACORE_TO_DEVICE, 0));
@@ -246,7 +238,7 @@ static void window__follows_memory_of_other_ends(void **state)
 
 		add_host_region(machine->system, base + first, size, memory + first, 0);
 		for (uint64_t page = 0; page < 16 * PAGE; page += PAGE)
-			assert_int_equal(leads_to_itself(machine, base + page),
+			assert_int_equal(is_in_window(machine->domain, base + page),
 					 page - first < size);
 		assert_ok(dmacore_map_phys(machine->device, base + first, size, DMACORE_TO_DEVICE,
 					   0, &dma));
@@ -262,13 +254,13 @@ static void window__follows_memory_of_other_ends(void **state)
 	assert_ok(dmacore_memory_remove(machine->system, base, 2 * PAGE));
 	assert_ok(dmacore_memory_remove(machine->system, base + 2 * PAGE, 6 * PAGE));
 	add_host_region(machine->system, base, 8 * PAGE, memory, 0);
-	assert_false(leads_to_itself(machine, base));
+	assert_false(is_in_window(machine->domain, base));
 	dma = map_for(machine, memory, PAGE, DMACORE_TO_DEVICE);
 	assert_int_not_equal(dma, base);
 	assert_ok(dmacore_unmap(machine->device, dma, PAGE, DMACORE_TO_DEVICE, 0));
 	assert_ok(dmacore_unmap(machine->device, live, 2 * PAGE, DMACORE_TO_DEVICE, 0));
 	assert_ok(dmacore_domain_set_bypass(machine->domain, true));
-	assert_true(leads_to_itself(machine, base));
+	assert_true(is_in_window(machine->domain, base));
 	dma = map_for(machine, memory, 8 * PAGE, DMACORE_TO_DEVICE);
 	assert_int_equal(dma, base);
 	assert_ok(dmacore_unmap(machine->device, dma, 8 * PAGE, DMACORE_TO_DEVICE, 0));
@@ -307,7 +299,7 @@ static void last_event_of_a_window__says_what_is_there(void **state)
 			listener_start_all(&listeners[j], machine);
 		listeners[i].react = contradict;
 		add_host_region(machine->system, SPARE_BASE, RAM_SIZE, memory, 0);
-		assert_false(leads_to_itself(machine, SPARE_BASE));
+		assert_false(is_in_window(machine->domain, SPARE_BASE));
 		for (unsigned j = 0; j < 2; j++) {
 			struct listener *listener = &listeners[j];
 
@@ -319,7 +311,7 @@ static void last_event_of_a_window__says_what_is_there(void **state)
 		listeners[i].react = contradict;
 		listeners[i].other = memory;
 		assert_ok(dmacore_memory_remove(machine->system, SPARE_BASE, RAM_SIZE));
-		assert_true(leads_to_itself(machine, SPARE_BASE));
+		assert_true(is_in_window(machine->domain, SPARE_BASE));
 		for (unsigned j = 0; j < 2; j++) {
 			struct listener *listener = &listeners[j];
 			struct dmacore_notifier_event last = listener->at[listener->count - 1];
@@ -402,14 +394,14 @@ static void memory_at_addresses_in_use__is_mapped_elsewhere(void **state)
 	taken = map_for(machine, machine->high, PAGE, DMACORE_TO_DEVICE);
 	assert_int_equal(taken, base);
 	add_host_region(machine->system, base, 16 * PAGE, memory, 0);
-	assert_false(leads_to_itself(machine, base + PAGE));
-	assert_false(leads_to_itself(machine, base));
+	assert_false(is_in_window(machine->domain, base + PAGE));
+	assert_false(is_in_window(machine->domain, base));
 	assert_ok(dmacore_unmap(machine->device, taken, PAGE, DMACORE_TO_DEVICE, 0));
 	dma = map_for(machine, memory, PAGE, DMACORE_TO_DEVICE);
 	assert_ok(dmacore_unmap(machine->device, dma, PAGE, DMACORE_TO_DEVICE, 0));
 	/* They are free for the window now, and it for memory. */
 	assert_ok(dmacore_domain_set_bypass(machine->domain, true));
-	assert_true(leads_to_itself(machine, base));
+	assert_true(is_in_window(machine->domain, base));
 	assert_ok(dmacore_memory_remove(machine->system, base, 16 * PAGE));
 	free(memory);
 }
@@ -435,7 +427,7 @@ static void memory_beside_addresses_in_use__takes_none_away(void **state)
 	assert_ok(dmacore_unmap(machine->device, taken, PAGE, DMACORE_TO_DEVICE, 0));
 	assert_ok(dmacore_domain_set_bypass(machine->domain, true));
 	for (unsigned i = 0; i < 4; i++)
-		assert_true(leads_to_itself(machine, base + i * PAGE));
+		assert_true(is_in_window(machine->domain, base + i * PAGE));
 	assert_ok(dmacore_memory_remove(machine->system, base, 4 * PAGE));
 	free(memory);
 }
@@ -448,14 +440,14 @@ static void window__has_whole_pages_alone(void **state)
 
 	assert_non_null(memory);
 	add_host_region(machine->system, base + 1, 3 * PAGE, memory, 0);
-	assert_false(leads_to_itself(machine, base + 1));
-	assert_true(leads_to_itself(machine, base + PAGE));
-	assert_true(leads_to_itself(machine, base + 3 * PAGE - 1));
-	assert_false(leads_to_itself(machine, base + 3 * PAGE));
+	assert_false(is_in_window(machine->domain, base + 1));
+	assert_true(is_in_window(machine->domain, base + PAGE));
+	assert_true(is_in_window(machine->domain, base + 3 * PAGE - 1));
+	assert_false(is_in_window(machine->domain, base + 3 * PAGE));
 	assert_ok(dmacore_memory_remove(machine->system, base + 1, 3 * PAGE));
 	/* Not one page is whole. */
 	add_host_region(machine->system, base + 1, PAGE, memory, 0);
-	assert_false(leads_to_itself(machine, base + 1));
+	assert_false(is_in_window(machine->domain, base + 1));
 	assert_ok(dmacore_memory_remove(machine->system, base + 1, PAGE));
 	/* Nor in the last page of all. */
 	add_host_region(machine->system, UINT64_MAX - 8, 9, memory, 0);
@@ -463,10 +455,10 @@ static void window__has_whole_pages_alone(void **state)
 	add_host_region(machine->system, UINT64_MAX - PAGE + 1, PAGE, memory, 0);
 	assert_ok(dmacore_memory_remove(machine->system, UINT64_MAX - PAGE + 1, PAGE));
 	add_host_region(machine->system, 0, PAGE - 1, memory, 0);
-	assert_false(leads_to_itself(machine, 0));
+	assert_false(is_in_window(machine->domain, 0));
 	assert_ok(dmacore_memory_remove(machine->system, 0, PAGE - 1));
 	add_host_region(machine->system, 0, PAGE, memory, 0);
-	assert_true(leads_to_itself(machine, 0));
+	assert_true(is_in_window(machine->domain, 0));
 	assert_ok(dmacore_memory_remove(machine->system, 0, PAGE));
 	free(memory);
 }
@@ -544,7 +536,7 @@ static void region_of_callbacks__is_not_in_the_window(void **state)
 	assert_fails(dmacore_domain_translate(machine->domain, base, 0,
 					      &(struct dmacore_translation){ .first = 1 }),
 		     ENOENT);
-	assert_true(leads_to_itself(machine, base + PAGE));
+	assert_true(is_in_window(machine->domain, base + PAGE));
 	assert_ok(dmacore_memory_remove(machine->system, base + PAGE, PAGE));
 }
 
@@ -575,12 +567,12 @@ static void window__ends_where_the_page_table_does(void **state)
 		wish.type = DMACORE_DOMAIN_HYBRID;
 		assert_ok(dmacore_domain_create(iommu, &wish, &machine->domain));
 		add_host_region(machine->system, base, 4 * PAGE, machine->arena + RAM_SIZE, 0);
-		assert_true(leads_to_itself(machine, LOW_BASE));
-		assert_true(leads_to_itself(machine, base));
-		assert_true(leads_to_itself(machine, tables[i].end - 1));
-		assert_false(leads_to_itself(machine, tables[i].end));
+		assert_true(is_in_window(machine->domain, LOW_BASE));
+		assert_true(is_in_window(machine->domain, base));
+		assert_true(is_in_window(machine->domain, tables[i].end - 1));
+		assert_false(is_in_window(machine->domain, tables[i].end));
 		assert_ok(dmacore_memory_remove(machine->system, base, 4 * PAGE));
-		assert_false(leads_to_itself(machine, base));
+		assert_false(is_in_window(machine->domain, base));
 		dmacore_domain_destroy(machine->domain);
 		dmacore_iommu_destroy(iommu);
 		machine->domain = old;
@@ -629,7 +621,7 @@ static void window__follows_memory_that_comes_back_smaller_meanwhile(void **stat
 
 			assert_int_equal(dmacore_domain_translate(older, address, 0, &found),
 					 is_there ? 0 : -ENOENT);
-			assert_int_equal(leads_to_itself(machine, address), is_there);
+			assert_int_equal(is_in_window(machine->domain, address), is_there);
 		}
 		listener_stop(&listener);
 		assert_ok(dmacore_memory_remove(machine->system, MOVING_BASE + parts[i][0],
@@ -662,7 +654,7 @@ static void windows_that_are_left__follow_memory(void **state)
 				if (domains[i])
 					assert_ok(dmacore_domain_translate(domains[i], base, BOTH,
 									   &found));
-			assert_true(leads_to_itself(machine, base));
+			assert_true(is_in_window(machine->domain, base));
 			assert_ok(dmacore_memory_remove(machine->system, base, PAGE));
 			for (unsigned i = 0; i < 4; i++)
 				if (domains[i])
@@ -718,13 +710,13 @@ static void reserved_regions__are_not_in_the_window(void **state)
 	wish.group = group;
 	assert_ok(dmacore_domain_create(machine->iommu, &wish, &machine->domain));
 	assert_ok(dmacore_domain_attach(machine->domain, device));
-	assert_true(leads_to_itself(machine, LOW_BASE));
-	assert_false(leads_to_itself(machine, LOW_BASE + PAGE));
-	assert_true(leads_to_itself(machine, LOW_BASE + 2 * PAGE));
+	assert_true(is_in_window(machine->domain, LOW_BASE));
+	assert_false(is_in_window(machine->domain, LOW_BASE + PAGE));
+	assert_true(is_in_window(machine->domain, LOW_BASE + 2 * PAGE));
 	/* Because it must always be. */
-	assert_true(leads_to_itself(machine, LOW_BASE + 4 * PAGE));
-	assert_true(leads_to_itself(machine, NEXT_BASE));
-	assert_false(leads_to_itself(machine, NEXT_BASE + RAM_SIZE - PAGE));
+	assert_true(is_in_window(machine->domain, LOW_BASE + 4 * PAGE));
+	assert_true(is_in_window(machine->domain, NEXT_BASE));
+	assert_false(is_in_window(machine->domain, NEXT_BASE + RAM_SIZE - PAGE));
 	assert_ok(dmacore_map_phys(device, LOW_BASE, PAGE, DMACORE_TO_DEVICE, 0, &dma));
 	assert_int_equal(dma, LOW_BASE);
 	assert_ok(dmacore_map_phys(device, LOW_BASE, 2 * PAGE, DMACORE_TO_DEVICE, 0, &dma));
@@ -756,7 +748,7 @@ static void tracked_direct_mappings__are_checked(void **state)
 	assert_misuse(machine, dmacore_unmap(device, dma, PAGE, DMACORE_FROM_DEVICE, 0));
 	assert_ok(dmacore_unmap(device, dma, PAGE, DMACORE_TO_DEVICE, 0));
 	assert_misuse(machine, dmacore_unmap(device, dma, PAGE, DMACORE_TO_DEVICE, 0));
-	assert_true(leads_to_itself(machine, LOW_BASE));
+	assert_true(is_in_window(machine->domain, LOW_BASE));
 	dmacore_device_destroy(device);
 }
 
@@ -778,9 +770,9 @@ static void direct_mappings__make_no_events(void **state)
 	assert_ok(dmacore_unmap(device, dma, PAGE, DMACORE_TO_DEVICE, 0));
 	assert_silent(&listener);
 	assert_ok(dmacore_alloc_coherent(machine->device, PAGE, &cpu, &dma));
-	assert_true(leads_to_itself(machine, dma));
+	assert_true(is_in_window(machine->domain, dma));
 	assert_ok(dmacore_free_coherent(machine->device, PAGE, cpu, dma));
-	assert_true(leads_to_itself(machine, dma));
+	assert_true(is_in_window(machine->domain, dma));
 	listener_stop(&listener);
 	dmacore_device_destroy(device);
 }

@@ -365,28 +365,27 @@ static void mapping_limits__are_those_of_the_path(void **state)
 }
 
 /* That much can be mapped wherever it starts, and at one place no more. */
-static void assert_max_size(struct machine *machine, dmacore_phys_t base, bool is_exact)
+static void assert_max_size(struct dmacore_device *device, bool is_exact)
 {
 	static const uint64_t offsets[] = { 0, 1, 2047, 2048, PAGE - 1, PAGE, 3 * PAGE + 100 };
 	struct dmacore_mapping_limits limits = { .struct_size = sizeof(limits) };
 	unsigned larger = 0;
 	dmacore_dma_t dma;
 
-	assert_ok(dmacore_device_mapping_limits(machine->device, &limits));
+	assert_ok(dmacore_device_mapping_limits(device, &limits));
 	assert_true(limits.max_size > 0 && limits.max_size < RAM_SIZE);
 	for (unsigned i = 0; i < sizeof(offsets) / sizeof(offsets[0]); i++) {
-		const dmacore_phys_t phys = base + offsets[i];
+		const dmacore_phys_t phys = HIGH_BASE + offsets[i];
 
-		assert_ok(dmacore_map_phys(machine->device, phys, limits.max_size,
-					   DMACORE_BIDIRECTIONAL, 0, &dma));
-		assert_ok(dmacore_unmap(machine->device, dma, limits.max_size,
-					DMACORE_BIDIRECTIONAL, 0));
-		if (dmacore_map_phys(machine->device, phys, limits.max_size + 1,
-				     DMACORE_BIDIRECTIONAL, DMACORE_ATTR_NO_WARN, &dma) != 0)
+		assert_ok(dmacore_map_phys(device, phys, limits.max_size, DMACORE_BIDIRECTIONAL, 0,
+					   &dma));
+		assert_ok(dmacore_unmap(device, dma, limits.max_size, DMACORE_BIDIRECTIONAL, 0));
+		if (dmacore_map_phys(device, phys, limits.max_size + 1, DMACORE_BIDIRECTIONAL,
+				     DMACORE_ATTR_NO_WARN, &dma) != 0)
 			continue;
 		larger++;
-		assert_ok(dmacore_unmap(machine->device, dma, limits.max_size + 1,
-					DMACORE_BIDIRECTIONAL, DMACORE_ATTR_NO_WARN));
+		assert_ok(dmacore_unmap(device, dma, limits.max_size + 1, DMACORE_BIDIRECTIONAL,
+					DMACORE_ATTR_NO_WARN));
 	}
 	if (is_exact)
 		assert_true(larger < sizeof(offsets) / sizeof(offsets[0]));
@@ -403,21 +402,21 @@ static void max_size__can_be_mapped_wherever_it_starts(void **state)
 		limits.min_align_mask = masks[i];
 		machine_narrow(machine, PAGE, 13 * PAGE - 1);
 		assert_ok(dmacore_device_set_limits(machine->device, &limits));
-		assert_max_size(machine, HIGH_BASE, masks[i] < PAGE);
+		assert_max_size(machine->device, masks[i] < PAGE);
 		assert_ok(dmacore_device_set_bus_limit(machine->device, 9 * PAGE + 100, NULL));
-		assert_max_size(machine, HIGH_BASE, masks[i] < PAGE);
+		assert_max_size(machine->device, masks[i] < PAGE);
 		assert_ok(dmacore_device_set_bus_limit(machine->device, 0, NULL));
 		/* Beside memory, which lies in the middle. */
 		machine_replace_domain(machine, DMACORE_DOMAIN_HYBRID, LOW_BASE - 13 * PAGE,
 				       NEXT_BASE + RAM_SIZE + 5 * PAGE - 1);
 		assert_ok(dmacore_device_set_mask(machine->device, DMACORE_BIT_MASK(32), NULL));
-		assert_max_size(machine, HIGH_BASE, masks[i] < PAGE);
+		assert_max_size(machine->device, masks[i] < PAGE);
 		assert_ok(dmacore_device_set_mask(machine->device, UINT64_MAX, NULL));
 		/* Copied, all of it, or what the device does not reach. */
 		for (unsigned j = 0; j < 6; j++) {
 			struct dmacore_bounce_pool_options pool = DMACORE_BOUNCE_POOL_OPTIONS_INIT;
 			struct dmacore_device_options options = DMACORE_DEVICE_OPTIONS_INIT;
-			struct machine copied = { .device = NULL };
+			struct dmacore_device *copied;
 
 			pool.size = sizes[j / 2][0] * PAGE;
 			pool.size_max = sizes[j / 2][1] * PAGE;
@@ -426,10 +425,10 @@ static void max_size__can_be_mapped_wherever_it_starts(void **state)
 							     &options.bounce_pool));
 			options.flags = j % 2 ? DMACORE_DEVICE_FORCE_BOUNCE : 0;
 			options.streaming_mask = DMACORE_BIT_MASK(j % 2 ? 64 : 32);
-			assert_ok(dmacore_device_create(machine->system, &options, &copied.device));
-			assert_ok(dmacore_device_set_limits(copied.device, &limits));
-			assert_max_size(&copied, HIGH_BASE, false);
-			dmacore_device_destroy(copied.device);
+			assert_ok(dmacore_device_create(machine->system, &options, &copied));
+			assert_ok(dmacore_device_set_limits(copied, &limits));
+			assert_max_size(copied, false);
+			dmacore_device_destroy(copied);
 			dmacore_bounce_pool_destroy(options.bounce_pool);
 		}
 	}

@@ -15,12 +15,8 @@
 /* That memory there has its own addresses in a hybrid domain. */
 static void assert_in_window(struct dmacore_domain *domain, uint64_t first, uint64_t size)
 {
-	struct dmacore_translation found;
-
-	for (uint64_t at = first; at < first + size; at += PAGE) {
-		assert_ok(dmacore_domain_translate(domain, at, DMACORE_ACCESS_READ, &found));
-		assert_int_equal(found.target, found.first);
-	}
+	for (uint64_t at = first; at < first + size; at += PAGE)
+		assert_true(is_in_window(domain, at));
 }
 
 /* Maps all that there are addresses for, none of which is of memory. */

@@ -396,6 +396,16 @@ static inline void machine_start(struct machine *machine, enum path path)
 	assert_ok(dmacore_view_create(machine->device, &machine->view));
 }
 
+/* Whether memory has its own address in a hybrid domain, and may be read and written there. */
+static inline bool is_in_window(struct dmacore_domain *domain, uint64_t address)
+{
+	struct dmacore_translation found;
+
+	return dmacore_domain_translate(domain, address, DMACORE_ACCESS_READ | DMACORE_ACCESS_WRITE,
+					&found) == 0 &&
+	       found.target + (address - found.first) == address;
+}
+
 static inline void machine_replace_domain(struct machine *machine, uint32_t type, uint64_t first,
 					  uint64_t last)
 {
